@@ -1,0 +1,447 @@
+"""The bar loop: what the market does with decisions. SEMANTICS sections 4 to 6, exact.
+
+The loop walks *regions*, the stretches of bars on which the same position is wanted, instead of bars: between two
+fills the equity is a constant plus or minus the close, so a region needs one pass for its stop and one for its marks.
+Shorts run through the same code with prices multiplied by -1, which mirrors every comparison.
+"""
+
+from typing import Final
+
+import numpy as np
+from librt.vecs import vec
+from mypy_extensions import i64
+
+from candlemill.engine.signals import Changes
+from candlemill.engine.summary import CLOSED, THROUGH, State, Summary, square_sums
+from candlemill.engine.tape import Tape, view
+
+MILLION: Final = 1_000_000
+FAR: Final = 1 << 62
+EQUITY_LIMIT: Final = 1 << 61  # no money figure of one pass may reach it
+RATE_LIMIT: Final = MILLION  # fee, slippage, stop_loss, trailing_stop: at most 100 %
+TAKE_LIMIT: Final = 100 * MILLION
+
+
+def share(amount: i64, ppm: i64) -> i64:
+    """`amount * ppm // 10^6` for amount >= 0, without leaving 64 bits on the way."""
+    whole: i64 = amount // MILLION
+    return whole * ppm + (amount - whole * MILLION) * ppm // MILLION
+
+
+class Rules:
+    """Costs and stops in parts per million (0: none), and whether fills happen at the deciding bar's close."""
+
+    def __init__(
+        self,
+        fee: i64 = 1000,
+        slippage: i64 = 0,
+        stop_loss: i64 = 0,
+        take_profit: i64 = 0,
+        trailing_stop: i64 = 0,
+        at_close: bool = False,
+    ) -> None:
+        self.fee: i64 = fee
+        self.slippage: i64 = slippage
+        self.stop_loss: i64 = stop_loss
+        self.take_profit: i64 = take_profit
+        self.trailing_stop: i64 = trailing_stop
+        self.at_close: bool = at_close
+        self.has_stops: bool = stop_loss != 0 or take_profit != 0 or trailing_stop != 0
+        self.needs_entry: bool = stop_loss != 0 or take_profit != 0
+
+
+class Book:
+    """The account while the loop runs: one position, its marks, and what has been counted so far.
+
+    Money is per unit of base and relative to the equity at the last mark before bar `lo`.
+    """
+
+    def __init__(self, tape: Tape, rules: Rules, start: State, lo: i64, hi: i64) -> None:
+        self.tape: Tape = tape
+        self.rules: Rules = rules
+        self.lo: i64 = lo
+        self.hi: i64 = hi
+        # position
+        self.side: i64 = start.side
+        self.entry: i64 = start.entry
+        self.extreme: i64 = start.extreme
+        self.locked: bool = start.locked
+        self.wanted: i64 = start.desired
+        self.base: i64 = 0  # equity = base + side * close
+        self.inherited: bool = start.side != 0
+        self.over_gap: bool = False
+        self.entry_cash: i64 = 0
+        # what the Summary needs
+        self.peak: i64 = 0
+        self.low: i64 = 0
+        self.drawdown: i64 = 0
+        self.fees: i64 = 0
+        self.fills: i64 = 0
+        self.trades: i64 = 0
+        self.wins: i64 = 0
+        self.gross_profit: i64 = 0
+        self.gross_loss: i64 = 0
+        self.exposure: i64 = 0
+        self.ambiguous: i64 = 0
+        self.over_gaps: i64 = 0
+        self.head: i64 = 0
+        self.head_cash: i64 = 0
+        self.head_gap: bool = False
+        # cursors
+        self.gap: i64 = first_at_least(tape.gaps, lo)
+        self.day: i64 = first_at_least(tape.day_ends, lo)
+        self.first_day: i64 = self.day
+        last_day: i64 = first_at_least(tape.day_ends, hi)
+        self.day_equity: vec[i64] = vec[i64](np.zeros(last_day - self.day, dtype=np.int64))
+        self.exit_price: i64 = 0
+        if self.side != 0:
+            self.head = THROUGH
+            self.base = -self.side * tape.close[lo - 1]
+            gaps = tape.gaps
+            if self.gap < len(gaps) and gaps[self.gap] == lo:
+                self.over_gap = True
+
+    def walk(self, changes: Changes) -> None:
+        """Run all bars: one region up to each change of the wanted position, and one after the last."""
+        at, value, lo, hi = changes.at, changes.value, self.lo, self.hi
+        open, close = self.tape.open, self.tape.close
+        at_close = self.rules.at_close
+        count: i64 = len(at)
+        begin: i64 = lo  # first bar whose intrabar step and mark belong to the region
+        mark: i64 = lo
+        entry_bar: i64 = -1
+        if not at_close and not self.locked and self.wanted != self.side:
+            self.trade(open[lo], self.wanted)
+            entry_bar = lo
+        k: i64 = 0
+        while k < count:
+            j: i64 = at[k]
+            if at_close:
+                self.region(begin, j + 1, mark, j, entry_bar)
+                self.want(value[k])
+                self.trade(close[j], self.wanted)
+                mark = j
+            else:
+                self.region(begin, j + 1, mark, j + 1, entry_bar)
+                self.want(value[k])
+                mark = j + 1
+                entry_bar = -1
+                if j + 1 < hi and self.wanted != self.side:
+                    self.trade(open[j + 1], self.wanted)
+                    entry_bar = j + 1
+            begin = j + 1
+            k += 1
+        self.region(begin, hi, mark, hi, entry_bar)
+
+    def want(self, value: i64) -> None:
+        self.wanted = value
+        self.locked = False
+
+    def region(self, begin: i64, end: i64, mark: i64, mark_end: i64, entry_bar: i64) -> None:
+        """Intrabar steps of bars `begin` to `end - 1` and marks of bars `mark` to `mark_end - 1`.
+
+        Under `fill = close` the last bar's mark belongs to the next region: its trade comes first.
+        """
+        out: i64 = end
+        if self.side != 0 and self.rules.has_stops and begin < end:
+            out = self.find_exit(begin, end, entry_bar)
+        if out < end:
+            self.mark(mark, out)
+            self.close_position(self.exit_price)
+            self.locked = True
+            mark = out
+        self.mark(mark, mark_end)
+
+    def trade(self, raw: i64, side: i64) -> None:
+        """Close what is open and open `side`, both at the raw price."""
+        if self.side == side:
+            return
+        if self.side != 0:
+            self.close_position(raw)
+        if side != 0:
+            self.open_position(raw, side)
+
+    def pay(self, raw: i64, side: i64) -> i64:
+        """Buy (side 1) or sell (side -1) one unit: the cash that comes in, after slippage and fee."""
+        fill: i64 = raw + side * share(raw, self.rules.slippage)
+        fee: i64 = share(fill, self.rules.fee)
+        self.fees += fee
+        self.fills += 1
+        self.entry = fill
+        return -side * fill - fee
+
+    def open_position(self, raw: i64, side: i64) -> None:
+        cash: i64 = self.pay(raw, side)
+        self.base += cash
+        self.side = side
+        self.entry_cash = cash
+        self.extreme = raw
+        self.inherited = False
+        self.over_gap = False
+
+    def close_position(self, raw: i64) -> None:
+        cash: i64 = self.pay(raw, -self.side)
+        self.base += cash
+        self.side = 0
+        if self.inherited:
+            self.inherited = False
+            self.head = CLOSED
+            self.head_cash = cash
+            self.head_gap = self.over_gap
+            return
+        self.trades += 1
+        if self.over_gap:
+            self.over_gaps += 1
+        profit: i64 = self.entry_cash + cash
+        if profit > 0:
+            self.wins += 1
+            self.gross_profit += profit
+        else:
+            self.gross_loss -= profit
+
+    def find_exit(self, begin: i64, end: i64, entry_bar: i64) -> i64:
+        """The bar that a stop or target ends, or `end`; sets `exit_price` and takes the extremes in."""
+        tape, rules, side = self.tape, self.rules, self.side
+        against, favour = tape.low, tape.high
+        if side < 0:
+            against, favour = tape.high, tape.low
+        open = tape.open
+        trailing: i64 = rules.trailing_stop
+        best: i64 = side * self.extreme
+        fixed: i64 = -FAR
+        if rules.stop_loss != 0:
+            fixed = side * self.entry - share(self.entry, rules.stop_loss)
+        take: i64 = FAR
+        if rules.take_profit != 0:
+            take = side * self.entry + share(self.entry, rules.take_profit)
+        stop: i64 = fixed
+        if trailing != 0:
+            stop = max(fixed, best - share(side * best, trailing))
+        i: i64 = begin
+        while i < end:
+            worst: i64 = side * against[i]
+            high: i64 = side * favour[i]
+            if worst <= stop:
+                if high >= take:
+                    self.ambiguous += 1
+                price: i64 = stop
+                if i != entry_bar:
+                    price = min(side * open[i], stop)
+                self.exit_price = side * price
+                return i
+            if high >= take:
+                price = take
+                if i != entry_bar:
+                    price = max(side * open[i], take)
+                self.exit_price = side * price
+                return i
+            if high > best:
+                best = high
+                if trailing != 0:
+                    stop = max(fixed, best - share(side * best, trailing))
+            i += 1
+        self.extreme = side * best
+        return end
+
+    def mark(self, begin: i64, end: i64) -> None:
+        """Mark bars `begin` to `end - 1` with the position as it is."""
+        if begin >= end:
+            return
+        if self.side == 0:
+            self.see(self.base)
+        else:
+            self.exposure += end - begin
+            self.see_gaps(begin, end)
+            if self.side > 0:
+                self.mark_long(begin, end)
+            else:
+                self.mark_short(begin, end)
+        self.mark_days(end)
+
+    def see(self, equity: i64) -> None:
+        if equity > self.peak:
+            self.peak = equity
+        if equity < self.low:
+            self.low = equity
+        if self.peak - equity > self.drawdown:
+            self.drawdown = self.peak - equity
+
+    def mark_long(self, begin: i64, end: i64) -> None:
+        close = self.tape.close
+        # In prices instead of equity: one addition less per bar.
+        base: i64 = self.base
+        peak: i64 = self.peak - base
+        low: i64 = self.low - base
+        drawdown: i64 = self.drawdown
+        i: i64 = begin
+        while i < end:
+            price: i64 = close[i]
+            if price > peak:
+                peak = price
+            elif peak - price > drawdown:
+                drawdown = peak - price
+            if price < low:
+                low = price
+            i += 1
+        self.peak = peak + base
+        self.low = low + base
+        self.drawdown = drawdown
+
+    def mark_short(self, begin: i64, end: i64) -> None:
+        close = self.tape.close
+        base: i64 = self.base
+        peak: i64 = base - self.peak
+        low: i64 = base - self.low
+        drawdown: i64 = self.drawdown
+        i: i64 = begin
+        while i < end:
+            price: i64 = close[i]
+            if price < peak:
+                peak = price
+            elif price - peak > drawdown:
+                drawdown = price - peak
+            if price > low:
+                low = price
+            i += 1
+        self.peak = base - peak
+        self.low = base - low
+        self.drawdown = drawdown
+
+    def see_gaps(self, begin: i64, end: i64) -> None:
+        """Whether a minute is missing after one of the marks, as far as this run's bars tell."""
+        gaps, hi = self.tape.gaps, self.hi
+        n: i64 = len(gaps)
+        while self.gap < n and gaps[self.gap] <= begin:
+            self.gap += 1
+        if self.gap < n and gaps[self.gap] <= end and gaps[self.gap] < hi:
+            self.over_gap = True
+
+    def mark_days(self, end: i64) -> None:
+        """Equity at the last bar of each day that ends before bar `end`."""
+        days = self.tape.day_ends
+        n: i64 = len(days)
+        while self.day < n and days[self.day] < end:
+            equity: i64 = self.base
+            if self.side != 0:
+                equity += self.side * self.tape.close[days[self.day]]
+            self.day_equity[self.day - self.first_day] = equity
+            self.day += 1
+
+
+def first_at_least(column: vec[i64], value: i64) -> i64:
+    """The first index of the ascending `column` whose value is at least `value`."""
+    a: i64 = 0
+    b: i64 = len(column)
+    while a < b:
+        middle: i64 = (a + b) >> 1
+        if column[middle] < value:
+            a = middle + 1
+        else:
+            b = middle
+    return a
+
+
+def run(tape: Tape, changes: Changes, rules: Rules, start: State, lo: int, hi: int) -> tuple[Summary, State]:
+    """Trade `changes` over bars `lo` to `hi - 1` from `start`: what happened, and the state that the next bar meets.
+
+    Pure: the same bars, changes, rules and state give the same bits on any machine. Raises OverflowError where
+    even a single pass over a few changes could leave 64 bits.
+    """
+    if lo >= hi:
+        return Summary(), start
+    step = _changes_per_pass(tape, rules)
+    count = len(changes.at)
+    if count <= step:
+        return _settle([_pass(tape, changes, rules, start, lo, hi)])
+    passes: list[Book] = []
+    at, value = view(changes.at), view(changes.value)
+    for first in range(0, count, step):
+        piece = Changes(vec[i64](at[first : first + step]), vec[i64](value[first : first + step]))
+        last = first + step >= count
+        stop = hi if last else int(at[first + step - 1]) + 1
+        passes.append(_pass(tape, piece, rules, start, lo, stop))
+        start, lo = _state(passes[-1]), stop
+    return _settle(passes)
+
+
+def _changes_per_pass(tape: Tape, rules: Rules) -> int:
+    """How many changes one pass can carry without a sum leaving 64 bits: every change is two fills at most."""
+    top = int(tape.top)
+    fill = top + top * int(rules.slippage) // MILLION
+    fill += fill * int(rules.fee) // MILLION
+    take = (top // MILLION + 1) * int(rules.take_profit)
+    step = EQUITY_LIMIT // max(1, fill) // 2 - 3
+    if step < 1 or take > FAR:
+        raise OverflowError(f"prices up to {top} (scaled) with these costs and stops do not fit 64 bits")
+    return step
+
+
+def _pass(tape: Tape, changes: Changes, rules: Rules, start: State, lo: int, hi: int) -> Book:
+    book = Book(tape, rules, start, lo, hi)
+    book.walk(changes)
+    return book
+
+
+def _equity(book: Book) -> int:
+    equity: i64 = book.base
+    if book.side != 0:
+        equity += book.side * book.tape.close[book.hi - 1]
+    return int(equity)
+
+
+def _state(book: Book) -> State:
+    held = book.side != 0
+    return State(
+        book.side,
+        book.wanted,
+        book.locked,
+        book.entry if held and book.rules.needs_entry else 0,
+        book.extreme if held and book.rules.trailing_stop != 0 else 0,
+    )
+
+
+def _settle(passes: list[Book]) -> tuple[Summary, State]:
+    """One Summary of consecutive passes; days may run across them."""
+    total = _summary(passes[0])
+    for book in passes[1:]:
+        total = total.merge(_summary(book))
+    if len(passes) == 1:
+        total.squares, total.loss_squares = square_sums(passes[0].day_equity)
+        total.days = len(passes[0].day_equity)
+        return total, _state(passes[0])
+    offset = before = 0
+    for book in passes:
+        for equity in view(book.day_equity).tolist():
+            profit = offset + equity - before
+            before = offset + equity
+            total.squares += profit * profit
+            total.loss_squares += profit * profit if profit < 0 else 0
+            total.days += 1
+        offset += _equity(book)
+    return total, _state(passes[-1])
+
+
+def _summary(book: Book) -> Summary:
+    here = book.side != 0 and not book.inherited
+    out = Summary()
+    out.bars = int(book.hi - book.lo)
+    out.profit = _equity(book)
+    out.peak = int(book.peak)
+    out.low = int(book.low)
+    out.drawdown = int(book.drawdown)
+    out.fees = int(book.fees)
+    out.fills = int(book.fills)
+    out.trades = int(book.trades)
+    out.wins = int(book.wins)
+    out.gross_profit = int(book.gross_profit)
+    out.gross_loss = int(book.gross_loss)
+    out.exposure = int(book.exposure)
+    out.ambiguous = int(book.ambiguous)
+    out.over_gaps = int(book.over_gaps)
+    out.head = int(book.head)
+    out.head_cash = int(book.head_cash)
+    out.head_gap = int(book.over_gap if book.inherited else book.head_gap)
+    out.tail = int(here)
+    out.tail_cash = int(book.entry_cash) if here else 0
+    out.tail_gap = int(here and book.over_gap)
+    return out

@@ -1,0 +1,119 @@
+"""The tape: one-minute candles as flat native columns, and the decision bars built from them."""
+
+from typing import Any, Final
+
+import numpy as np
+from librt.vecs import vec
+from mypy_extensions import i64, mypyc_attr
+from numpy.typing import NDArray
+
+MINUTE_MS: Final = 60_000
+DAY_MS: Final = 86_400_000
+PRICE_LIMIT: Final = 1 << 58  # scaled; above it even one round trip could leave 64 bits
+
+Column = NDArray[np.int64]
+
+
+def native(column: NDArray[Any]) -> vec[i64]:
+    """A flat copy of `column`, at memory speed."""
+    return vec[i64](np.ascontiguousarray(column, dtype=np.int64))
+
+
+def view(column: vec[i64]) -> Column:
+    """`column` as an array, without copying. An empty vec has no buffer to look at."""
+    if len(column) == 0:
+        return np.empty(0, dtype=np.int64)
+    return np.frombuffer(column, dtype=np.int64)  # type: ignore[call-overload,no-any-return]
+
+
+@mypyc_attr(allow_interpreted_subclasses=False)
+class Tape:
+    """Minute bars in time order: `t` in UTC milliseconds, prices times 10^8.
+
+    `high` and `low` may be empty where no stop and no strategy looks at them. Indices into a tape are bar
+    numbers; `gaps` lists every bar that does not follow its predecessor by one minute, `day_ends` the last
+    bar of each UTC day.
+    """
+
+    def __init__(self, t: Column, open: Column, high: Column, low: Column, close: Column) -> None:
+        self.n: i64 = len(t)
+        self.t: vec[i64] = native(t)
+        self.open: vec[i64] = native(open)
+        self.high: vec[i64] = native(high)
+        self.low: vec[i64] = native(low)
+        self.close: vec[i64] = native(close)
+        top = 0
+        for column in (open, high, close):
+            if len(column):
+                top = max(top, int(column.max()))
+        self.top: i64 = top
+        if top > PRICE_LIMIT:
+            raise OverflowError(f"price {top} (scaled) is above the engine's limit of 2^58")
+        self.gaps: vec[i64] = gaps_of(self.t)
+        self.day_ends: vec[i64] = day_ends_of(self.t)
+
+
+def gaps_of(t: vec[i64]) -> vec[i64]:
+    """Every index `i` whose bar is more than a minute after bar `i - 1`."""
+    times = view(t)
+    if len(times) < 2:
+        return vec[i64]()
+    return native(np.flatnonzero(np.diff(times) != MINUTE_MS) + 1)
+
+
+def day_ends_of(t: vec[i64]) -> vec[i64]:
+    """The index of the last bar of each UTC day that has one."""
+    times = view(t)
+    if len(times) == 0:
+        return vec[i64]()
+    days = times // DAY_MS
+    return native(np.append(np.flatnonzero(days[1:] != days[:-1]), len(days) - 1))
+
+
+class Bars:
+    """Decision bars: the tape itself, or bars of `k` minutes aligned to UTC.
+
+    `last[j]` is the index, in the tape, of the last minute of bar `j`: the bar is decided at that minute's
+    close. `memo` keeps what several parameter sets share, and is bounded by whoever puts something in.
+    """
+
+    def __init__(self, last: Column | None, open: Column, high: Column, low: Column, close: Column, top: int) -> None:
+        self.last = last
+        self.open = open
+        self.high = high
+        self.low = low
+        self.close = close
+        self.n = len(close)
+        self.top = top
+        self.memo: dict[object, Column] = {}
+        self.memo_bytes = 0
+
+
+def minute_bars(tape: Tape) -> Bars:
+    return Bars(None, view(tape.open), view(tape.high), view(tape.low), view(tape.close), int(tape.top))
+
+
+def k_minute_bars(tape: Tape, k: int, skip_first: bool) -> Bars:
+    """Bars of `k` minutes: open first, high max, low min, close last. A bar without a minute does not exist.
+
+    `skip_first` drops the first bar, for a tape that may begin inside one.
+    """
+    if k == 1:
+        return minute_bars(tape)
+    t = view(tape.t)
+    ids = t // (k * MINUTE_MS)
+    first = np.flatnonzero(np.concatenate((np.ones(1, dtype=np.bool_), ids[1:] != ids[:-1]))) if len(t) else t
+    last = np.append(first[1:] - 1, len(t) - 1) if len(t) else t
+    high, low = view(tape.high), view(tape.low)
+    none = np.empty(0, dtype=np.int64)
+    highs = np.maximum.reduceat(high, first) if len(high) else none
+    lows = np.minimum.reduceat(low, first) if len(low) else none
+    cut = 1 if skip_first and len(first) else 0
+    return Bars(
+        last[cut:],
+        view(tape.open)[first][cut:],
+        highs[cut:],
+        lows[cut:],
+        view(tape.close)[last][cut:],
+        int(tape.top),
+    )

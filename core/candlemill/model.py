@@ -1,0 +1,298 @@
+"""What is asked for: a request as people write it, and the spec as the machine keeps it.
+
+Everything here is values in, values out. Times are UTC milliseconds, money is scaled by 10^8, rates are ppm.
+"""
+
+import hashlib
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from candlemill.engine.tape import MINUTE_MS
+from candlemill.errors import BadInput
+from candlemill.strategies import Strategy, build
+
+SCALE = 100_000_000
+TIMEFRAME_LIMIT = 10_080  # minutes: one week
+SETS_LIMIT = 1_000_000
+SPEC_BYTES_LIMIT = 32 * 1024  # a spec travels in every task's event, and an event is at most 64 KiB
+FIRST_MS = 1_230_768_000_000  # 2009-01-01
+LAST_MS = 4_102_444_800_000  # 2100-01-01
+
+Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
+ParamValue = int | float | bool | str
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A job, fully resolved. Two specs with the same bytes on the same candles have the same result.
+
+    `params` are complete (defaults filled in) unless `grid` varies them; `grid` maps a parameter to its values.
+    """
+
+    symbol: Annotated[str, Meta(min_length=1, max_length=64)]
+    strategy: Annotated[str, Meta(min_length=1, max_length=64)]
+    params: dict[str, ParamValue]
+    grid: dict[str, list[ParamValue]] = {}
+    start: Annotated[int, Meta(ge=FIRST_MS, le=LAST_MS)]
+    end: Annotated[int, Meta(ge=FIRST_MS, le=LAST_MS)]
+    fee: Ppm = 1000
+    slippage: Ppm = 0
+    stop_loss: Ppm = 0
+    take_profit: Annotated[int, Meta(ge=0, le=100_000_000)] = 0
+    trailing_stop: Ppm = 0
+    fill: Literal["next_open", "close"] = "next_open"
+    sizing: Literal["fixed"] = "fixed"
+    quantity: Annotated[int, Meta(ge=1, le=2**62)] = SCALE
+    timeframe: Annotated[int, Meta(ge=1, le=TIMEFRAME_LIMIT)] = 1
+
+    @property
+    def minutes(self) -> int:
+        return (self.end - self.start) // MINUTE_MS
+
+    @property
+    def combinations(self) -> int:
+        """How many points the grid has, valid or not; 1 without a grid."""
+        return math.prod(len(values) for values in self.grid.values())
+
+    def single(self, params: dict[str, ParamValue]) -> "Spec":
+        """The spec of one point of the grid, as if it had been asked for alone."""
+        return msgspec.structs.replace(self, params=params, grid={})
+
+    def to_json(self) -> bytes:
+        """Canonical bytes: equal specs, equal bytes."""
+        return msgspec.json.encode(self, order="sorted")
+
+
+def spec_from_json(data: bytes | str) -> Spec:
+    try:
+        return msgspec.json.decode(data, type=Spec)
+    except msgspec.DecodeError as error:
+        raise BadInput(f"not a job: {error}") from None
+
+
+def grid_points(spec: Spec, first: int, count: int) -> Iterator[tuple[int, dict[str, ParamValue], Strategy]]:
+    """The valid parameter sets among grid points `first` to `first + count - 1`, each with its index.
+
+    A point that the strategy refuses (fast >= slow) is passed over.
+    """
+    names = list(spec.grid)
+    points = itertools.product(*spec.grid.values())
+    for index, values in enumerate(itertools.islice(points, first, first + count), first):
+        try:
+            strategy = build(spec.strategy, {**spec.params, **dict(zip(names, values, strict=True))})
+        except BadInput:
+            if not names:
+                raise
+            continue
+        yield index, parameters_of(strategy), strategy
+
+
+def parameters_of(strategy: Strategy) -> dict[str, ParamValue]:
+    """All parameters by their public names, defaults filled in."""
+    fields = msgspec.structs.fields(strategy)
+    return {field.encode_name: getattr(strategy, field.name) for field in fields}
+
+
+def resolve(
+    *,
+    symbol: str,
+    strategy: str,
+    span: tuple[int, int],
+    params: dict[str, object],
+    grid: dict[str, list[object]] | None = None,
+    **rest: object,
+) -> Spec:
+    """A checked spec: parameters typed, defaults filled in, every grid value valid for its parameter.
+
+    Raises BadInput with the value, the limit and the way out.
+    """
+    grid = grid or {}
+    both = set(params) & set(grid)
+    if both:
+        raise BadInput(f"parameter {sorted(both)[0]!r} is given both as a value and as a grid: keep one")
+    size = math.prod(len(values) for values in grid.values())
+    if size > SETS_LIMIT:
+        raise BadInput(f"the grid has {size:,} points, the limit is {SETS_LIMIT:,}: use wider steps or several sweeps")
+    typed = {name: _typed_values(strategy, name, values) for name, values in grid.items()}
+    fixed = dict(params) if typed else parameters_of(build(strategy, params))
+    if typed:
+        fixed = _typed_fixed(strategy, params, typed)
+    try:
+        spec = msgspec.convert(
+            {"symbol": symbol, "strategy": strategy, "params": fixed, "grid": typed, "start": span[0], "end": span[1], **rest},
+            Spec,
+        )
+    except msgspec.ValidationError as error:
+        raise BadInput(str(error)) from None
+    if len(spec.to_json()) > SPEC_BYTES_LIMIT:
+        raise BadInput(f"the grid's values take more than {SPEC_BYTES_LIMIT:,} bytes: use several sweeps")
+    return spec
+
+
+def _typed_values(strategy: str, name: str, values: list[object]) -> list[ParamValue]:
+    """Grid values in the parameter's own type. Each is tried alone first, then with a partner that relates to it."""
+    from candlemill.strategies import REGISTERED
+
+    build(strategy, {}) if strategy not in REGISTERED else None  # raises UnknownName
+    hints = {f.encode_name: f.type for f in msgspec.structs.fields(REGISTERED[strategy])}
+    if name not in hints:
+        build(strategy, {name: values[0]})  # raises UnknownName with a suggestion
+    try:
+        return [msgspec.convert(value, hints[name], strict=False) for value in values]
+    except msgspec.ValidationError as error:
+        raise BadInput(f"{strategy}: grid of {name}: {error}") from None
+
+
+def _typed_fixed(strategy: str, params: dict[str, object], grid: dict[str, list[ParamValue]]) -> dict[str, ParamValue]:
+    """The parameters beside a grid, typed by the first grid point that is valid."""
+    first_error: BadInput | None = None
+    for values in itertools.islice(itertools.product(*grid.values()), 100_000):
+        try:
+            found = parameters_of(build(strategy, {**params, **dict(zip(grid, values, strict=True))}))
+        except BadInput as error:
+            first_error = first_error or error
+            continue
+        return {name: value for name, value in found.items() if name not in grid}
+    raise first_error or BadInput("the grid is empty: give every --grid at least one value")
+
+
+# -- what people write ---------------------------------------------------------------------------------------------
+
+_RANGE = re.compile(r"(\d{4})(?:-(\d{2}))?(?:-(\d{2}))?(?:[T ](\d{2}):(\d{2})(?::00)?Z?)?")
+
+
+def parse_range(text: str) -> tuple[int, int]:
+    """`2023`, `2023-05`, `2023-05-07`, `A..B` with either end one of these or an ISO minute; ends are inclusive.
+
+    Returns start (included) and end (excluded) in milliseconds.
+    """
+    first, dots, last = text.partition("..")
+    start, stop = _span(first, text)
+    if dots:
+        stop = _span(last, text)[1]
+    if stop <= start:
+        raise BadInput(f"range {text!r} is empty or reversed: its end comes before its start; swap them")
+    if start < FIRST_MS or stop > LAST_MS:
+        raise BadInput(f"range {text!r} is outside 2009-01-01..2099-12-31")
+    return start, stop
+
+
+def _span(text: str, whole: str) -> tuple[int, int]:
+    found = _RANGE.fullmatch(text.strip())
+    if not found:
+        raise BadInput(f"range {whole!r} is not like 2023, 2023-05, 2023-05-07, 2023-01-01..2023-06-30 or all")
+    year, month, day, hour, minute = (int(x) if x else None for x in found.groups())
+    try:
+        begin = datetime(year or 0, month or 1, day or 1, hour or 0, minute or 0, tzinfo=UTC)
+    except ValueError as error:
+        raise BadInput(f"range {whole!r}: {error}") from None
+    if minute is not None and day is None:
+        raise BadInput(f"range {whole!r}: a minute needs its full date, like 2023-05-07T12:30")
+    if minute is not None:
+        end = begin + timedelta(minutes=1)
+    elif day is not None:
+        end = begin + timedelta(days=1)
+    elif month is not None:
+        end = datetime(begin.year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+    else:
+        end = datetime(begin.year + 1, 1, 1, tzinfo=UTC)
+    return to_ms(begin), to_ms(end)
+
+
+def to_ms(moment: datetime) -> int:
+    return int(moment.timestamp()) * 1000
+
+
+def iso(ms: int) -> str:
+    """A moment as ISO text to the minute."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%MZ")
+
+
+def day_of(ms: int) -> date:
+    return datetime.fromtimestamp(ms / 1000, UTC).date()
+
+
+_TIMEFRAME_UNITS = {"m": 1, "h": 60, "d": 1440, "w": 10_080}
+
+
+def parse_timeframe(text: str) -> int:
+    """`1m`, `15m`, `4h`, `1d`, `1w` in minutes."""
+    found = re.fullmatch(r"(\d{1,5})([mhdw])", text)
+    minutes = int(found[1]) * _TIMEFRAME_UNITS[found[2]] if found else 0
+    if not 1 <= minutes <= TIMEFRAME_LIMIT:
+        raise BadInput(f"timeframe {text!r} is not between 1m and 1w: write it like 5m, 4h or 1d")
+    return minutes
+
+
+def parse_decimal(text: str, what: str) -> int:
+    """Decimal text times 10^8, exactly."""
+    try:
+        scaled = Decimal(text) * SCALE
+    except InvalidOperation:
+        raise BadInput(f"{what} {text!r} is not a decimal number") from None
+    if not scaled.is_finite() or scaled != scaled.to_integral_value():
+        raise BadInput(f"{what} {text!r} has more than 8 decimals")
+    if not 1 <= scaled <= 2**62:
+        raise BadInput(f"{what} {text!r} is not between 0.00000001 and {2**62 // SCALE}")
+    return int(scaled)
+
+
+def parse_grid(texts: list[str]) -> dict[str, list[object]]:
+    """`fast=5:50:5` (end included) and `slow=20,50,100`."""
+    grid: dict[str, list[object]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals or not values:
+            raise BadInput(f"grid {text!r} is not like fast=5:50:5 or slow=20,50,100")
+        if name in grid:
+            raise BadInput(f"grid of {name!r} is given twice: join its values with commas")
+        grid[name] = _grid_values(text, values)
+    return grid
+
+
+def _grid_values(text: str, values: str) -> list[object]:
+    if ":" not in values:
+        parts = list(dict.fromkeys(part.strip() for part in values.split(",")))
+        if "" in parts:
+            raise BadInput(f"grid {text!r} has an empty value")
+        return list(parts)
+    try:
+        begin, end, *step = [int(x) for x in values.split(":")]
+        width = step[0] if step else 1
+        if len(step) > 1 or width < 1 or end < begin:
+            raise ValueError
+    except ValueError:
+        raise BadInput(f"grid {text!r}: a span is START:END or START:END:STEP in whole numbers, START <= END") from None
+    count = (end - begin) // width + 1
+    if count > SETS_LIMIT:
+        raise BadInput(f"grid {text!r} has {count:,} values, the limit is {SETS_LIMIT:,}")
+    return list(range(begin, end + 1, width))
+
+
+# -- identity ------------------------------------------------------------------------------------------------------
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 over the sources that decide a result: the engine and the strategies."""
+    root = Path(__file__).parent
+    sources = sorted((root / "engine").glob("*.py"))
+    digest = hashlib.sha256()
+    for path in [*sources, root / "strategies.py", root / "work.py"]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def job_id(spec: Spec, data_digest: str) -> str:
+    """The content address of a job's result: what is asked, of which candles, by which code."""
+    parts = b"\0".join((spec.to_json(), data_digest.encode(), code_digest().encode()))
+    return hashlib.sha256(parts).hexdigest()[:32]

@@ -1,0 +1,95 @@
+"""Cutting a job into tasks: slices along UTC days, times batches of parameter sets."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
+
+import msgspec
+
+from candlemill.errors import BadInput
+from candlemill.model import Spec, grid_points
+
+SLICE_BARS = 1_000_000  # one run over this many bars takes milliseconds: reading is what a slice is for
+SWEEP_SLICE_BARS = 131_072  # bars whose shared columns stay in the cache and in memory
+BATCH_SETS = 512
+BATCH_OUTCOMES = 65_536  # slices times sets that one batch may have: they are merged in memory
+SLICES_LIMIT = 10_000
+
+
+class Day(msgspec.Struct, frozen=True):
+    """One UTC day of a symbol in the metadata index: `start` in ms, its bars and the digest of their content."""
+
+    start: int
+    rows: int
+    first: int
+    last: int
+    digest: str
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """`cuts[k]` to `cuts[k + 1]` is slice k, in ms; batch b is grid points `b * batch` and the following."""
+
+    cuts: list[int]
+    batch: int
+    points: int
+    bars: int
+
+    @property
+    def slices(self) -> int:
+        return len(self.cuts) - 1
+
+    @property
+    def batches(self) -> int:
+        return math.ceil(self.points / self.batch)
+
+    @property
+    def tasks(self) -> int:
+        return self.slices * self.batches
+
+    def batch_points(self, index: int) -> tuple[int, int]:
+        """First grid point and count of batch `index`."""
+        first = index * self.batch
+        return first, min(self.batch, self.points - first)
+
+
+def make_plan(spec: Spec, days: Sequence[Day], slices: int | None) -> Plan:
+    """Slices of about equal numbers of bars, cut at UTC midnights; `slices` None chooses.
+
+    `days` are the days of the range that have bars, ascending.
+    """
+    bars = sum(day.rows for day in days)
+    target = SWEEP_SLICE_BARS if spec.combinations > 1 else SLICE_BARS
+    wanted = max(1, round(bars / target)) if slices is None else slices
+    if not 1 <= wanted <= SLICES_LIMIT:
+        raise BadInput(f"slices={wanted} is not between 1 and {SLICES_LIMIT:,}")
+    cuts = [spec.start, *_cuts(days, min(wanted, len(days)), bars), spec.end]
+    batch = max(1, min(BATCH_SETS, BATCH_OUTCOMES // (len(cuts) - 1)))
+    return Plan(cuts=cuts, batch=batch, points=spec.combinations, bars=bars)
+
+
+def _cuts(days: Sequence[Day], slices: int, bars: int) -> list[int]:
+    """`slices - 1` midnights that leave about the same number of bars between them, at least a day each."""
+    total = list(accumulate(day.rows for day in days))
+    cuts: list[int] = []
+    first = 0  # the day that the slice being measured begins with
+    for k in range(1, slices):
+        goal = bars * k / slices
+        nearest = bisect_left(total, goal)
+        if nearest and goal - total[nearest - 1] < total[nearest] - goal:
+            nearest -= 1
+        first = min(max(nearest + 1, first + 1), len(days) - (slices - k))
+        cuts.append(days[first].start)
+    return cuts
+
+
+def valid_sets(spec: Spec) -> int:
+    """How many grid points the strategy accepts."""
+    return sum(1 for _ in grid_points(spec, 0, spec.combinations)) if spec.grid else 1
+
+
+def estimate_seconds(plan: Plan) -> float:
+    """A rough cost on one core: reading dominates a single run, computing a sweep."""
+    read = plan.bars * 0.12e-6
+    compute = plan.bars * plan.points * 3e-9
+    return math.ceil((read + compute) * 10) / 10
