@@ -1,14 +1,16 @@
 """Cutting a job into tasks: slices along UTC days, times batches of parameter sets."""
 
+import hashlib
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import accumulate
+from datetime import UTC, datetime
+from itertools import accumulate, groupby
 
 import msgspec
 
 from candlemill.errors import BadInput
-from candlemill.model import Spec, grid_points
+from candlemill.model import Spec, grid_points, to_ms
 
 SLICE_BARS = 1_000_000  # one run over this many bars takes milliseconds: reading is what a slice is for
 SWEEP_SLICE_BARS = 131_072  # bars whose shared columns stay in the cache and in memory
@@ -25,6 +27,37 @@ class Day(msgspec.Struct, frozen=True):
     first: int
     last: int
     digest: str
+
+
+class Month(msgspec.Struct, frozen=True):
+    """A month of a symbol in the index: `start` to `end` in ms, its rows and the digest of its days."""
+
+    start: int
+    end: int
+    rows: int
+    digest: str
+
+
+def months_of(days: Sequence[Day]) -> list[Month]:
+    """Months that have candles, ascending, from ascending days."""
+    months = []
+    for (year, month), group in groupby(days, key=lambda day: _year_month(day.start)):
+        members = list(group)
+        start = to_ms(datetime(year, month, 1, tzinfo=UTC))
+        end = to_ms(datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC))
+        months.append(Month(start, end, sum(day.rows for day in members), digest_of_days(members)))
+    return months
+
+
+def _year_month(ms: int) -> tuple[int, int]:
+    moment = datetime.fromtimestamp(ms / 1000, UTC)
+    return moment.year, moment.month
+
+
+def digest_of_days(days: Sequence[Day]) -> str:
+    """SHA-256 over the days' starts and digests, in order."""
+    text = "".join(f"{day.start}:{day.digest}\n" for day in days)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Plan(msgspec.Struct, frozen=True):

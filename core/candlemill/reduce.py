@@ -7,7 +7,7 @@ from math import isqrt
 
 import msgspec
 
-from candlemill.engine.summary import THROUGH, Summary
+from candlemill.engine.summary import Summary
 from candlemill.model import SCALE, Spec
 from candlemill.plan import Plan
 from candlemill.work import COLD, Outcome, digest_of, split_state, summary_of
@@ -16,9 +16,6 @@ REPAIR_LIMIT = 64  # slices that one repair runs in a row
 
 # How the ratios are made, told with every result.
 SHARPE_RECIPE = {"interval": "1d", "periods_per_year": 365, "ddof": 1, "risk_free_rate": 0}
-
-Found = dict[tuple[int, int], dict[str, Outcome]]  # (point, slice) -> outcomes by digest of their start state
-
 
 class Repair(msgspec.Struct, frozen=True):
     """Run `point` again from `start`, over `count` slices from `slice` on."""
@@ -37,27 +34,42 @@ class Merged(msgspec.Struct, frozen=True):
     repaired: int
 
 
-def index_outcomes(parts: Iterable[tuple[int, Iterable[Outcome]]]) -> Found:
-    """Outcomes of one batch, (slice, outcomes) in any order and any number of times."""
-    found: Found = {}
-    for number, outcomes in parts:
+class Outcomes:
+    """The outcomes of one batch, added in any order and any number of times."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, int, str], Outcome] = {}
+        self._guesses: dict[tuple[int, int], str] = {}
+
+    def add(self, number: int, exact: bool, outcomes: Iterable[Outcome]) -> None:
+        """`outcomes` of slice `number`; `exact` tells that they started from a handed-over state."""
         for outcome in outcomes:
-            found.setdefault((outcome.point, number), {})[outcome.start] = outcome
-    return found
+            self._found[outcome.point, number, outcome.start] = outcome
+            if not exact:
+                self._guesses[outcome.point, number] = outcome.start
+
+    def points(self) -> list[int]:
+        return sorted({point for point, _ in self._guesses})
+
+    def find(self, point: int, number: int, start: str) -> Outcome | None:
+        return self._found.get((point, number, start))
+
+    def guessed(self, point: int, number: int, start: str) -> bool:
+        return self._guesses.get((point, number)) == start
 
 
-def join(found: Found, point: int, slices: int) -> Merged | Repair:
+def join(outcomes: Outcomes, point: int, slices: int) -> Merged | Repair:
     """Follow the states of one parameter set from a cold start; the first slice nobody ran from its true state
     becomes a Repair. A chain that keeps breaking is repaired in doubling strides."""
     state = COLD
     total = Summary()
     repaired = streak = 0
     for number in range(slices):
-        ways = found[point, number]
-        outcome = ways.get(digest_of(state))
+        start = digest_of(state)
+        outcome = outcomes.find(point, number, start)
         if outcome is None:
             return Repair(point, number, min(max(1, streak), REPAIR_LIMIT, slices - number), state.decode())
-        guessed = next(iter(ways)) == outcome.start
+        guessed = outcomes.guessed(point, number, start)
         streak = 0 if guessed else streak + 1
         repaired += not guessed
         total = total.merge(summary_of(outcome))
@@ -79,7 +91,6 @@ def result_of(
         "params": spec.params,
         "start": spec.start,
         "end": spec.end,
-        "timeframe": spec.timeframe,
         "bars": s.bars,
         "missing_minutes": spec.minutes - s.bars,
         "total_pnl": s.profit * spec.quantity // SCALE,
@@ -98,10 +109,9 @@ def result_of(
         "trades_over_gaps": s.over_gaps + held_over_gap,
         "days": s.days,
         "sharpe_recipe": SHARPE_RECIPE,
+        "spec": msgspec.to_builtins(spec),
         "data_digest": data_digest,
     }
-    if s.head == THROUGH or s.head:
-        raise AssertionError("a job's first slice starts flat")
     digest = hashlib.sha256(json.dumps(result, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     return {**result, "result_digest": digest, "slices": plan.slices, "repaired_slices": merged.repaired}
 

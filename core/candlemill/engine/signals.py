@@ -222,11 +222,9 @@ def changes_of(desired: Desired, before: int, first_bar: int, last: Column | Non
     at = set_bits(native(words), count)
     found = view(at)
     value = native(desired[found])
-    if last is None:
-        if first_bar:
-            found += first_bar
-        return Changes(at, value)
-    return Changes(native(last[found + first_bar]), value)
+    if last is not None:
+        return Changes(native(last[found + first_bar]), value)
+    return Changes(native(found + first_bar) if first_bar else at, value)
 
 
 # A de Bruijn sequence: its product with a power of two below 2^32 has the power's index in bits 27 to 31.

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 import numpy as np
-from librt.vecs import vec
+from librt.vecs import extend, vec
 from mypy_extensions import i64, mypyc_attr
 from numpy.typing import NDArray
 
@@ -17,6 +17,18 @@ Column = NDArray[np.int64]
 def native(column: NDArray[Any]) -> vec[i64]:
     """A flat copy of `column`, at memory speed."""
     return vec[i64](np.ascontiguousarray(column, dtype=np.int64))
+
+
+def joined(parts: list[Column]) -> vec[i64]:
+    """The parts one after the other as one native column, each copied once."""
+    total: i64 = 0
+    for part in parts:
+        total += len(part)
+    out = vec[i64](capacity=total)
+    for part in parts:
+        if len(part):
+            out = extend(out, np.ascontiguousarray(part, dtype=np.int64))
+    return out
 
 
 def view(column: vec[i64]) -> Column:
@@ -35,15 +47,18 @@ class Tape:
     bar of each UTC day.
     """
 
-    def __init__(self, t: Column, open: Column, high: Column, low: Column, close: Column) -> None:
-        self.n: i64 = len(t)
-        self.t: vec[i64] = native(t)
-        self.open: vec[i64] = native(open)
-        self.high: vec[i64] = native(high)
-        self.low: vec[i64] = native(low)
-        self.close: vec[i64] = native(close)
+    def __init__(
+        self, t: list[Column], open: list[Column], high: list[Column], low: list[Column], close: list[Column]
+    ) -> None:
+        """Each column comes as consecutive parts. Raises OverflowError for a price above the engine's limit."""
+        self.t: vec[i64] = joined(t)
+        self.open: vec[i64] = joined(open)
+        self.high: vec[i64] = joined(high)
+        self.low: vec[i64] = joined(low)
+        self.close: vec[i64] = joined(close)
+        self.n: i64 = len(self.t)
         top = 0
-        for column in (open, high, close):
+        for column in (view(self.open), view(self.high), view(self.close)):
             if len(column):
                 top = max(top, int(column.max()))
         self.top: i64 = top

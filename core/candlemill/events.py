@@ -1,0 +1,111 @@
+"""The events between the functions: their types, their data, their ids. CloudEvents 1.0, but no transport here."""
+
+import hashlib
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from candlemill.errors import BadInput
+from candlemill.model import Spec
+from candlemill.reduce import Repair
+
+REQUESTED = "dev.candlemill.backtest.requested.v1"
+SLICE_REQUESTED = "dev.candlemill.slice.requested.v1"
+SLICE_COMPLETED = "dev.candlemill.slice.completed.v1"
+COMPLETED = "dev.candlemill.backtest.completed.v1"
+FAILED = "dev.candlemill.backtest.failed.v1"
+
+EVENT_BYTES_LIMIT = 64 * 1024
+
+JobId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+
+
+class Requested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A backtest or sweep that shall run. `slices` None lets the planner choose."""
+
+    spec: Spec
+    slices: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    fresh: bool = False  # compute even what is stored
+
+
+class SliceRequested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One task. Without `repairs`: grid points `first` to `first + count - 1` over slice `slice`, from guessed starts.
+    With them: what each repair says, from its exact start."""
+
+    job_id: JobId
+    data_digest: str
+    spec: Spec
+    batch: Annotated[int, Meta(ge=0)]
+    first: Annotated[int, Meta(ge=0)]
+    count: Annotated[int, Meta(ge=1)]
+    slice: Annotated[int, Meta(ge=0)]
+    cuts: list[int]  # the bounds of `slice` and, for repairs, of the slices after it, in ms
+    repairs: list[Repair] = []
+
+
+class SliceCompleted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A task's partials are in the store."""
+
+    job_id: JobId
+    batch: Annotated[int, Meta(ge=0)]
+    slice: Annotated[int, Meta(ge=0)]
+
+
+class Completed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    job_id: JobId
+
+
+class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    job_id: JobId
+    reason: str
+
+
+DATA: dict[str, type[msgspec.Struct]] = {
+    REQUESTED: Requested,
+    SLICE_REQUESTED: SliceRequested,
+    SLICE_COMPLETED: SliceCompleted,
+    COMPLETED: Completed,
+    FAILED: Failed,
+}
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """A CloudEvent. `data` is JSON; `partitionkey` is the job id, so that a job's events keep to one partition."""
+
+    id: str
+    source: str
+    type: str
+    data: bytes
+    partitionkey: str = ""
+    error: str = ""  # why a dead letter was given up
+
+
+D = TypeVar("D", bound=msgspec.Struct)
+
+
+def make(source: str, kind: str, job_id: str, data: msgspec.Struct) -> Event:
+    """An event whose id is a pure function of what it says: doing a thing twice says it with the same id."""
+    body = msgspec.json.encode(data)
+    if len(body) > EVENT_BYTES_LIMIT:
+        raise BadInput(f"the event's data has {len(body):,} bytes, the limit is {EVENT_BYTES_LIMIT:,}")
+    digest = hashlib.sha256(kind.encode() + b"\0" + body).hexdigest()[:32]
+    return Event(id=digest, source=f"/candlemill/{source}", type=kind, data=body, partitionkey=job_id)
+
+
+def read(event: Event, kind: type[D]) -> D:
+    """The event's data as `kind`. Raises BadInput for an event of another type and for data of another shape."""
+    if DATA.get(event.type) is not kind:
+        raise BadInput(f"event type {event.type!r} is not handled here")
+    if len(event.data) > EVENT_BYTES_LIMIT:
+        raise BadInput(f"the event's data has {len(event.data):,} bytes, the limit is {EVENT_BYTES_LIMIT:,}")
+    try:
+        return msgspec.json.decode(event.data, type=kind)
+    except msgspec.DecodeError as error:
+        raise BadInput(f"event {event.id}: {error}") from None
+
+
+def schema(kind: str) -> dict[str, Any]:
+    """The JSON Schema of an event type's data, as published under `schema/events/`."""
+    found = msgspec.json.schema(DATA[kind])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": kind, **found}

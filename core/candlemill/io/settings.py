@@ -1,0 +1,25 @@
+"""Where things are: the database, the bundled files, the limits an operator may set."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+DSN_VARIABLE = "CANDLEMILL_CLICKHOUSE_DSN"
+
+
+def dsn() -> str:
+    """The database to use: the environment's, or an embedded one in the user's data directory."""
+    given = os.environ.get(DSN_VARIABLE, "").strip()
+    return given or f"chdb://{data_folder() / 'db'}"
+
+
+def data_folder() -> Path:
+    return Path(platformdirs.user_data_dir("candlemill", appauthor=False))
+
+
+def bundled(name: str) -> Path:
+    """`functions` or `schema`: inside the installed package, or beside `core/` in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "_share" / name
+    return inside if inside.is_dir() else package.parent.parent / name

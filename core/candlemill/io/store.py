@@ -1,0 +1,307 @@
+"""The one way to the database: ClickHouse on a server, or embedded in this process (chDB).
+
+The DSN decides: `chdb:///folder`, or `clickhouse://`, `clickhouses://`, `http://`, `https://` with host, port and database. Limits of the
+embedded engine: one process per folder (another one gets DatabaseLocked; `candlemill db` serves the folder to
+several), one lock per handle, no async client; clickhouse-connect calls its chDB interface experimental, which is why
+nothing outside this module sees it.
+
+Values are bound as parameters, never put into SQL text.
+"""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from candlemill.engine.tape import DAY_MS
+from candlemill.errors import DatabaseLocked, StoreDown, StoreError
+from candlemill.io.settings import DSN_VARIABLE, bundled
+from candlemill.ledger import JobRow, Partial, ResultRow
+from candlemill.plan import Day
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+PRICES = ("open", "high", "low", "close")
+CONNECT_SECONDS = 10
+REPLY_SECONDS = 120
+
+
+class Store:
+    """A connection to one database. Use as a context manager; the schema is applied when it opens."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.embedded = dsn.startswith("chdb:")
+        self._client = _connect(dsn)
+        self._apply_schema()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _apply_schema(self) -> None:
+        """Every statement is idempotent. Where all tables stand already, nothing is sent (readers need no DDL right)."""
+        sources = [path.read_text() for path in sorted(bundled("schema").glob("*.sql"))]
+        wanted = {name for source in sources for name in re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", source)}
+        with _failures():
+            present = self._client.query("SELECT name FROM system.tables WHERE database = currentDatabase()")
+            if wanted <= {row[0] for row in present.result_rows}:
+                return
+            for source in sources:
+                text = re.sub(r"--.*", "", source)
+                for statement in filter(None, (part.strip() for part in text.split(";"))):
+                    self._client.command(statement)
+
+    # -- candles ---------------------------------------------------------------------------------------------------
+
+    def read_columns(self, symbol: str, start: int, end: int, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Candles of `start <= t < end` (ms) as contiguous columns in time order, one row per minute.
+
+        `t` (int64 ms) always comes along; prices are int64, `volume` is uint64. Of duplicates the last inserted wins.
+        """
+        columns = self._column_blocks(symbol, start, end, names, "")
+        t = columns["t"]
+        if len(t) and (np.diff(t) <= 0).any():
+            # Replacing has not happened in the background yet: have it done while reading.
+            columns = self._column_blocks(symbol, start, end, names, "FINAL")
+            order = np.argsort(columns["t"], kind="stable")
+            columns = {name: column[order] for name, column in columns.items()}
+        return columns
+
+    def _column_blocks(
+        self, symbol: str, start: int, end: int, names: Sequence[str], final: str
+    ) -> dict[str, NDArray[Any]]:
+        """Blocks come from several threads in any order; each is sorted, so ordering them by first time sorts all."""
+        selected = ", ".join(names)  # names are ours, never a user's
+        sql = f"""
+            SELECT toUnixTimestamp64Milli(timestamp) AS t{", " + selected if selected else ""}
+            FROM market_data_1m {final}
+            WHERE symbol = {{symbol:String}}
+              AND timestamp >= fromUnixTimestamp64Milli({{start:Int64}})
+              AND timestamp < fromUnixTimestamp64Milli({{end:Int64}})
+        """  # noqa: S608
+        bound = {"symbol": symbol, "start": start, "end": end}
+        kinds: dict[str, type] = {name: np.uint64 if name == "volume" else np.int64 for name in ("t", *names)}
+        with _failures(), self._client.query_column_block_stream(sql, parameters=bound) as stream:
+            blocks = [block for block in stream if len(block[0])]
+        blocks.sort(key=lambda block: block[0][0])
+        if not blocks:
+            return {name: np.empty(0, dtype=kind) for name, kind in kinds.items()}
+        return {
+            name: np.concatenate([np.asarray(block[k]) for block in blocks]).view(kind)
+            for k, (name, kind) in enumerate(kinds.items())
+        }
+
+    def insert_candles(self, symbol: str, columns: dict[str, NDArray[Any]]) -> None:
+        """Append candles (`t` in ms, four prices, `volume`), in one insert. Callers keep `coverage_days` right."""
+        n = len(columns["t"])
+        name = symbol.encode()
+        block = _native_block(
+            n,
+            [
+                ("symbol", "String", (bytes([len(name)]) + name) * n),
+                ("timestamp", "DateTime64(3)", columns["t"].astype("<i8").tobytes()),
+                *((price, "UInt64", columns[price].astype("<u8").tobytes()) for price in (*PRICES, "volume")),
+            ],
+        )
+        with _failures():
+            # The rows are sorted and unique already: replacing within the block would only cost time.
+            self._client.raw_insert(
+                "market_data_1m",
+                ["symbol", "timestamp", *PRICES, "volume"],
+                block,
+                settings={"optimize_on_insert": "0"},
+                fmt="Native",
+            )
+
+    def volume_scale(self, symbol: str) -> int | None:
+        """What volumes of `symbol` are multiplied by; None where the symbol has not been stored."""
+        sql = "SELECT volume_scale FROM symbols WHERE symbol = {symbol:String} ORDER BY created_at LIMIT 1"
+        rows = self._rows(sql, {"symbol": symbol})
+        return int(rows[0][0]) if rows else None
+
+    def add_symbol(self, symbol: str, volume_scale: int) -> None:
+        self._insert("symbols", ["symbol", "volume_scale"], [[symbol, volume_scale]])
+
+    def symbols(self) -> list[str]:
+        """Symbols that have candles."""
+        rows = self._rows("SELECT DISTINCT symbol FROM coverage_days WHERE rows > 0 OR digest = '' ORDER BY symbol", {})
+        return [str(row[0]) for row in rows]
+
+    def days(self, symbol: str, start: int | None = None, end: int | None = None) -> list[Day]:
+        """The metadata index of `symbol`, ascending; of the days that touch `start <= t < end` where given."""
+        sql = """
+            SELECT toInt64(day) * 86400000 AS midnight, rows, toUnixTimestamp64Milli(first), toUnixTimestamp64Milli(last), digest
+            FROM coverage_days FINAL
+            WHERE symbol = {symbol:String} AND midnight > {start:Int64} AND midnight < {end:Int64}
+            ORDER BY day
+        """
+        bound = {
+            "symbol": symbol,
+            "start": -1 if start is None else start - DAY_MS,
+            "end": 1 << 62 if end is None else end,
+        }
+        days = [Day(int(r[0]), int(r[1]), int(r[2]), int(r[3]), str(r[4])) for r in self._rows(sql, bound)]
+        return [day for day in days if day.rows or not day.digest]
+
+    def put_days(self, symbol: str, days: Sequence[Day]) -> None:
+        version = time.time_ns()
+        rows = [
+            [symbol, date.fromordinal(719163 + d.start // DAY_MS), d.rows, _moment(d.first), _moment(d.last), d.digest, version]
+            for d in days
+        ]
+        if rows:
+            self._insert("coverage_days", ["symbol", "day", "rows", "first", "last", "digest", "version"], rows)
+
+    # -- jobs ------------------------------------------------------------------------------------------------------
+
+    def put_job(self, job: JobRow) -> None:
+        self._insert_structs("backtest_jobs", JobRow, [job])
+
+    def job(self, job_id: str) -> JobRow | None:
+        sql = f"""
+            SELECT {", ".join(JobRow.__struct_fields__)} FROM backtest_jobs
+            WHERE job_id = {{job:String}} ORDER BY updated_at DESC LIMIT 1
+        """  # noqa: S608
+        rows = self._rows(sql, {"job": job_id})
+        return JobRow(*rows[0]) if rows else None
+
+    def put_partials(self, partials: Sequence[Partial]) -> None:
+        if partials:
+            self._insert_structs("backtest_slices", Partial, partials)
+
+    def partials(self, job_id: str, batch: int | None = None) -> list[Partial]:
+        sql = f"""
+            SELECT {", ".join(Partial.__struct_fields__)} FROM backtest_slices FINAL
+            WHERE job_id = {{job:String}} AND ({{batch:Int64}} < 0 OR batch = {{batch:Int64}})
+        """  # noqa: S608
+        rows = self._rows(sql, {"job": job_id, "batch": -1 if batch is None else batch})
+        return [Partial(*row) for row in rows]
+
+    def count_partials(self, job_id: str, kind: str, batch: int | None = None) -> int:
+        """How many different tasks of `kind` have a row."""
+        sql = """
+            SELECT uniqExact(batch, slice, task) FROM backtest_slices
+            WHERE job_id = {job:String} AND kind = {kind:String} AND ({batch:Int64} < 0 OR batch = {batch:Int64})
+        """
+        bound = {"job": job_id, "kind": kind, "batch": -1 if batch is None else batch}
+        return int(self._rows(sql, bound)[0][0])
+
+    def put_results(self, results: Sequence[ResultRow]) -> None:
+        if results:
+            self._insert_structs("backtest_results", ResultRow, results)
+
+    def results(self, job_ids: Sequence[str]) -> list[ResultRow]:
+        """The newest result row of each job id that has one."""
+        return self._result_rows("job_id IN {jobs:Array(String)}", {"jobs": list(job_ids)})
+
+    def sweep_results(self, sweep_id: str) -> list[ResultRow]:
+        return self._result_rows("sweep_id = {sweep:String}", {"sweep": sweep_id})
+
+    def _result_rows(self, condition: str, bound: dict[str, object]) -> list[ResultRow]:
+        sql = f"""
+            SELECT {", ".join(ResultRow.__struct_fields__)} FROM backtest_results
+            WHERE {condition} ORDER BY created_at DESC LIMIT 1 BY job_id
+        """  # noqa: S608
+        return [ResultRow(*row) for row in self._rows(sql, bound)]
+
+    def recent_results(self, limit: int) -> list[tuple[str, ResultRow]]:
+        """The newest results with their times of creation."""
+        sql = f"""
+            SELECT toString(created_at), {", ".join(ResultRow.__struct_fields__)} FROM backtest_results
+            ORDER BY created_at DESC, job_id LIMIT {{limit:UInt32}}
+        """  # noqa: S608
+        return [(str(row[0]), ResultRow(*row[1:])) for row in self._rows(sql, {"limit": limit})]
+
+    # -- plumbing --------------------------------------------------------------------------------------------------
+
+    def _rows(self, sql: str, bound: dict[str, object]) -> Sequence[Sequence[Any]]:
+        with _failures():
+            return self._client.query(sql, parameters=bound).result_rows
+
+    def _insert(self, table: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        # On a server rows arrive from many writers one by one: it gathers them into parts, and answers when written.
+        settings = {} if self.embedded else {"async_insert": 1, "wait_for_async_insert": 1}
+        with _failures():
+            self._client.insert(table, rows, column_names=names, settings=settings)
+
+    def _insert_structs(self, table: str, kind: type[msgspec.Struct], rows: Sequence[msgspec.Struct]) -> None:
+        names = kind.__struct_fields__
+        self._insert(table, names, [[getattr(row, name) for name in names] for row in rows])
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def _connect(dsn: str) -> "Client":
+    import clickhouse_connect  # imported late: a third of a second that `candlemill strategies` need not pay
+
+    if dsn.startswith("chdb:"):
+        folder = Path(dsn.removeprefix("chdb://"))
+        folder.mkdir(parents=True, exist_ok=True)
+        with _failures(str(folder)):
+            return clickhouse_connect.get_client(dsn=dsn)
+    with _failures():
+        return clickhouse_connect.get_client(
+            dsn=dsn,
+            connect_timeout=CONNECT_SECONDS,
+            send_receive_timeout=REPLY_SECONDS,
+            autogenerate_session_id=False,  # calls from several threads are independent
+        )
+
+
+@contextmanager
+def _failures(folder: str = "") -> Iterator[None]:
+    """Database errors as ours, in one line."""
+    from clickhouse_connect.driver import exceptions
+
+    try:
+        yield
+    except exceptions.OperationalError as error:
+        raise StoreDown(f"the database does not answer: {_line(error)}; check {DSN_VARIABLE}") from error
+    except exceptions.Error as error:
+        if "Unable to open the chdb engine" in str(error):
+            raise DatabaseLocked(
+                f"{folder} is open in another process (or not a database): stop it, or run `candlemill db` "
+                f"and point {DSN_VARIABLE} to it, as in http://127.0.0.1:8123/default"
+            ) from error
+        raise StoreError(f"the database refused: {_line(error)}") from error
+    except OSError as error:
+        raise StoreError(f"the database's folder: {error}") from error
+
+
+def _line(error: Exception) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip()[:300]
+
+
+def _native_block(rows: int, columns: Sequence[tuple[str, str, bytes]]) -> bytes:
+    """ClickHouse's Native format: counts, then name, type and flat little-endian values of each column."""
+    out = [_varint(len(columns)), _varint(rows)]
+    for name, kind, data in columns:
+        out += [_varint(len(name)), name.encode(), _varint(len(kind)), kind.encode(), data]
+    return b"".join(out)
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number >= 128:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+

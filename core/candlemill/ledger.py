@@ -1,0 +1,81 @@
+"""What is kept of jobs, and what a handler may touch of the world."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from candlemill.model import Spec
+from candlemill.plan import Day
+from candlemill.work import Window
+
+GUESS, EXACT, DONE = "guess", "exact", "done"
+
+
+class Partial(msgspec.Struct, frozen=True):
+    """One row of `backtest_slices`."""
+
+    job_id: str
+    batch: int
+    kind: str
+    slice: int
+    task: str
+    payload: str
+
+
+class JobRow(msgspec.Struct, frozen=True):
+    """One row of `backtest_jobs`."""
+
+    job_id: str
+    state: str
+    spec: str
+    plan: str
+    data_digest: str
+    started_ms: int
+    reason: str = ""
+
+
+class ResultRow(msgspec.Struct, frozen=True):
+    """One row of `backtest_results`; `result` is the whole result as JSON."""
+
+    job_id: str
+    strategy_id: str
+    total_pnl: int
+    sharpe_ratio: int
+    max_drawdown: int
+    execution_time_ms: int
+    sweep_id: str
+    result: str
+
+
+class Ledger(Protocol):
+    """Where jobs, partials and results are kept: the store, or the local home's memory in front of it."""
+
+    def job(self, job_id: str) -> JobRow | None: ...
+    def put_job(self, job: JobRow) -> None: ...
+    def partials(self, job_id: str, batch: int | None = None) -> list[Partial]: ...
+    def put_partials(self, partials: Sequence[Partial]) -> None: ...
+    def count_partials(self, job_id: str, kind: str, batch: int | None = None) -> int: ...
+    def put_results(self, results: Sequence[ResultRow]) -> None: ...
+
+
+class Index(Protocol):
+    """The metadata index: which symbols and days have candles. A symbol's days are the same object while unchanged."""
+
+    def symbols(self) -> list[str]: ...
+    def days(self, symbol: str) -> Sequence[Day]: ...
+
+
+class Tape(Protocol):
+    """Where a slice's bars come from."""
+
+    def window(self, spec: Spec, start: int, end: int, context: int, with_range: bool) -> Window: ...
+
+
+class Runtime(msgspec.Struct, frozen=True):
+    """What a handler is given."""
+
+    ledger: Ledger
+    index: Index
+    tapes: Tape
+    clock_ms: Callable[[], int]
