@@ -24,7 +24,9 @@ class UnknownName(BadInput):
     code = "unknown_name"
 
     def __init__(self, kind: str, name: str, known: list[str], advice: str) -> None:
-        near = get_close_matches(name, known, n=1, cutoff=0.5) or get_close_matches(name.upper(), known, n=1, cutoff=0.5)
+        near = get_close_matches(name, known, n=1, cutoff=0.5) or get_close_matches(
+            name.upper(), known, n=1, cutoff=0.5
+        )
         guess = f"did you mean {near[0]!r}? " if near else ""
         super().__init__(f"unknown {kind} {name!r}: {guess}{advice}")
 

@@ -45,11 +45,12 @@ class SliceRequested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SliceCompleted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A task's partials are in the store."""
+    """A task's partials are in the store. `task` is the id of the event that asked for it."""
 
     job_id: JobId
     batch: Annotated[int, Meta(ge=0)]
     slice: Annotated[int, Meta(ge=0)]
+    task: str
 
 
 class Completed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

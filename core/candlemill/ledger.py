@@ -66,7 +66,7 @@ class Index(Protocol):
     def days(self, symbol: str) -> Sequence[Day]: ...
 
 
-class Tape(Protocol):
+class TapeSource(Protocol):
     """Where a slice's bars come from."""
 
     def window(self, spec: Spec, start: int, end: int, context: int, with_range: bool) -> Window: ...
@@ -77,5 +77,5 @@ class Runtime(msgspec.Struct, frozen=True):
 
     ledger: Ledger
     index: Index
-    tapes: Tape
+    tapes: TapeSource
     clock_ms: Callable[[], int]

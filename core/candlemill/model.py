@@ -128,7 +128,15 @@ def resolve(
         fixed = _typed_fixed(strategy, params, typed)
     try:
         spec = msgspec.convert(
-            {"symbol": symbol, "strategy": strategy, "params": fixed, "grid": typed, "start": span[0], "end": span[1], **rest},
+            {
+                "symbol": symbol,
+                "strategy": strategy,
+                "params": fixed,
+                "grid": typed,
+                "start": span[0],
+                "end": span[1],
+                **rest,
+            },
             Spec,
         )
     except msgspec.ValidationError as error:

@@ -17,6 +17,7 @@ REPAIR_LIMIT = 64  # slices that one repair runs in a row
 # How the ratios are made, told with every result.
 SHARPE_RECIPE = {"interval": "1d", "periods_per_year": 365, "ddof": 1, "risk_free_rate": 0}
 
+
 class Repair(msgspec.Struct, frozen=True):
     """Run `point` again from `start`, over `count` slices from `slice` on."""
 
@@ -77,9 +78,7 @@ def join(outcomes: Outcomes, point: int, slices: int) -> Merged | Repair:
     return Merged(total, state, repaired)
 
 
-def result_of(
-    spec: Spec, plan: Plan, merged: Merged, job: str, data_digest: str
-) -> dict[str, object]:
+def result_of(spec: Spec, plan: Plan, merged: Merged, job: str, data_digest: str) -> dict[str, object]:
     """The result of one parameter set: every figure an integer, money times `quantity`, scaled by 10^8."""
     s = merged.summary
     state, _ = split_state(merged.end)

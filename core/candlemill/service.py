@@ -45,7 +45,9 @@ def prepare(index: Index, spec: Spec, slices: int | None) -> Prepared:
     if not days:
         known = index.symbols()
         if spec.symbol not in known:
-            advice = "`candlemill coverage` lists what is stored" if known else "nothing is stored yet: ingest candles first"
+            advice = "`candlemill coverage` lists what is stored"
+            if not known:
+                advice = "nothing is stored yet, ingest candles first"
             raise UnknownName("symbol", spec.symbol, known, advice)
         have = index.days(spec.symbol)
         raise NoData(
@@ -74,26 +76,24 @@ def split(event: Event, runtime: Runtime) -> list[Event]:
         )
     )
     rows = [] if request.fresh else runtime.ledger.partials(job.job_id)
-    return [event for batch in range(job.plan.batches) for event in _batch_events(job, batch, rows)]
+    return [task for batch in range(job.plan.batches) for task in _batch_events(job, batch, rows, event.id)]
 
 
-def _batch_events(job: Prepared, batch: int, rows: Sequence[Partial]) -> list[Event]:
+def _batch_events(job: Prepared, batch: int, rows: Sequence[Partial], cause: str) -> list[Event]:
     """The batch's missing tasks; or, where none is missing, word of their completion, so that the aggregate looks."""
     plan = job.plan
     first, count = plan.batch_points(batch)
     have = {row.task for row in rows if row.kind in (GUESS, DONE) and row.batch == batch}
     todo = [k for k in range(plan.slices) if _task(plan, k, first, count) not in have]
     if not todo or _batch_done(plan, first, count) in have:
-        data = events.SliceCompleted(job.job_id, batch, 0)
+        data = events.SliceCompleted(job.job_id, batch, 0, cause)
         return [events.make("split", events.SLICE_COMPLETED, job.job_id, data)]
     return [
         events.make(
             "split",
             events.SLICE_REQUESTED,
             job.job_id,
-            events.SliceRequested(
-                job.job_id, job.data_digest, job.spec, batch, first, count, k, plan.cuts[k : k + 2]
-            ),
+            events.SliceRequested(job.job_id, job.data_digest, job.spec, batch, first, count, k, plan.cuts[k : k + 2]),
         )
         for k in todo
     ]
@@ -125,7 +125,7 @@ def execute(event: Event, runtime: Runtime) -> list[Event]:
         name = f"{task.cuts[0]}-{task.cuts[1]}/{task.first}+{task.count}"
         partials = [Partial(task.job_id, task.batch, GUESS, task.slice, name, _payload(outcomes))]
     runtime.ledger.put_partials(partials)
-    data = events.SliceCompleted(task.job_id, task.batch, task.slice)
+    data = events.SliceCompleted(task.job_id, task.batch, task.slice, event.id)
     return [events.make("execute", events.SLICE_COMPLETED, task.job_id, data)]
 
 

@@ -70,7 +70,9 @@ class SmaCross(Strategy, frozen=True):
 class Momentum(Strategy, frozen=True):
     """Long while the close is above the close `lookback` bars ago by more than the threshold."""
 
-    lookback_bars: Annotated[Length, Meta(description="bars to look back")] = msgspec.field(default=1440, name="lookback")
+    lookback_bars: Annotated[Length, Meta(description="bars to look back")] = msgspec.field(
+        default=1440, name="lookback"
+    )
     threshold: Annotated[int, Meta(ge=0, le=RATE_LIMIT, description="least move, in ppm of the earlier close")] = 0
     allow_short: Annotated[bool, Meta(description="hold a short after a fall of more than the threshold")] = False
 

@@ -42,9 +42,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
 
 
 def rules_of(spec: Spec) -> Rules:
-    return Rules(
-        spec.fee, spec.slippage, spec.stop_loss, spec.take_profit, spec.trailing_stop, spec.fill == "close"
-    )
+    return Rules(spec.fee, spec.slippage, spec.stop_loss, spec.take_profit, spec.trailing_stop, spec.fill == "close")
 
 
 def needs_range(spec: Spec, strategies: Sequence[Strategy]) -> bool:
@@ -88,9 +86,7 @@ def run_task(
         raise TooLarge(f"{spec.symbol} {spec.strategy}: {error}; use smaller windows or rates") from None
 
 
-def _run_set(
-    window: Window, bars: Bars, rules: Rules, point: int, strategy: Strategy, start: bytes | None
-) -> Outcome:
+def _run_set(window: Window, bars: Bars, rules: Rules, point: int, strategy: Strategy, start: bytes | None) -> Outcome:
     first, end = _decision_bars(bars, window)
     if start is None:
         start = COLD if window.cold and window.lo == 0 else _guess(window, bars, rules, strategy, first)

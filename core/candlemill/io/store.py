@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PRICES = ("open", "high", "low", "close")
 CONNECT_SECONDS = 10
 REPLY_SECONDS = 120
+SWEEP_ROWS_LIMIT = 1_000_000
 
 
 class Store:
@@ -160,7 +161,15 @@ class Store:
     def put_days(self, symbol: str, days: Sequence[Day]) -> None:
         version = time.time_ns()
         rows = [
-            [symbol, date.fromordinal(719163 + d.start // DAY_MS), d.rows, _moment(d.first), _moment(d.last), d.digest, version]
+            [
+                symbol,
+                date.fromordinal(719163 + d.start // DAY_MS),
+                d.rows,
+                _moment(d.first),
+                _moment(d.last),
+                d.digest,
+                version,
+            ]
             for d in days
         ]
         if rows:
@@ -206,17 +215,27 @@ class Store:
 
     def results(self, job_ids: Sequence[str]) -> list[ResultRow]:
         """The newest result row of each job id that has one."""
-        return self._result_rows("job_id IN {jobs:Array(String)}", {"jobs": list(job_ids)})
-
-    def sweep_results(self, sweep_id: str) -> list[ResultRow]:
-        return self._result_rows("sweep_id = {sweep:String}", {"sweep": sweep_id})
-
-    def _result_rows(self, condition: str, bound: dict[str, object]) -> list[ResultRow]:
         sql = f"""
             SELECT {", ".join(ResultRow.__struct_fields__)} FROM backtest_results
-            WHERE {condition} ORDER BY created_at DESC LIMIT 1 BY job_id
+            WHERE job_id IN {{jobs:Array(String)}} ORDER BY created_at DESC LIMIT 1 BY job_id
         """  # noqa: S608
-        return [ResultRow(*row) for row in self._rows(sql, bound)]
+        return [ResultRow(*row) for row in self._rows(sql, {"jobs": list(job_ids)})]
+
+    def count_sweep(self, sweep_id: str) -> int:
+        sql = "SELECT uniqExact(job_id) FROM backtest_results WHERE sweep_id = {sweep:String}"
+        return int(self._rows(sql, {"sweep": sweep_id})[0][0])
+
+    def sweep_results(self, sweep_id: str, sort: str, descending: bool, limit: int | None) -> list[str]:
+        """The results of a sweep's parameter sets as JSON, ordered by the figure `sort`, then by job id."""
+        order = "DESC" if descending else "ASC"
+        sql = f"""
+            SELECT result FROM (
+                SELECT job_id, result FROM backtest_results
+                WHERE sweep_id = {{sweep:String}} ORDER BY created_at DESC LIMIT 1 BY job_id
+            ) ORDER BY JSONExtract(result, {{sort:String}}, 'Int128') {order}, job_id LIMIT {{limit:UInt32}}
+        """  # noqa: S608
+        bound = {"sweep": sweep_id, "sort": sort, "limit": limit or SWEEP_ROWS_LIMIT}
+        return [str(row[0]) for row in self._rows(sql, bound)]
 
     def recent_results(self, limit: int) -> list[tuple[str, ResultRow]]:
         """The newest results with their times of creation."""
@@ -303,5 +322,3 @@ def _varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
-
-

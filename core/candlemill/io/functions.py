@@ -1,0 +1,36 @@
+"""Loading `functions/<name>/main.py`, the same files everywhere, and the routing between them."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from functools import cache
+
+from candlemill import events
+from candlemill.events import Event
+from candlemill.io.settings import bundled
+from candlemill.ledger import Runtime
+
+Handler = Callable[[Event, Runtime], list[Event]]
+
+# Which function a type goes to: the Triggers of knative/ say the same.
+ROUTES = {
+    events.REQUESTED: "split",
+    events.SLICE_REQUESTED: "execute",
+    events.SLICE_COMPLETED: "aggregate",
+}
+DEAD_LETTERS = "aggregate"
+
+
+@cache
+def handler(name: str) -> Handler:
+    """The `handle` of `functions/<name>/main.py`, loaded by path: every file is called main."""
+    path = bundled("functions") / name / "main.py"
+    module_name = f"candlemill_function_{name}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    spec.loader.exec_module(module)
+    found: Handler = module.handle
+    return found

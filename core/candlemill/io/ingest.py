@@ -1,0 +1,206 @@
+"""Candles from files into the store: all or nothing per file, and nothing changes where nothing is new."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from candlemill.binance import BadFile, Candles, KlineName, clean
+from candlemill.engine.tape import DAY_MS
+from candlemill.errors import BadInput
+from candlemill.io.coverage import CANDLE_COLUMNS, count_days, current_days
+from candlemill.io.files import find_kline_files, load
+from candlemill.io.store import Store
+from candlemill.plan import Day
+
+GROUP_ROWS = 400_000  # candles written together: few inserts, bounded memory
+AHEAD = 4  # files that are read while others are written
+DEFAULT_SCALE = 100_000_000
+
+Columns = dict[str, NDArray[Any]]
+
+
+class Report(msgspec.Struct):
+    """What an ingest did. `rows` were read, `stored` of them were new or different."""
+
+    files: int = 0
+    rows: int = 0
+    stored: int = 0
+    symbols: list[str] = []
+    ignored: list[str] = []
+
+    def to_dict(self) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
+
+    def text(self) -> str:
+        names = ", ".join(self.symbols[:8]) + (f" and {len(self.symbols) - 8} more" if len(self.symbols) > 8 else "")
+        lines = [f"{self.files:,} files, {self.rows:,} rows read, {self.stored:,} new or changed: {names}"]
+        lines += [f"ignored {note}" for note in self.ignored]
+        return "\n".join(lines)
+
+
+def ingest(store: Store, paths: Sequence[Path], volume_scale: int | None = None) -> Report:
+    """Store the candles of all kline files among `paths`.
+
+    A file that is refused leaves no trace, the others are stored all the same; then BadFile or BadInput tells.
+    """
+    report = Report()
+    files = find_kline_files(paths, report.ignored)
+    refused: list[BadFile] = []
+    writer = _Writer(store, report)
+    scales = _Scales(store, volume_scale)
+    with tqdm(total=len(files), desc="ingest", unit="file", delay=1, disable=None, dynamic_ncols=True) as bar:
+        for loaded in _loaded(files, scales):
+            bar.update()
+            if isinstance(loaded, BadFile):
+                refused.append(loaded)
+                continue
+            symbol, candles = loaded
+            scales.fix(symbol)
+            report.files += 1
+            writer.add(symbol, candles)
+        writer.flush()
+    if len(refused) == 1:
+        raise refused[0]
+    if refused:
+        raise BadInput(f"{refused[0]} (and {len(refused) - 1:,} more files refused; {report.files:,} stored)")
+    return report
+
+
+class _Scales:
+    """What volumes are multiplied by: fixed when a symbol is first stored, read from the store ever after."""
+
+    def __init__(self, store: Store, given: int | None) -> None:
+        if given is not None and str(given) not in [str(10**k) for k in range(9)]:
+            raise BadInput(f"volume scale {given} is not a power of ten from 1 to {DEFAULT_SCALE}")
+        self._store = store
+        self._given = given or DEFAULT_SCALE
+        self._fixed: dict[str, int] = {}
+
+    def digits(self, symbol: str) -> int:
+        if symbol not in self._fixed:
+            self._fixed[symbol] = self._store.volume_scale(symbol) or 0
+        return len(str(self._fixed[symbol] or self._given)) - 1
+
+    def fix(self, symbol: str) -> None:
+        if not self._fixed[symbol]:
+            self._store.add_symbol(symbol, self._given)
+            self._fixed[symbol] = self._given
+
+
+def _loaded(files: Sequence[Path], scales: _Scales) -> Iterator[tuple[str, Candles] | BadFile]:
+    """Each file's candles or its refusal, in order. Reading and inflating run ahead in other threads."""
+
+    def read(file: Path, digits: int) -> tuple[str, Candles] | BadFile:
+        try:
+            return load(file, digits)
+        except BadFile as error:
+            return error
+
+    waiting: deque[Future[tuple[str, Candles] | BadFile]] = deque()
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            for file in files:
+                waiting.append(pool.submit(read, file, scales.digits(KlineName.parse(file.name).symbol)))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class _Writer:
+    """Gathers consecutive files of a symbol and writes them together."""
+
+    def __init__(self, store: Store, report: Report) -> None:
+        self._store = store
+        self._report = report
+        self._symbol = ""
+        self._parts: list[Candles] = []
+        self._days: dict[int, Day] = {}
+
+    def add(self, symbol: str, candles: Candles) -> None:
+        if symbol != self._symbol:
+            self.flush()
+            self._symbol = symbol
+            self._days = {day.start: day for day in current_days(self._store, symbol)}
+            if symbol not in self._report.symbols:
+                self._report.symbols.append(symbol)
+        self._report.rows += len(candles)
+        self._parts.append(candles)
+        if sum(map(len, self._parts)) >= GROUP_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._parts:
+            return
+        new = _columns(clean(_concatenate(self._parts)))
+        self._parts = []
+        whole, changed = self._with_stored(new)
+        rows = len(changed["t"])
+        if not rows:
+            return
+        touched = set((changed["t"] // DAY_MS * DAY_MS).tolist())
+        days = [day for day in count_days(whole) if day.start in touched]
+        # The days are unsure from before the first row is written until after the last: a crash in between shows.
+        self._store.put_days(self._symbol, [msgspec.structs.replace(day, digest="") for day in days])
+        for part in _by_month(changed):
+            self._store.insert_candles(self._symbol, part)
+        self._store.put_days(self._symbol, days)
+        self._days |= {day.start: day for day in days}
+        self._report.stored += rows
+
+    def _with_stored(self, new: Columns) -> tuple[Columns, Columns]:
+        """All candles of the days that `new` touches, and those of `new` that are not stored like that yet."""
+        touched = np.unique(new["t"] // DAY_MS) * DAY_MS
+        known = [day for day in touched.tolist() if day in self._days]
+        if not known:
+            return new, new
+        old = self._store.read_columns(self._symbol, known[0], known[-1] + DAY_MS, CANDLE_COLUMNS[1:])
+        mine = np.isin(old["t"] // DAY_MS * DAY_MS, touched)
+        old = {name: column[mine] for name, column in old.items()}
+        both = _columns(clean(_concatenate([_candles(old), _candles(new)])))
+        return both, {name: column[~_same(old, new)] for name, column in new.items()}
+
+
+def _same(old: Columns, new: Columns) -> NDArray[np.bool_]:
+    """Which rows of `new` stand in `old` just so."""
+    at = np.searchsorted(old["t"], new["t"])
+    inside = at < len(old["t"])
+    at[~inside] = 0
+    same = inside.copy()
+    for name in CANDLE_COLUMNS:
+        same &= old[name][at] == new[name] if len(old["t"]) else False
+    return same
+
+
+def _by_month(columns: Columns) -> Iterator[Columns]:
+    """Pieces that lie in one month each: an insert into one partition is one atomic part."""
+    months = columns["t"].astype("datetime64[ms]").astype("datetime64[M]")
+    edges = np.concatenate(([0], np.flatnonzero(months[1:] != months[:-1]) + 1, [len(months)]))
+    for a, b in zip(edges, edges[1:], strict=False):
+        yield {name: column[a:b] for name, column in columns.items()}
+
+
+def _columns(candles: Candles) -> Columns:
+    return {name: getattr(candles, name) for name in CANDLE_COLUMNS}
+
+
+def _candles(columns: Columns) -> Candles:
+    return Candles(*(columns[name] for name in CANDLE_COLUMNS))
+
+
+def _concatenate(parts: Sequence[Candles]) -> Candles:
+    if len(parts) == 1:
+        return parts[0]
+    return Candles(*(np.concatenate([getattr(part, name) for part in parts]) for name in CANDLE_COLUMNS))
+
+

@@ -1,0 +1,270 @@
+"""The local home: the functions' own handlers behind a small in-process broker.
+
+The routing, retries and dead letters are those of the Broker and Triggers in `knative/`. It is made for one machine:
+past that the answer is Knative and a ClickHouse server, not a bigger version of this.
+"""
+
+import multiprocessing
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing.shared_memory import SharedMemory
+
+import msgspec
+
+from candlemill import events
+from candlemill.errors import CandlemillError
+from candlemill.events import Event
+from candlemill.io.functions import DEAD_LETTERS, ROUTES, handler
+from candlemill.io.store import Store
+from candlemill.io.tapes import Shared, Tapes
+from candlemill.ledger import DONE, JobRow, Partial, ResultRow, Runtime
+from candlemill.plan import Day
+
+ATTEMPTS = 5
+FLUSH_SECONDS = 5.0
+AHEAD = 2  # tasks per worker that wait in its queue
+
+
+def clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class LocalLedger:
+    """Partials in memory, written to the store every few seconds, so that a crash loses seconds and a MergeTree
+    does not get a part per task. A batch's partials are dropped once it is merged."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._jobs: dict[str, JobRow] = {}
+        self._rows: dict[str, dict[int, dict[tuple[str, int, str], Partial]]] = {}
+        self._unwritten: list[Partial | JobRow] = []
+        self.last_results: Sequence[ResultRow] = ()
+        self._written_at = time.monotonic()
+
+    def job(self, job_id: str) -> JobRow | None:
+        return self._jobs.get(job_id) or self._store.job(job_id)
+
+    def put_job(self, job: JobRow) -> None:
+        self._jobs[job.job_id] = job
+        if job.state == "running":
+            self._unwritten.append(job)
+        else:
+            self._store.put_job(job)
+            self._unwritten = [row for row in self._unwritten if not isinstance(row, JobRow)]
+
+    def partials(self, job_id: str, batch: int | None = None) -> list[Partial]:
+        batches = self._batches(job_id)
+        chosen = batches.values() if batch is None else [batches.get(batch, {})]
+        return [row for rows in chosen for row in rows.values()]
+
+    def _batches(self, job_id: str) -> dict[int, dict[tuple[str, int, str], Partial]]:
+        """The job's rows by batch; what an earlier process left in the store is read once."""
+        if job_id not in self._rows:
+            self._rows[job_id] = {}
+            for row in self._store.partials(job_id):
+                self._add(row)
+        return self._rows[job_id]
+
+    def _add(self, row: Partial) -> None:
+        batch = self._rows[row.job_id].setdefault(row.batch, {})
+        batch[row.kind, row.slice, row.task] = row
+
+    def put_partials(self, partials: Sequence[Partial]) -> None:
+        for row in partials:
+            batches = self._batches(row.job_id)
+            if row.kind == DONE:
+                batches[row.batch] = {}
+                self._unwritten = [r for r in self._unwritten if isinstance(r, JobRow) or r.batch != row.batch]
+            self._add(row)
+            self._unwritten.append(row)
+        if time.monotonic() - self._written_at > FLUSH_SECONDS:
+            self.flush()
+
+    def count_partials(self, job_id: str, kind: str, batch: int | None = None) -> int:
+        batches = self._batches(job_id)
+        chosen = batches.values() if batch is None else [batches.get(batch, {})]
+        return sum(1 for rows in chosen for key in rows if key[0] == kind)
+
+    def put_results(self, results: Sequence[ResultRow]) -> None:
+        self._store.put_results(results)
+        self.last_results = results
+
+    def flush(self) -> None:
+        """Write what is not in the store yet."""
+        for row in self._unwritten:
+            if isinstance(row, JobRow):
+                self._store.put_job(row)
+        self._store.put_partials([row for row in self._unwritten if isinstance(row, Partial)])
+        self._unwritten = []
+        self._written_at = time.monotonic()
+
+
+class FrozenIndex:
+    """The metadata index as it was when the job began: one symbol's days, the same object throughout."""
+
+    def __init__(self, symbols: Callable[[], list[str]], days: Callable[[str], Sequence[Day]]) -> None:
+        self.symbols = symbols
+        self._read = days
+        self._days: dict[str, Sequence[Day]] = {}
+
+    def days(self, symbol: str) -> Sequence[Day]:
+        if symbol not in self._days:
+            self._days[symbol] = self._read(symbol)
+        return self._days[symbol]
+
+
+Progress = Callable[[int, int], None]  # tasks done, tasks known
+
+
+class Broker:
+    """Delivers events to handlers until none is left. `pool` takes the execute tasks where it is given."""
+
+    def __init__(self, runtime: Runtime, pool: "Pool | None" = None, progress: Progress = lambda done, known: None):
+        self._runtime = runtime
+        self._pool = pool
+        self._progress = progress
+        self._queue: deque[tuple[Event, int]] = deque()
+        self._seen: set[tuple[str, str]] = set()
+        self._running: dict[Future[tuple[list[Partial], list[Event]]], tuple[Event, int]] = {}
+        self._done = self._known = 0
+        self._last: Event | None = None
+        self._cause: CandlemillError | None = None
+
+    def run(self, first: Event) -> Event:
+        """Publish `first` and deliver until all is quiet. Returns the completed event of its job; a job that ended
+        as failed raises the error that it failed of."""
+        self._publish([first])
+        while self._queue or self._running:
+            while self._queue:
+                event, attempt = self._queue.popleft()
+                if self._pool is not None and event.type == events.SLICE_REQUESTED and not event.error:
+                    if len(self._running) >= AHEAD * self._pool.workers:
+                        self._queue.appendleft((event, attempt))
+                        break
+                    self._running[self._pool.submit(event)] = (event, attempt)
+                else:
+                    self._deliver(event, attempt)
+            self._collect()
+        if self._cause is not None:
+            raise self._cause
+        if self._last is None:
+            raise CandlemillError("the job came to rest without a result")
+        return self._last
+
+    def _publish(self, published: Sequence[Event]) -> None:
+        """Queue events; those with an id that was seen are duplicates. Word of finished tasks goes first, so that a
+        batch is merged and dropped before the next one is computed."""
+        for event in published:
+            if (event.source, event.id) in self._seen:
+                continue
+            self._seen.add((event.source, event.id))
+            if event.type in (events.COMPLETED, events.FAILED):
+                self._last = event
+            elif event.type == events.SLICE_COMPLETED:
+                self._queue.appendleft((event, 1))
+            else:
+                self._known += event.type == events.SLICE_REQUESTED
+                self._queue.append((event, 1))
+
+    def _deliver(self, event: Event, attempt: int) -> None:
+        name = DEAD_LETTERS if event.error else ROUTES[event.type]
+        try:
+            answer = handler(name)(event, self._runtime)
+        except CandlemillError as error:
+            self._failed(event, attempt, error)
+            return
+        self._succeeded(event, answer)
+
+    def _succeeded(self, event: Event, answer: Sequence[Event]) -> None:
+        if event.type == events.SLICE_REQUESTED:
+            self._done += 1
+            self._progress(self._done, self._known)
+        self._publish(answer)
+
+    def _failed(self, event: Event, attempt: int, error: CandlemillError) -> None:
+        """Try again what may succeed later; the rest is a dead letter."""
+        if event.error:
+            raise error
+        if error.retryable and attempt < ATTEMPTS:
+            time.sleep(0.1 * 2**attempt)
+            self._queue.append((event, attempt + 1))
+            return
+        self._cause = error
+        self._queue.clear()
+        self._queue.append((msgspec.structs.replace(event, error=str(error)), 1))
+
+    def _collect(self) -> None:
+        """Wait for a worker and take its answer."""
+        if not self._running:
+            return
+        finished, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        for future in finished:
+            event, attempt = self._running.pop(future)
+            try:
+                partials, answer = future.result()
+                self._runtime.ledger.put_partials(partials)
+            except CandlemillError as error:
+                self._failed(event, attempt, error)
+                continue
+            self._succeeded(event, answer)
+
+
+# -- worker processes ----------------------------------------------------------------------------------------------
+
+
+class Pool:
+    """Worker processes that run the execute function on columns shared by this one."""
+
+    def __init__(self, workers: int, tapes: Tapes, symbol: str, days: Sequence[Day]) -> None:
+        self.workers = workers
+        self._memory: SharedMemory
+        self._memory, shared = tapes.share()
+        # Spawned, not forked: the embedded database's threads would not survive a fork.
+        self._pool = ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), _start_worker, (shared, symbol, list(days))
+        )
+
+    def submit(self, event: Event) -> Future[tuple[list[Partial], list[Event]]]:
+        return self._pool.submit(_work, event)
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._memory.close()
+        self._memory.unlink()
+
+
+class _Collected:
+    """A worker's ledger: what it is given to write goes back to the parent, which alone has the database open."""
+
+    def __init__(self) -> None:
+        self.partials: list[Partial] = []
+
+    def put_partials(self, partials: Sequence[Partial]) -> None:
+        self.partials += partials
+
+
+_worker: tuple[Tapes, FrozenIndex] | None = None
+
+
+def _start_worker(shared: Shared, symbol: str, days: list[Day]) -> None:
+    global _worker
+    index = FrozenIndex(lambda: [symbol], lambda _: days)
+    tapes = Tapes(index.days, None)
+    tapes.adopt(shared)
+    _worker = (tapes, index)
+
+
+def _work(event: Event) -> tuple[list[Partial], list[Event]]:
+    if _worker is None:
+        raise CandlemillError("a worker process was not started properly")
+    collected = _Collected()
+    runtime = Runtime(collected, _worker[1], _worker[0], clock_ms)  # type: ignore[arg-type]
+    answer = handler("execute")(event, runtime)
+    return collected.partials, answer
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,233 @@
+"""What people read on the terminal: aligned tables and figures in their own units."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from tabulate import tabulate
+
+from candlemill.model import SCALE, iso
+from candlemill.plan import Day, Month, Plan, estimate_seconds, months_of
+from candlemill.strategies import REGISTERED
+
+DAY_MINUTES = 1440
+SWEEP_COLUMNS = ("total_pnl", "sharpe_ratio", "max_drawdown", "trades", "fees")
+
+
+def decimal(scaled: int, places: int = 2) -> str:
+    """A scaled integer as text with thousands separators, rounded towards zero for the eye only."""
+    sign = "-" if scaled < 0 else ""
+    whole, rest = divmod(abs(scaled), SCALE)
+    return f"{sign}{whole:,}.{rest:08d}"[: len(f"{sign}{whole:,}") + 1 + places]
+
+
+def money(scaled: int) -> str:
+    """Two decimals for large amounts, all eight for small ones."""
+    return decimal(scaled, 2 if abs(scaled) >= 100 * SCALE or scaled == 0 else 8)
+
+
+def table(rows: Sequence[Sequence[object]], headers: Sequence[str] = (), right: Sequence[int] = ()) -> str:
+    aligned = ["right" if k in right else "left" for k in range(len(headers) or 2)]
+    return str(
+        tabulate(
+            rows, headers=headers, tablefmt="simple" if headers else "plain", colalign=aligned, disable_numparse=True
+        )
+    )
+
+
+def result(r: Mapping[str, Any]) -> str:
+    """One result as two columns."""
+    trades = r["trades"]
+    spec = r["spec"]
+    params = " ".join(f"{k}={v}" for k, v in r["params"].items())
+    rows: list[tuple[str, str]] = [
+        ("strategy", f"{r['strategy_id']} {params}".strip()),
+        ("symbol", f"{r['symbol']}  {iso(r['start'])} .. {iso(r['end'])}"),
+        ("costs", _costs(spec)),
+        ("bars", f"{r['bars']:,}  ({r['missing_minutes']:,} minutes missing, {r['days']:,} days)"),
+        ("total PnL", money(r["total_pnl"])),
+        ("max drawdown", money(r["max_drawdown"])),
+        (
+            "Sharpe / Sortino",
+            f"{decimal(r['sharpe_ratio'], 4)} / {decimal(r['sortino_ratio'], 4)}  (daily, 365, n-1, rate 0)",
+        ),
+        ("trades", f"{trades:,}  ({_percent(r['wins'], trades)} won)"),
+        ("gross profit / loss", f"{money(r['gross_profit'])} / {money(r['gross_loss'])}"),
+        ("fees", f"{money(r['fees'])} on {r['fills']:,} fills"),
+        ("exposure", _percent(r["exposure_bars"], r["bars"])),
+        ("open position", {1: "long", -1: "short", 0: "none"}[r["open_position"]]),
+    ]
+    if r["trades_over_gaps"]:
+        rows.append(("held over gaps", f"{r['trades_over_gaps']:,} positions"))
+    if r["ambiguous_bars"]:
+        rows.append(("ambiguous bars", f"{r['ambiguous_bars']:,} touched stop and target: taken as stopped"))
+    rows += [
+        ("slices", f"{r['slices']:,}  ({r['repaired_slices']:,} repaired)"),
+        ("time", f"{r['execution_time_ms']:,} ms"),
+        ("job", r["job_id"]),
+        ("result digest", r["result_digest"]),
+    ]
+    return table(rows)
+
+
+def _costs(spec: Mapping[str, Any]) -> str:
+    parts = [f"fee {spec['fee']} ppm"]
+    parts += [f"{name.replace('_', ' ')} {spec[name]} ppm" for name in _RATES if spec[name]]
+    if spec["fill"] != "next_open":
+        parts.append("filled at the deciding close")
+    if spec["timeframe"] != 1:
+        parts.append(f"decided on {spec['timeframe']}-minute bars")
+    return ", ".join(parts)
+
+
+_RATES = ("slippage", "stop_loss", "take_profit", "trailing_stop")
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def sweep(results: Sequence[Mapping[str, Any]], names: Sequence[str], sort: str, total: int) -> str:
+    """The best parameter sets, one per line."""
+    columns = [*SWEEP_COLUMNS, *([sort] if sort not in SWEEP_COLUMNS else [])]
+    rows = [
+        [*(str(r["params"][name]) for name in names), *(_cell(column, r[column]) for column in columns)]
+        for r in results
+    ]
+    headers = [*names, *(column.replace("_", " ") for column in columns)]
+    shown = table(rows, headers, right=range(len(headers)))
+    return f"{shown}\n{len(results):,} of {total:,} parameter sets, by {sort.replace('_', ' ')}"
+
+
+def _cell(column: str, value: int) -> str:
+    if column in ("sharpe_ratio", "sortino_ratio"):
+        return decimal(value, 4)
+    if column in ("total_pnl", "max_drawdown", "fees", "gross_profit", "gross_loss"):
+        return money(value)
+    return f"{value:,}"
+
+
+def results_list(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    cells = [
+        [
+            created,
+            r["job_id"],
+            r["symbol"],
+            f"{r['strategy_id']} " + " ".join(f"{k}={v}" for k, v in r["params"].items()),
+            f"{iso(r['start'])[:10]}..{iso(r['end'])[:10]}",
+            money(r["total_pnl"]),
+            decimal(r["sharpe_ratio"], 4),
+        ]
+        for created, r in rows
+    ]
+    headers = ["created", "job", "symbol", "strategy", "range", "total PnL", "Sharpe"]
+    return table(cells, headers, right=(5, 6))
+
+
+def missing_in(month: Month, first: int, last: int) -> int:
+    """Minutes of the month, within the symbol's first and last candle, that have none."""
+    a, b = max(month.start, first), min(month.end, last + 60_000)
+    return max(0, (b - a) // 60_000 - month.rows)
+
+
+def coverage_rows(days: Sequence[Day]) -> list[dict[str, Any]]:
+    """A symbol's months: rows, first and last candle, missing minutes, digest."""
+    if not days:
+        return []
+    first, last = days[0].first, days[-1].last
+    out = []
+    for month in months_of(days):
+        members = [day for day in days if month.start <= day.start < month.end]
+        out.append(
+            {
+                "month": iso(month.start)[:7],
+                "rows": month.rows,
+                "first": members[0].first,
+                "last": members[-1].last,
+                "missing_minutes": missing_in(month, first, last),
+                "data_digest": month.digest,
+            }
+        )
+    return out
+
+
+def coverage(symbol: str, days: Sequence[Day]) -> str:
+    rows = coverage_rows(days)
+    cells = [
+        [
+            r["month"],
+            f"{r['rows']:,}",
+            iso(r["first"]),
+            iso(r["last"]),
+            f"{r['missing_minutes']:,}",
+            r["data_digest"][:16],
+        ]
+        for r in rows
+    ]
+    headers = ["month", "rows", "first", "last", "missing", "digest"]
+    total = (
+        f"{symbol}: {sum(r['rows'] for r in rows):,} rows, {sum(r['missing_minutes'] for r in rows):,} minutes missing"
+    )
+    return f"{table(cells, headers, right=(1, 4))}\n{total}"
+
+
+def coverage_summary(symbols: Mapping[str, Sequence[Day]]) -> str:
+    cells = []
+    for symbol, days in symbols.items():
+        rows = coverage_rows(days)
+        if rows:
+            total, missing = sum(r["rows"] for r in rows), sum(r["missing_minutes"] for r in rows)
+            cells.append([symbol, f"{total:,}", iso(days[0].first), iso(days[-1].last), f"{missing:,}", str(len(rows))])
+    return table(cells, ["symbol", "rows", "first", "last", "missing", "months"], right=(1, 4, 5))
+
+
+def plan(job_id: str, found: Plan, sets: int, cached: bool) -> str:
+    days = [(b - a) / 86_400_000 for a, b in zip(found.cuts, found.cuts[1:], strict=False)]
+    span = f"{min(days):,.0f}" if round(min(days)) == round(max(days)) else f"{min(days):,.0f} to {max(days):,.0f}"
+    rows = [
+        ("job", job_id),
+        ("bars", f"{found.bars:,}"),
+        ("slices", f"{found.slices:,} of {span} days"),
+        ("parameter sets", f"{sets:,} valid of {found.points:,}"),
+        ("tasks", f"{found.tasks:,}"),
+        ("estimate", "stored already" if cached else f"{estimate_seconds(found):,.1f} s on one core"),
+    ]
+    return table(rows)
+
+
+def strategies_rows() -> list[dict[str, Any]]:
+    """Every strategy with its JSON Schema."""
+    return [
+        {"name": name, "description": _summary(kind), "schema": msgspec.json.schema(kind)}
+        for name, kind in sorted(REGISTERED.items())
+    ]
+
+
+def _summary(kind: type) -> str:
+    return (kind.__doc__ or "").strip().splitlines()[0]
+
+
+def strategies() -> str:
+    lines = []
+    for name, kind in sorted(REGISTERED.items()):
+        lines.append(f"{name}\n  {_summary(kind)}")
+        properties = _properties(msgspec.json.schema(kind))
+        rows = [
+            (f"    {param}", str(info.get("default", "")), _bounds(info), info.get("description", ""))
+            for param, info in properties.items()
+        ]
+        if rows:
+            lines.append(str(tabulate(rows, tablefmt="plain", disable_numparse=True)))
+    return "\n".join(lines)
+
+
+def _properties(schema: dict[str, Any]) -> dict[str, Any]:
+    name = schema["$ref"].rsplit("/", 1)[-1]
+    found: dict[str, Any] = schema["$defs"][name]["properties"]
+    return found
+
+
+def _bounds(info: Mapping[str, Any]) -> str:
+    if info["type"] == "boolean":
+        return "true or false"
+    return f"{info.get('minimum', '')} to {info.get('maximum', ''):,}"
