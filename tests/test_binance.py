@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from candlemill.binance import (
     CSV_BYTES_MAX,
-    BadFile,
     Candles,
     KlineName,
     clean,
@@ -19,6 +18,7 @@ from candlemill.binance import (
     read_zip,
     verify_checksum,
 )
+from candlemill.errors import BadFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from candlemill.binance import BadFile, clean
+from candlemill.binance import clean
+from candlemill.errors import BadFile
 from candlemill.io.files import find_kline_files, load
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
