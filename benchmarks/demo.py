@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from synthetic import main as write_candles
-
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
 SYMBOL, YEAR, SEED = "SYNTHUSDT", "2023", "1"
@@ -37,7 +35,8 @@ def main() -> None:
     if not given:
         print("*** SYNTHETIC CANDLES: a seeded random market, not real prices. Real ones: make demo DATA=FOLDER ***")
         if not any(folder.glob("*.zip")):
-            write_candles([str(folder), "--symbol", SYMBOL, "--year", YEAR, "--seed", SEED])
+            options = [str(folder), "--symbol", SYMBOL, "--year", YEAR, "--seed", SEED]
+            subprocess.run([sys.executable, str(ROOT / "benchmarks/synthetic.py"), *options], check=True)
     candlemill("ingest", str(folder))
     candlemill("coverage")
     stored = json.loads(candlemill("coverage", "--json"))["symbols"]
