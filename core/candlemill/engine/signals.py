@@ -199,7 +199,7 @@ def latch(enter: Mask, leave: Mask, on: bool) -> Desired:
             held = 0
         ups[i] = held
         i += 1
-    return np.frombuffer(ups, dtype=np.int8)  # type: ignore[call-overload,no-any-return]
+    return np.frombuffer(memoryview(ups), dtype=np.int8)
 
 
 class Changes:
