@@ -11,7 +11,7 @@ import numpy as np
 from librt.vecs import vec
 from mypy_extensions import i64
 
-from candlemill.engine.signals import Changes
+from candlemill.engine.signals import Changes, first_at_least
 from candlemill.engine.summary import CLOSED, THROUGH, State, Summary, square_sums
 from candlemill.engine.tape import Tape, native, view
 
@@ -340,19 +340,6 @@ def at_or_far(column: vec[i64], index: i64) -> i64:
     if index < len(column):
         return column[index]
     return FAR
-
-
-def first_at_least(column: vec[i64], value: i64) -> i64:
-    """The first index of the ascending `column` whose value is at least `value`."""
-    a: i64 = 0
-    b: i64 = len(column)
-    while a < b:
-        middle: i64 = (a + b) >> 1
-        if column[middle] < value:
-            a = middle + 1
-        else:
-            b = middle
-    return a
 
 
 def run(tape: Tape, changes: Changes, rules: Rules, start: State, lo: int, hi: int) -> tuple[Summary, State]:

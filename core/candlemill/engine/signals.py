@@ -209,6 +209,24 @@ class Changes:
         self.at: vec[i64] = at
         self.value: vec[i64] = value
 
+    def split(self, bar: i64) -> "tuple[Changes, Changes]":
+        """The changes before tape bar `bar`, and those from it on."""
+        k: i64 = first_at_least(self.at, bar)
+        return Changes(self.at[:k], self.value[:k]), Changes(self.at[k:], self.value[k:])
+
+
+def first_at_least(column: vec[i64], value: i64) -> i64:
+    """The first index of the ascending `column` whose value is at least `value`."""
+    a: i64 = 0
+    b: i64 = len(column)
+    while a < b:
+        middle: i64 = (a + b) >> 1
+        if column[middle] < value:
+            a = middle + 1
+        else:
+            b = middle
+    return a
+
 
 def changes_of(desired: Desired, before: int, first_bar: int, last: Column | None) -> Changes:
     """Where `desired` differs from the value before it (`before` for the first one).
