@@ -17,6 +17,7 @@ SWEEP_SLICE_BARS = 131_072  # bars whose shared columns stay in the cache and in
 BATCH_SETS = 512
 BATCH_OUTCOMES = 65_536  # slices times sets that one batch may have: they are merged in memory
 SLICES_LIMIT = 10_000
+TASKS_LIMIT = 100_000
 
 
 class Day(msgspec.Struct, frozen=True):
@@ -98,7 +99,13 @@ def make_plan(spec: Spec, days: Sequence[Day], slices: int | None) -> Plan:
         raise BadInput(f"slices={wanted} is not between 1 and {SLICES_LIMIT:,}")
     cuts = [spec.start, *_cuts(days, min(wanted, len(days)), bars), spec.end]
     batch = max(1, min(BATCH_SETS, BATCH_OUTCOMES // (len(cuts) - 1)))
-    return Plan(cuts=cuts, batch=batch, points=spec.combinations, bars=bars)
+    plan = Plan(cuts=cuts, batch=batch, points=spec.combinations, bars=bars)
+    if plan.tasks > TASKS_LIMIT:
+        raise BadInput(
+            f"{plan.slices:,} slices times {plan.batches:,} batches are {plan.tasks:,} tasks, "
+            f"the limit is {TASKS_LIMIT:,}: use fewer slices or a smaller grid"
+        )
+    return plan
 
 
 def _cuts(days: Sequence[Day], slices: int, bars: int) -> list[int]:

@@ -65,8 +65,8 @@ class Home:
         try:
             runtime = Runtime(ledger, self.index, tapes, clock_ms)
             Broker(runtime, pool, progress).run(events.make("cli", events.REQUESTED, job.job_id, request))
-        except KeyboardInterrupt:
-            ledger.flush()
+        except BaseException:
+            ledger.flush()  # what is done need not be done again
             raise
         finally:
             if pool is not None:

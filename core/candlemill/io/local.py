@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.shared_memory import SharedMemory
 
 import msgspec
@@ -209,6 +210,10 @@ class Broker:
             except CandlemillError as error:
                 self._failed(event, attempt, error)
                 continue
+            except BrokenProcessPool:
+                raise CandlemillError(
+                    "a worker process died, perhaps for want of memory: use fewer --workers; what is done is stored"
+                ) from None
             self._succeeded(event, answer)
 
 

@@ -146,7 +146,7 @@ class Tapes:
     # -- sharing with worker processes ------------------------------------------------------------------------------
 
     def share(self) -> tuple[SharedMemory, Shared]:
-        """Copy what the cache holds into shared memory, for `adopt` in another process. The caller unlinks it."""
+        """Move what the cache holds into shared memory, for `adopt` in another process. The caller unlinks it."""
         with self._lock:
             memory = SharedMemory(create=True, size=max(8, self._bytes))
             block = _elements(memory)
@@ -157,6 +157,8 @@ class Tapes:
                 places.append((key, at, len(column)))
                 at += len(column)
             del block
+            self._columns.clear()
+            self._bytes = 0
             return memory, Shared(memory.name, places)
 
     def adopt(self, shared: Shared) -> None:
