@@ -12,7 +12,8 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-ENGINE = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "core/candlemill/engine").glob("*.py") if p.name != "__init__.py")
+ENGINE_FOLDER = ROOT / "core/candlemill/engine"
+ENGINE = sorted(str(p.relative_to(ROOT)) for p in ENGINE_FOLDER.glob("*.py") if p.name != "__init__.py")
 
 
 class BuildPy(build_py):
@@ -37,8 +38,8 @@ def extensions() -> list:
 
     modules = mypycify(["--strict", *ENGINE], opt_level="3", group_name="candlemill_engine")
     for module in modules:
-        # No fused multiply-add: the same floats on every machine.
-        module.extra_compile_args += ["-ffp-contract=off"]
+        # No fused multiply-add: the same floats on every machine. Our functions may be inlined into each other.
+        module.extra_compile_args += ["-ffp-contract=off", "-fno-semantic-interposition"]
         if os.environ.get("CANDLEMILL_NATIVE") == "1":
             module.extra_compile_args += ["-march=native"]
     return modules

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candlemill.engine.klines import KlineError, parse_klines
+from candlemill.errors import BadFile
 
 INTERVAL: Final = "1m"
 NAME_EXAMPLES: Final = "SYMBOL-1m-YYYY-MM.zip or SYMBOL-1m-YYYY-MM-DD.zip (or .csv), such as BTCUSDT-1m-2021-04.zip"
@@ -26,31 +27,12 @@ CSV_BYTES_MAX: Final = 64 * 2**20
 """A month is 7 MB."""
 ZIP_BYTES_MAX: Final = CSV_BYTES_MAX
 INFLATION_MAX: Final = 200
-"""Real months inflate 3 to 20 times; deflate can reach 1032."""
+"""Real months inflate 2 to 40 times; deflate can reach 1032."""
 
 _NAME: Final = re.compile(r"(.+)-([0-9]+[A-Za-z]+)-([0-9]{4})-([0-9]{2})(?:-([0-9]{2}))?\.(zip|csv)")
 _CHECKSUM: Final = re.compile(r"([0-9A-Fa-f]{64})[ \t]+\*?(\S+)\s*")
 _ENCRYPTED: Final = 0x1
 _UNZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
-
-
-def _one_line(text: str) -> str:
-    """Return the text with everything unprintable escaped, so that a message stays on its line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
-class BadFile(Exception):
-    """A file that cannot be used: `file`, `line` (from 1) or None, and `reason`; its text is `FILE:LINE: reason`."""
-
-    def __init__(self, file: str, line: int | None, reason: str) -> None:
-        super().__init__(file, line, reason)
-        self.file = file
-        self.line = line
-        self.reason = reason
-
-    def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return _one_line(f"{place}: {self.reason}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,11 @@
 from difflib import get_close_matches
 
 
+def _one_line(text: str) -> str:
+    """Return the text with everything unprintable escaped, so that a message stays on its line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 class CandlemillError(Exception):
     """A failure in one line: the value, the limit and the way out."""
 
@@ -24,11 +29,15 @@ class UnknownName(BadInput):
     code = "unknown_name"
 
     def __init__(self, kind: str, name: str, known: list[str], advice: str) -> None:
+        super().__init__(kind, name, known, advice)
+
+    def __str__(self) -> str:
+        kind, name, known, advice = self.args
         near = get_close_matches(name, known, n=1, cutoff=0.5) or get_close_matches(
             name.upper(), known, n=1, cutoff=0.5
         )
         guess = f"did you mean {near[0]!r}? " if near else ""
-        super().__init__(f"unknown {kind} {name!r}: {guess}{advice}")
+        return _one_line(f"unknown {kind} {name!r}: {guess}{advice}")
 
 
 class NoData(BadInput):
@@ -44,15 +53,19 @@ class TooLarge(BadInput):
 
 
 class BadFile(BadInput):
-    """A file of candles that is refused as a whole. `line` is 1-based, None where the file itself is at fault."""
+    """A file that cannot be used: `file`, `line` (from 1) or None, and `reason`; its text is `FILE:LINE: reason`."""
 
     code = "bad_file"
 
     def __init__(self, file: str, line: int | None, reason: str) -> None:
+        super().__init__(file, line, reason)
         self.file = file
         self.line = line
         self.reason = reason
-        super().__init__(f"{file}:{line}: {reason}" if line is not None else f"{file}: {reason}")
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return _one_line(f"{place}: {self.reason}")
 
 
 class StoreError(CandlemillError):
@@ -72,6 +85,12 @@ class DatabaseLocked(StoreError):
     """Another process has the embedded database's folder open."""
 
     code = "database_locked"
+
+
+class UnsafeHost(BadInput):
+    """Refused to listen beyond this machine without a password."""
+
+    code = "unsafe_host"
 
 
 class JobFailed(CandlemillError):

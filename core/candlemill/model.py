@@ -82,10 +82,11 @@ def spec_from_json(data: bytes | str) -> Spec:
 def grid_points(spec: Spec, first: int, count: int) -> Iterator[tuple[int, dict[str, ParamValue], Strategy]]:
     """The valid parameter sets among grid points `first` to `first + count - 1`, each with its index.
 
-    A point that the strategy refuses (fast >= slow) is passed over.
+    A point that the strategy refuses (fast >= slow) is passed over. Points are numbered with the parameters in
+    alphabetical order: a JSON object keeps no order of its own.
     """
-    names = list(spec.grid)
-    points = itertools.product(*spec.grid.values())
+    names = sorted(spec.grid)
+    points = itertools.product(*(spec.grid[name] for name in names))
     for index, values in enumerate(itertools.islice(points, first, first + count), first):
         try:
             strategy = build(spec.strategy, {**spec.params, **dict(zip(names, values, strict=True))})

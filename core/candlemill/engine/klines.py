@@ -32,7 +32,7 @@ COLUMNS: Final = (
 )
 PRICE_DIGITS: Final = 8
 PRICE_MAX: Final = 2**58
-"""Largest scaled price: 2 882 303 761.51711744. A sum of 32 of them still fits a signed 64-bit integer."""
+"""Largest scaled price: 2 882 303 761.51711744. A sum of 31 of them still fits a signed 64-bit integer."""
 
 TIME_MS_MIN: Final = 1_230_768_000_000
 """2009-01-01, the year of the first block: nothing older can be a candle."""

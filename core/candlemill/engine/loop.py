@@ -13,7 +13,7 @@ from mypy_extensions import i64
 
 from candlemill.engine.signals import Changes
 from candlemill.engine.summary import CLOSED, THROUGH, State, Summary, square_sums
-from candlemill.engine.tape import Tape, view
+from candlemill.engine.tape import Tape, native, view
 
 MILLION: Final = 1_000_000
 FAR: Final = 1 << 62
@@ -93,25 +93,25 @@ class Book:
         self.first_day: i64 = self.day
         last_day: i64 = first_at_least(tape.day_ends, hi)
         self.day_equity: vec[i64] = vec[i64](np.zeros(last_day - self.day, dtype=np.int64))
+        self.next_day: i64 = at_or_far(tape.day_ends, self.day)
+        self.next_gap: i64 = at_or_far(tape.gaps, self.gap)
         self.exit_price: i64 = 0
         if self.side != 0:
             self.head = THROUGH
             self.base = -self.side * tape.close[lo - 1]
-            gaps = tape.gaps
-            if self.gap < len(gaps) and gaps[self.gap] == lo:
-                self.over_gap = True
+            self.over_gap = self.next_gap == lo
 
     def walk(self, changes: Changes) -> None:
         """Run all bars: one region up to each change of the wanted position, and one after the last."""
         at, value, lo, hi = changes.at, changes.value, self.lo, self.hi
-        open, close = self.tape.open, self.tape.close
         at_close = self.rules.at_close
+        prices = fill_prices(self.tape, changes, at_close)
         count: i64 = len(at)
         begin: i64 = lo  # first bar whose intrabar step and mark belong to the region
         mark: i64 = lo
         entry_bar: i64 = -1
         if not at_close and not self.locked and self.wanted != self.side:
-            self.trade(open[lo], self.wanted)
+            self.trade(self.tape.open[lo], self.wanted)
             entry_bar = lo
         k: i64 = 0
         while k < count:
@@ -119,7 +119,7 @@ class Book:
             if at_close:
                 self.region(begin, j + 1, mark, j, entry_bar)
                 self.want(value[k])
-                self.trade(close[j], self.wanted)
+                self.trade(prices[k], self.wanted)
                 mark = j
             else:
                 self.region(begin, j + 1, mark, j + 1, entry_bar)
@@ -127,7 +127,7 @@ class Book:
                 mark = j + 1
                 entry_bar = -1
                 if j + 1 < hi and self.wanted != self.side:
-                    self.trade(open[j + 1], self.wanted)
+                    self.trade(prices[k], self.wanted)
                     entry_bar = j + 1
             begin = j + 1
             k += 1
@@ -163,7 +163,9 @@ class Book:
 
     def pay(self, raw: i64, side: i64) -> i64:
         """Buy (side 1) or sell (side -1) one unit: the cash that comes in, after slippage and fee."""
-        fill: i64 = raw + side * share(raw, self.rules.slippage)
+        fill: i64 = raw
+        if self.rules.slippage != 0:
+            fill += side * share(raw, self.rules.slippage)
         fee: i64 = share(fill, self.rules.fee)
         self.fees += fee
         self.fills += 1
@@ -248,84 +250,96 @@ class Book:
         if begin >= end:
             return
         if self.side == 0:
-            self.see(self.base)
+            equity: i64 = self.base
+            self.see(equity, equity, self.peak - equity)
         else:
             self.exposure += end - begin
-            self.see_gaps(begin, end)
+            if self.next_gap <= end:
+                self.see_gaps(begin, end)
             if self.side > 0:
                 self.mark_long(begin, end)
             else:
                 self.mark_short(begin, end)
-        self.mark_days(end)
+        if self.next_day < end:
+            self.mark_days(end)
 
-    def see(self, equity: i64) -> None:
-        if equity > self.peak:
-            self.peak = equity
-        if equity < self.low:
-            self.low = equity
-        if self.peak - equity > self.drawdown:
-            self.drawdown = self.peak - equity
+    def see(self, high: i64, low: i64, fall: i64) -> None:
+        """Take in the highest and the lowest equity of a stretch and its deepest fall from the running peak."""
+        if high > self.peak:
+            self.peak = high
+        if low < self.low:
+            self.low = low
+        if fall > self.drawdown:
+            self.drawdown = fall
 
     def mark_long(self, begin: i64, end: i64) -> None:
         close = self.tape.close
-        # In prices instead of equity: one addition less per bar.
-        base: i64 = self.base
-        peak: i64 = self.peak - base
-        low: i64 = self.low - base
-        drawdown: i64 = self.drawdown
+        # In prices instead of equity, which saves an addition per bar; as minima and maxima, which need no branches.
+        top: i64 = self.peak - self.base
+        bottom: i64 = close[begin]
+        fall: i64 = 0
         i: i64 = begin
         while i < end:
             price: i64 = close[i]
-            if price > peak:
-                peak = price
-            elif peak - price > drawdown:
-                drawdown = peak - price
-            if price < low:
-                low = price
+            if price > top:
+                top = price
+            if top - price > fall:
+                fall = top - price
+            if price < bottom:
+                bottom = price
             i += 1
-        self.peak = peak + base
-        self.low = low + base
-        self.drawdown = drawdown
+        self.see(top + self.base, bottom + self.base, fall)
 
     def mark_short(self, begin: i64, end: i64) -> None:
         close = self.tape.close
-        base: i64 = self.base
-        peak: i64 = base - self.peak
-        low: i64 = base - self.low
-        drawdown: i64 = self.drawdown
+        bottom: i64 = self.base - self.peak
+        top: i64 = close[begin]
+        rise: i64 = 0
         i: i64 = begin
         while i < end:
             price: i64 = close[i]
-            if price < peak:
-                peak = price
-            elif price - peak > drawdown:
-                drawdown = price - peak
-            if price > low:
-                low = price
+            if price < bottom:
+                bottom = price
+            if price - bottom > rise:
+                rise = price - bottom
+            if price > top:
+                top = price
             i += 1
-        self.peak = base - peak
-        self.low = base - low
-        self.drawdown = drawdown
+        self.see(self.base - bottom, self.base - top, rise)
 
     def see_gaps(self, begin: i64, end: i64) -> None:
         """Whether a minute is missing after one of the marks, as far as this run's bars tell."""
-        gaps, hi = self.tape.gaps, self.hi
-        n: i64 = len(gaps)
-        while self.gap < n and gaps[self.gap] <= begin:
+        while self.next_gap <= begin:
             self.gap += 1
-        if self.gap < n and gaps[self.gap] <= end and gaps[self.gap] < hi:
+            self.next_gap = at_or_far(self.tape.gaps, self.gap)
+        if self.next_gap <= end and self.next_gap < self.hi:
             self.over_gap = True
 
     def mark_days(self, end: i64) -> None:
         """Equity at the last bar of each day that ends before bar `end`."""
-        days = self.tape.day_ends
-        n: i64 = len(days)
-        while self.day < n and days[self.day] < end:
+        while self.next_day < end:
             equity: i64 = self.base
             if self.side != 0:
-                equity += self.side * self.tape.close[days[self.day]]
+                equity += self.side * self.tape.close[self.next_day]
             self.day_equity[self.day - self.first_day] = equity
             self.day += 1
+            self.next_day = at_or_far(self.tape.day_ends, self.day)
+
+
+def fill_prices(tape: Tape, changes: Changes, at_close: bool) -> vec[i64]:
+    """The raw price at which each change trades. Gathered beforehand: alone, each would be a wait for memory."""
+    at = view(changes.at)
+    if at_close:
+        return native(view(tape.close)[at])
+    last = len(tape.open) - 1
+    return native(view(tape.open)[np.minimum(at + 1, int(last))])
+
+
+def at_or_far(column: vec[i64], index: i64) -> i64:
+    """The element at `index`, or a bar beyond every tape after the last one."""
+    if index < len(column):
+        return column[index]
+    return FAR
 
 
 def first_at_least(column: vec[i64], value: i64) -> i64:

@@ -4,6 +4,7 @@ Every function here gives the same answer wherever its window of bars begins: su
 prefix sums (which may wrap, as long as the sum itself fits), never running floats.
 """
 
+from math import gcd, lcm
 from typing import Final
 
 import numpy as np
@@ -47,7 +48,7 @@ def average_cross(bars: Bars, fast: int, slow: int, short: bool, shared: bool = 
         f = _fixed_point_average(bars, fast, fraction)[slow - fast :]
         s = _fixed_point_average(bars, slow, fraction)
         return _sign(np.greater(f, s), np.less(f, s) if short else None)
-    if bars.top * slow * fast > INT64_MAX:
+    if bars.top * lcm(fast, slow) > INT64_MAX:
         return _cross_by_division(bars, fast, slow, short)
     return _cross_by_products(bars, fast, slow, short)
 
@@ -58,8 +59,10 @@ def _sign(above: Mask, below: Mask | None) -> Desired:
 
 
 def _cross_by_products(bars: Bars, fast: int, slow: int, short: bool) -> Desired:
-    """F * slow > S * fast, tile by tile."""
+    """F * slow > S * fast with the common factor taken out, tile by tile."""
     sums = prefix_sums(bars)
+    common = gcd(fast, slow)
+    f_times, s_times = slow // common, fast // common
     m = bars.n - slow + 1
     above = np.empty(m, dtype=np.bool_)
     below = np.empty(m, dtype=np.bool_) if short else None
@@ -70,8 +73,9 @@ def _cross_by_products(bars: Bars, fast: int, slow: int, short: bool) -> Desired
         ends = sums[a + slow : b + slow]
         np.subtract(ends, sums[a + slow - fast : b + slow - fast], out=f)
         np.subtract(ends, sums[a:b], out=s)
-        np.multiply(f, slow, out=f)
-        np.multiply(s, fast, out=s)
+        np.multiply(f, f_times, out=f)
+        if s_times != 1:
+            np.multiply(s, s_times, out=s)
         np.greater(f, s, out=above[a:b])
         if below is not None:
             np.less(f, s, out=below[a:b])

@@ -1,6 +1,7 @@
 """Keeping the metadata index true to the candles."""
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ def count_days(columns: dict[str, NDArray[Any]]) -> list[Day]:
     starts = np.concatenate(([0], np.flatnonzero(days[1:] != days[:-1]) + 1, [len(t)])).tolist()
     raw = [columns[name].astype(_wire(name), copy=False).view(np.uint8) for name in CANDLE_COLUMNS]
     out = []
-    for a, b in zip(starts, starts[1:], strict=False):
+    for a, b in itertools.pairwise(starts):
         digest = hashlib.sha256()
         for column in raw:
             digest.update(column[8 * a : 8 * b].data)

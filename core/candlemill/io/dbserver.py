@@ -47,6 +47,8 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from candlemill.errors import DatabaseLocked, UnsafeHost
+
 PASSWORD_VARIABLE = "CANDLEMILL_DB_PASSWORD"
 
 # Formats whose blocks concatenate; chDB encodes each block of a stream as a document of its own.
@@ -70,14 +72,6 @@ _BAD, _MISSING = {6, 26, 27, 33, 36, 38, 41, 53, 62, 72, 117, 457}, {46, 47, 50,
 _STATUS = {**dict.fromkeys(_BAD, 400), **dict.fromkeys(_MISSING, 404), 48: 501, 164: 403, 223: 413, 516: 403}
 _PIECE = 1 << 20
 _GRACE = 3  # seconds from SIGTERM to the last connection's end
-
-
-class DatabaseLocked(Exception):
-    """The folder is open in another process; the message is one line and says what to do."""
-
-
-class UnsafeHost(Exception):
-    """Refused to listen beyond this machine without a password."""
 
 
 @dataclass(frozen=True)

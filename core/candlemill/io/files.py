@@ -8,7 +8,6 @@ from candlemill.binance import (
     CSV_BYTES_MAX,
     NAME_EXAMPLES,
     ZIP_BYTES_MAX,
-    BadFile,
     Candles,
     KlineName,
     parse_csv,
@@ -16,6 +15,7 @@ from candlemill.binance import (
     read_zip,
     verify_checksum,
 )
+from candlemill.errors import BadFile
 
 CHECKSUM_SUFFIX: Final = ".CHECKSUM"
 _CHECKSUM_BYTES_MAX: Final = 4096

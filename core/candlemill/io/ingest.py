@@ -1,5 +1,6 @@
 """Candles from files into the store: all or nothing per file, and nothing changes where nothing is new."""
 
+import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from candlemill.binance import BadFile, Candles, KlineName, clean
+from candlemill.binance import Candles, KlineName, clean
 from candlemill.engine.tape import DAY_MS
-from candlemill.errors import BadInput
+from candlemill.errors import BadFile, BadInput
 from candlemill.io.coverage import CANDLE_COLUMNS, count_days, current_days
 from candlemill.io.files import find_kline_files, load
 from candlemill.io.store import Store
@@ -186,7 +187,7 @@ def _by_month(columns: Columns) -> Iterator[Columns]:
     """Pieces that lie in one month each: an insert into one partition is one atomic part."""
     months = columns["t"].astype("datetime64[ms]").astype("datetime64[M]")
     edges = np.concatenate(([0], np.flatnonzero(months[1:] != months[:-1]) + 1, [len(months)]))
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in itertools.pairwise(edges):
         yield {name: column[a:b] for name, column in columns.items()}
 
 
@@ -202,5 +203,3 @@ def _concatenate(parts: Sequence[Candles]) -> Candles:
     if len(parts) == 1:
         return parts[0]
     return Candles(*(np.concatenate([getattr(part, name) for part in parts]) for name in CANDLE_COLUMNS))
-
-

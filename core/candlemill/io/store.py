@@ -1,9 +1,9 @@
 """The one way to the database: ClickHouse on a server, or embedded in this process (chDB).
 
-The DSN decides: `chdb:///folder`, or `clickhouse://`, `clickhouses://`, `http://`, `https://` with host, port and database. Limits of the
-embedded engine: one process per folder (another one gets DatabaseLocked; `candlemill db` serves the folder to
-several), one lock per handle, no async client; clickhouse-connect calls its chDB interface experimental, which is why
-nothing outside this module sees it.
+The DSN decides: `chdb:///folder`, or `clickhouse://`, `http://`, `https://` with user, host, port and database.
+Limits of the embedded engine: one process per folder (another one gets DatabaseLocked; `candlemill db` serves the
+folder to several), one lock per handle, no async client; clickhouse-connect calls its chDB interface experimental,
+which is why nothing outside this module sees it.
 
 Values are bound as parameters, never put into SQL text.
 """
@@ -54,7 +54,7 @@ class Store:
         self._client.close()
 
     def _apply_schema(self) -> None:
-        """Every statement is idempotent. Where all tables stand already, nothing is sent (readers need no DDL right)."""
+        """Idempotent. Where all tables stand already nothing is sent: readers need no right to create."""
         sources = [path.read_text() for path in sorted(bundled("schema").glob("*.sql"))]
         wanted = {name for source in sources for name in re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", source)}
         with _failures():
@@ -145,7 +145,9 @@ class Store:
     def days(self, symbol: str, start: int | None = None, end: int | None = None) -> list[Day]:
         """The metadata index of `symbol`, ascending; of the days that touch `start <= t < end` where given."""
         sql = """
-            SELECT toInt64(day) * 86400000 AS midnight, rows, toUnixTimestamp64Milli(first), toUnixTimestamp64Milli(last), digest
+            SELECT
+                toInt64(day) * 86400000 AS midnight, rows,
+                toUnixTimestamp64Milli(first), toUnixTimestamp64Milli(last), digest
             FROM coverage_days FINAL
             WHERE symbol = {symbol:String} AND midnight > {start:Int64} AND midnight < {end:Int64}
             ORDER BY day

@@ -1,0 +1,208 @@
+"""The exactness law (SEMANTICS section 8): one job, one result, however it is cut, ordered, repeated or compiled."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+from reference import Bar, backtest
+from world import World, jobs, specs, tapes
+
+import candlemill
+from candlemill import work
+from candlemill.engine import loop
+from candlemill.engine.flag import COMPILED
+from candlemill.engine.summary import Summary
+from candlemill.model import Spec
+from candlemill.work import Window, run_task, summary_of
+
+THOROUGH = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+BRIEF = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def expected(bars: list[Bar], spec: Spec) -> dict[str, int]:
+    costs = ("fee", "slippage", "stop_loss", "take_profit", "trailing_stop", "fill", "timeframe", "quantity")
+    return backtest(
+        bars,
+        start=spec.start,
+        end=spec.end,
+        strategy=spec.strategy,
+        params=spec.params,
+        **{name: getattr(spec, name) for name in costs},
+    )
+
+
+def only(results: list[dict[str, int]]) -> dict[str, int]:
+    (result,) = results
+    return result
+
+
+@pytest.fixture(autouse=True, params=[4_320, 3], ids=["long-warm-up", "short-warm-up"])
+def warm_up(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With three bars of warm-up most guesses about stops are wrong: repairs are what is tested then."""
+    monkeypatch.setattr(work, "WARM_UP_BARS", request.param)
+
+
+@given(jobs())
+@THOROUGH
+def test_uncut_run_equals_the_reference(job: tuple[list[Bar], Spec]) -> None:
+    bars, spec = job
+    found = only(World(bars).run(spec, slices=1))
+    assert {name: found[name] for name in expected(bars, spec)} == expected(bars, spec)
+
+
+@given(jobs(), st.integers(2, 8), st.integers(0, 2**32))
+@THOROUGH
+def test_any_cut_in_any_order_equals_the_uncut_run(job: tuple[list[Bar], Spec], slices: int, seed: int) -> None:
+    bars, spec = job
+    note(f"seed {seed}")
+    whole = only(World(bars).run(spec, slices=1))
+    cut = only(World(bars).run(spec, slices, random.Random(seed)))
+    assert cut["result_digest"] == whole["result_digest"]
+
+
+@given(st.data(), st.integers(1, 6), st.integers(0, 2**32))
+@BRIEF
+def test_a_sweep_gives_each_set_the_result_it_has_alone(data: st.DataObject, slices: int, seed: int) -> None:
+    bars = data.draw(tapes(120))
+    spec = data.draw(specs(bars).filter(lambda s: s.strategy == "sma_cross"))
+    grid: dict[str, list[int | float | bool | str]] = {"fast": [1, 2, 3, 5], "slow": [2, 4, 6], "allow_short": [False, True]}
+    swept = Spec(**{**{f: getattr(spec, f) for f in spec.__struct_fields__}, "params": {}, "grid": grid})
+    results = World(bars).run(swept, slices, random.Random(seed))
+    assert len(results) == 2 * sum(1 for fast in grid["fast"] for slow in grid["slow"] if fast < slow)  # type: ignore[operator]
+    for result in results:
+        alone = only(World(bars).run(spec.single(result["params"]), slices=1))
+        assert result["result_digest"] == alone["result_digest"]
+        assert result["job_id"] == alone["job_id"]
+
+
+@given(jobs(), st.data())
+@BRIEF
+def test_summaries_merge_in_any_tree(job: tuple[list[Bar], Spec], data: st.DataObject) -> None:
+    bars, spec = job
+    world = World(bars)
+    world.run(spec, slices=8)
+    parts = _chain(world, spec)
+    while len(parts) > 1:
+        k = data.draw(st.integers(0, len(parts) - 2))
+        parts[k : k + 2] = [parts[k].merge(parts[k + 1])]
+    whole = World(bars)
+    whole.run(spec, slices=1)
+    assert parts[0].to_list() == _chain(whole, spec)[0].to_list()
+    assert parts[0].merge(Summary()).to_list() == Summary().merge(parts[0]).to_list() == parts[0].to_list()
+
+
+def _chain(world: World, spec: Spec) -> list[Summary]:
+    """The summaries of a finished job's slices, each from its true start."""
+    ((job_id, row),) = world.jobs.items()
+    plan = json.loads(row.plan)
+    outcomes: dict[tuple[int, str], work.Outcome] = {}
+    for partial in world.partials(job_id):
+        if partial.kind != "done":
+            for fields in json.loads(partial.payload):
+                outcomes[partial.slice, fields[1]] = work.Outcome(*fields)
+    state, parts = work.COLD, []
+    for number in range(len(plan["cuts"]) - 1):
+        outcome = outcomes[number, work.digest_of(state)]
+        parts.append(summary_of(outcome))
+        state = outcome.end.encode()
+    return parts
+
+
+@given(jobs())
+@BRIEF
+def test_decisions_do_not_see_the_future(job: tuple[list[Bar], Spec]) -> None:
+    """Cutting the future off leaves every earlier bar's account as it was."""
+    bars, spec = job
+    middle = bars[len(bars) // 2].t
+    early = Spec(**{**{f: getattr(spec, f) for f in spec.__struct_fields__}, "end": middle})
+    if early.end <= early.start or spec.timeframe > 1 or not any(early.start <= b.t < early.end for b in bars):
+        return
+    other = [b if b.t < middle else Bar(b.t, *(10**9 - b.t // 60_000 % 7 for _ in range(4)), 0) for b in bars]
+    assert only(World(bars).run(early))["result_digest"] != ""
+    seen = {name: only(World(rows).run(early))[name] for rows in (bars, other) for name in ("total_pnl", "fees", "trades")}
+    assert seen == {name: only(World(other).run(early))[name] for name in seen}
+
+
+def test_sums_beyond_64_bits_take_more_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that could overflow is cut at its changes; the merged passes are the one pass."""
+    bars = [b for k in range(600) for b in [_alternating(k)]]
+    spec = Spec(symbol="X", strategy="momentum_v1", params={"lookback": 1, "threshold": 0, "allow_short": True},
+                start=bars[0].t, end=bars[-1].t + 60_000, stop_loss=1_000, timeframe=1)  # fmt: skip
+    assert loop.EQUITY_LIMIT == 1 << 61
+    found = only(World(bars).run(spec))
+    assert {name: found[name] for name in expected(bars, spec)} == expected(bars, spec)
+    assert abs(found["total_pnl"]) > 2**61 // 100
+
+
+def _alternating(k: int) -> Bar:
+    price = (k % 3 + 1) * 10**15
+    return Bar(1_609_459_200_000 + k * 60_000, price, price + 5, price - 5, price + (-1) ** k, 0)
+
+
+PURE = """
+import json, random, sys
+from world import World
+from candlemill.engine.flag import COMPILED
+from reference import Bar
+from candlemill.model import spec_from_json
+out = [COMPILED]
+for bars, spec, slices in json.load(sys.stdin):
+    out.append([r["result_digest"] for r in World([Bar(*b) for b in bars]).run(spec_from_json(json.dumps(spec)), slices)])
+print(json.dumps(out))
+"""
+
+
+def test_compiled_and_pure_engines_agree(tmp_path: Path) -> None:
+    """The same jobs in a process whose engine is interpreted from the same sources."""
+    if not COMPILED:
+        pytest.skip("this build is pure Python: nothing to compare with")
+    source = Path(candlemill.__file__).parent
+    shutil.copytree(source, tmp_path / "candlemill", ignore=shutil.ignore_patterns("*.so", "__pycache__", "io"))
+    shutil.copytree(source / "io", tmp_path / "candlemill/io", ignore=shutil.ignore_patterns("__pycache__"))
+    cases = _sample(60)
+    payload = [[[list(_fields(b)) for b in bars], json.loads(spec.to_json()), slices] for bars, spec, slices in cases]
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", PURE], input=json.dumps(payload), env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    compiled, *digests = json.loads(done.stdout)
+    assert compiled is False
+    for (bars, spec, slices), pure in zip(cases, digests, strict=True):
+        assert [r["result_digest"] for r in World(bars).run(spec, slices)] == pure
+
+
+def _fields(bar: Bar) -> tuple[int, ...]:
+    return bar.t, bar.open, bar.high, bar.low, bar.close, bar.volume
+
+
+def _sample(count: int) -> list[tuple[list[Bar], Spec, int]]:
+    """Some jobs, the same every time."""
+    found: list[tuple[list[Bar], Spec, int]] = []
+
+    @given(jobs(), st.integers(1, 6))
+    @settings(max_examples=count, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    def collect(job: tuple[list[Bar], Spec], slices: int) -> None:
+        found.append((*job, slices))
+
+    collect()
+    return found
+
+
+def test_window_is_what_a_task_sees() -> None:
+    """A task of no bars hands on the state it was given and adds nothing."""
+    world = World([_alternating(k) for k in range(3)])
+    spec = Spec(symbol="X", strategy="buy_and_hold", params={}, start=1_609_459_200_000, end=1_609_459_200_000 + 86_400_000)
+    window: Window = world.runtime.tapes.window(spec, spec.end, spec.end + 86_400_000, 10, False)
+    from candlemill.strategies import build
+
+    (outcome,) = run_task(spec, window, [(0, build("buy_and_hold", {}))], {0: b"1,1,0,0,0|"})
+    assert outcome.end == "1,1,0,0,0|"
+    assert summary_of(outcome).bars == 0

@@ -1,0 +1,172 @@
+"""A world in memory for the real handlers: candles, index, ledger, and a delivery that shuffles and doubles events."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import hypothesis.strategies as st
+import msgspec
+import numpy as np
+from reference import DAY, MINUTE, Bar
+
+from candlemill import events, service
+from candlemill.events import Event
+from candlemill.io.coverage import count_days
+from candlemill.io.tapes import Tapes
+from candlemill.ledger import JobRow, Partial, ResultRow, Runtime
+from candlemill.model import Spec, parameters_of
+from candlemill.plan import Day
+from candlemill.strategies import build
+
+FIRST_DAY = 1_609_459_200_000  # 2021-01-01
+COLUMNS = ("t", "open", "high", "low", "close", "volume")
+HANDLERS = {
+    events.REQUESTED: service.split,
+    events.SLICE_REQUESTED: service.execute,
+    events.SLICE_COMPLETED: service.aggregate,
+}
+
+
+class World:
+    """One symbol's bars and everything that the handlers keep. `read` months come from the bars, as from a store."""
+
+    def __init__(self, bars: Sequence[Bar]) -> None:
+        rows = sorted({bar.t: bar for bar in bars}.values(), key=lambda bar: bar.t)
+        self.columns: dict[str, Any] = {
+            name: np.array([getattr(bar, name) for bar in rows], dtype=np.uint64 if name == "volume" else np.int64)
+            for name in COLUMNS
+        }
+        self._days = count_days(self.columns)
+        self.jobs: dict[str, JobRow] = {}
+        self.rows: dict[tuple[str, int, str, int, str], Partial] = {}
+        self.results: dict[str, dict[str, Any]] = {}
+        self.runtime = Runtime(self, self, Tapes(self.days, self), lambda: 0)  # type: ignore[arg-type]
+
+    # the store, as far as tapes use it
+    def read_columns(self, symbol: str, start: int, end: int, names: Sequence[str]) -> dict[str, Any]:
+        inside = (self.columns["t"] >= start) & (self.columns["t"] < end)
+        return {name: self.columns[name][inside] for name in ("t", *names)}
+
+    # the index
+    def symbols(self) -> list[str]:
+        return ["X"]
+
+    def days(self, symbol: str) -> list[Day]:
+        return self._days
+
+    # the ledger
+    def job(self, job_id: str) -> JobRow | None:
+        return self.jobs.get(job_id)
+
+    def put_job(self, job: JobRow) -> None:
+        self.jobs[job.job_id] = job
+
+    def partials(self, job_id: str, batch: int | None = None) -> list[Partial]:
+        return [r for r in self.rows.values() if r.job_id == job_id and batch in (None, r.batch)]
+
+    def put_partials(self, partials: Sequence[Partial]) -> None:
+        for row in partials:
+            key = (row.job_id, row.batch, row.kind, row.slice, row.task)
+            assert self.rows.get(key, row) == row, "a task that runs twice writes the same bytes"
+            self.rows[key] = row
+
+    def count_partials(self, job_id: str, kind: str, batch: int | None = None) -> int:
+        return sum(1 for row in self.partials(job_id, batch) if row.kind == kind)
+
+    def put_results(self, results: Sequence[ResultRow]) -> None:
+        for row in results:
+            found = msgspec.json.decode(row.result)
+            known = self.results.setdefault(row.job_id, found)
+            assert known["result_digest"] == found["result_digest"]
+
+    def run(self, spec: Spec, slices: int | None = None, rng: random.Random | None = None) -> list[dict[str, Any]]:
+        """Deliver until all is quiet: in order, or shuffled and one time in four doubled. All results, in any order."""
+        queue = [events.make("test", events.REQUESTED, "", events.Requested(spec, slices))]
+        finished: list[Event] = []
+        for _ in range(100_000):
+            if not queue:
+                break
+            event = queue.pop(rng.randrange(len(queue)) if rng else 0)
+            if rng and rng.random() < 0.25:
+                queue.append(event)
+            for answer in HANDLERS[event.type](event, self.runtime):
+                (queue if answer.type in HANDLERS else finished).append(answer)
+        assert {event.type for event in finished} == {events.COMPLETED}
+        return list(self.results.values())
+
+
+# -- hypothesis ----------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def tapes(draw: st.DrawFn, bars_max: int = 300) -> list[Bar]:
+    """Random walks with gaps, ties, days of one bar, and prices from 1 to 10^14."""
+    days = draw(st.integers(1, 7))
+    dense = draw(st.booleans())
+    if dense:
+        begin = draw(st.integers(0, days * 1440 - 1))
+        count = draw(st.integers(1, min(bars_max, days * 1440 - begin)))
+        minutes = list(range(begin, begin + count))
+        holes = draw(st.lists(st.tuples(st.sampled_from(minutes), st.integers(1, 90)), max_size=4))
+        missing = {m for a, n in holes for m in range(a, a + n)} - {minutes[0]}
+        minutes = [m for m in minutes if m not in missing]
+    else:
+        minutes = sorted(draw(st.sets(st.integers(0, days * 1440 - 1), min_size=1, max_size=min(60, bars_max))))
+    rng = draw(st.randoms(use_true_random=False))
+    tick = 10 ** draw(st.integers(0, 12))
+    price, wild = draw(st.integers(1, 100)), draw(st.sampled_from([1, 3, 20]))
+    bars = []
+    for minute in minutes:
+        opened = max(1, price + (rng.randint(-wild, wild) if rng.random() < 0.3 else 0))
+        price = min(100, max(1, opened + rng.randint(-wild, wild)))
+        high = max(opened, price) + rng.choice([0, 0, 1, wild])
+        low = max(1, min(opened, price) - rng.choice([0, 0, 1, wild]))
+        bars.append(Bar(FIRST_DAY + minute * MINUTE, opened * tick, high * tick, low * tick, price * tick, 0))
+    return bars
+
+
+LENGTHS = st.integers(1, 20)
+RATES = st.sampled_from([0, 0, 1_000, 20_000, 150_000, 1_000_000])
+PARAMS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "sma_cross": st.builds(
+        lambda fast, more, short: {"fast": fast, "slow": fast + more, "allow_short": short},
+        LENGTHS, LENGTHS, st.booleans(),
+    ),
+    "momentum_v1": st.fixed_dictionaries(
+        {"lookback": LENGTHS, "threshold": st.sampled_from([0, 5_000, 100_000]), "allow_short": st.booleans()}
+    ),
+    "donchian": st.fixed_dictionaries({"entry": LENGTHS, "exit": LENGTHS}),
+    "buy_and_hold": st.just({}),
+}  # fmt: skip
+
+
+@st.composite
+def specs(draw: st.DrawFn, bars: list[Bar]) -> Spec:
+    """A job over the bars' days, its ends at midnights or within a day."""
+    name = draw(st.sampled_from(sorted(PARAMS)))
+    days = (bars[-1].t - FIRST_DAY) // DAY + 1
+    begin, end = FIRST_DAY, FIRST_DAY + days * DAY
+    if draw(st.booleans()):
+        begin = draw(st.sampled_from([bars[0].t, bars[len(bars) // 2].t]))
+        end = draw(st.sampled_from([bars[-1].t + MINUTE, end]))
+    return Spec(
+        symbol="X",
+        strategy=name,
+        params=parameters_of(build(name, draw(PARAMS[name]))),
+        start=begin,
+        end=end,
+        fee=draw(RATES),
+        slippage=draw(RATES),
+        stop_loss=draw(RATES),
+        take_profit=draw(st.sampled_from([0, 0, 10_000, 200_000, 5_000_000])),
+        trailing_stop=draw(RATES),
+        fill=draw(st.sampled_from(["next_open", "close"])),
+        timeframe=draw(st.sampled_from([1, 1, 1, 2, 5, 7, 60, 1440, 1441, 10_080])),
+        quantity=draw(st.sampled_from([10**8, 1, 123_456_789])),
+    )
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> tuple[list[Bar], Spec]:
+    bars = draw(tapes())
+    return bars, draw(specs(bars))
