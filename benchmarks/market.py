@@ -70,14 +70,9 @@ class Market:
         source.prefetch(self.spec("buy_and_hold", {}), with_range=True)
         return source
 
-    def spec(
-        self,
-        strategy: str,
-        params: dict[str, object],
-        grid: dict[str, list[object]] | None = None,
-        **rest: object,
-    ) -> Spec:
-        return resolve(symbol=SYMBOL, strategy=strategy, span=self.span, params=params, grid=grid, **rest)
+    def spec(self, strategy: str, params: dict[str, object], **rest: object) -> Spec:
+        """A job over all bars; `rest` is its grid and its costs."""
+        return resolve(symbol=SYMBOL, strategy=strategy, span=self.span, params=params, **rest)  # type: ignore[arg-type]
 
 
 class _Columns:

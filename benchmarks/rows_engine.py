@@ -137,20 +137,20 @@ def same(ours: Mapping[str, int], theirs: Mapping[str, int], peer: str) -> None:
         raise SystemExit(f"candlemill and the {peer} twin disagree: {different}")
 
 
-def _spec(market: Market, **rest: object) -> Spec:
+def _spec(market: Market, **rest: int) -> Spec:
     return market.spec("sma_cross", {"fast": FAST, "slow": SLOW}, fee=FEE, **rest)
 
 
 def _sweep(market: Market) -> tuple[Spec, dict[int, tuple[int, int]]]:
     """The sweep and its valid pairs by grid point."""
-    spec = market.spec("sma_cross", {}, GRID, fee=FEE)
+    spec = market.spec("sma_cross", {}, grid=GRID, fee=FEE)
     points = grid_points(spec, 0, spec.combinations)
     return spec, {point: (int(params["fast"]), int(params["slow"])) for point, params, _ in points}
 
 
 def _spread(count: int, sample: int) -> list[int]:
     """`sample` indices spread over the grid, from its first point to its last."""
-    return np.linspace(0, count - 1, sample).round().astype(int).tolist()
+    return [int(index) for index in np.linspace(0, count - 1, sample).round()]
 
 
 def _numba_loop(market: Market) -> Any:

@@ -9,7 +9,7 @@ from market import Market
 from measure import Row
 
 STRATEGIES = ("sma_cross", "momentum_v1", "donchian", "buy_and_hold")
-STOPS: dict[str, dict[str, object]] = {"": {}, " with stops": {"stop_loss": 10_000, "take_profit": 20_000}}
+STOPS: dict[str, dict[str, int]] = {"": {}, " with stops": {"stop_loss": 10_000, "take_profit": 20_000}}
 MONTH_BARS = 31 * 1440
 
 

@@ -8,7 +8,7 @@ import chain
 from candlemill.plan import make_plan
 from lab import MEGABYTE, Lab, Run
 from market import FIRST_OF_TEN, SYMBOL
-from measure import Row, alternate, milliseconds, timed
+from measure import Row, Timer, alternate, milliseconds, timed
 
 SWEEPS = {
     10: ("fast=5:10:5", "slow=110:150:10"),
@@ -77,19 +77,20 @@ def rows_slices(lab: Lab) -> Iterator[Row]:
     """The same ten years in many slices and in one."""
     store, market = lab.ten_years_store, lab.ten_years
     counts = (MANY_SLICES, 1)
+
+    def whole(count: int) -> Timer:
+        return lambda: lab.backtest(store, "--slices", str(count)).wall_ns
+
     what = f"ten years in {MANY_SLICES} slices : in one"
-    times = alternate(
-        {str(count): lambda count=count: lab.backtest(store, "--slices", str(count)).wall_ns for count in counts},
-        lab.rounds(7),
-        warm_up=1,
-    )
+    times = alternate({str(count): whole(count) for count in counts}, lab.rounds(7), warm_up=1)
     yield _cutting(f"{what}, whole process", times, "<= 1.3 x", "<= 1.1 x")
     spec, tapes = market.spec("sma_cross", {}), market.tapes()
-    plans = {str(count): make_plan(spec, market.days, count) for count in counts}
-    times = alternate(
-        {name: timed(lambda plan=plan: chain.compute(spec, plan, tapes)) for name, plan in plans.items()},
-        lab.rounds(9),
-    )
+
+    def computing(count: int) -> Timer:
+        plan = make_plan(spec, market.days, count)
+        return timed(lambda: chain.compute(spec, plan, tapes))
+
+    times = alternate({str(count): computing(count) for count in counts}, lab.rounds(9))
     yield _cutting(f"{what}, computing only", times, "", "")
 
 

@@ -4,6 +4,7 @@ import ctypes
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from ctypes import POINTER, Structure, byref, c_int64, c_uint64
 from pathlib import Path
 from typing import Any
@@ -14,33 +15,30 @@ from numpy.typing import NDArray
 
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 COLUMNS = ("open", "high", "low", "close")
+COUNTED = (
+    "profit", "drawdown", "fees", "fills", "trades", "wins", "gross_profit", "gross_loss", "exposure", "ambiguous",
+    "days", "day_sum",
+)  # fmt: skip
 
 
 class Input(Structure):
-    _fields_ = [
+    _fields_ = (
         *((name, POINTER(c_int64)) for name in COLUMNS),
         ("n", c_int64),
         ("day_ends", POINTER(c_int64)),
         *((name, c_int64) for name in ("days", "fast", "slow", "fee", "slippage", "stop_loss", "take_profit")),
-    ]
+    )
 
 
 class Result(Structure):
-    _fields_ = [
-        *(
-            (name, c_int64)
-            for name in (
-                "profit", "drawdown", "fees", "fills", "trades", "wins", "gross_profit", "gross_loss", "exposure",
-                "ambiguous", "days", "day_sum",
-            )
-        ),
-        ("squares_low", c_uint64),
-        ("squares_high", c_int64),
-    ]  # fmt: skip
+    _fields_ = (*((name, c_int64) for name in COUNTED), ("squares_low", c_uint64), ("squares_high", c_int64))
 
     def figures(self) -> dict[str, int]:
-        found = {name: int(getattr(self, name)) for name, _ in self._fields_[:-2]}
+        found = {name: int(getattr(self, name)) for name in COUNTED}
         return {**found, "squares": (self.squares_high << 64) + self.squares_low}
+
+
+Loop = Callable[[], Result]
 
 
 def compiler() -> str | None:
@@ -56,10 +54,7 @@ class Twin:
         self._day_ends = _contiguous(market.day_ends)
         self._n = market.n
 
-    def run(self, fast: int, slow: int, fee: int, stop_loss: int = 0, take_profit: int = 0) -> dict[str, int]:
-        return self.prepared(fast, slow, fee, stop_loss, take_profit)().figures()
-
-    def prepared(self, fast: int, slow: int, fee: int, stop_loss: int = 0, take_profit: int = 0) -> Any:
+    def prepared(self, fast: int, slow: int, fee: int, stop_loss: int = 0, take_profit: int = 0) -> Loop:
         """A call without arguments that runs the loop once: nothing else is left to be timed with it."""
         given = Input(
             *(_pointer(self._columns[name]) for name in COLUMNS),

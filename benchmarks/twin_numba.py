@@ -1,6 +1,7 @@
 """The same plain loop for numba's just-in-time compiler."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
@@ -13,7 +14,6 @@ FIGURES = ("profit", "drawdown", "fees", "fills", "trades", "wins", "gross_profi
 Ints = NDArray[np.int64]
 
 
-@numba.njit(cache=False)  # type: ignore[untyped-decorator]
 def cross(
     opens: Ints, closes: Ints, day_ends: Ints, fast: int, slow: int, fee: int, slippage: int, day_equity: Ints
 ) -> tuple[int, int, int, int, int, int, int, int, int]:
@@ -62,13 +62,16 @@ def cross(
     return equity, drawdown, fees, fills, trades, wins, gross_profit, gross_loss, exposure
 
 
+compiled: Any = numba.njit(cross)
+
+
 def prepared(market: Market, fast: int, slow: int, fee: int) -> Callable[[], dict[str, int]]:
     """A call that runs the loop once. The squares need more than 64 bits, so they are added up outside of it."""
     opens, closes, day_ends = market.columns["open"], market.columns["close"], market.day_ends
     day_equity = np.zeros(len(day_ends), dtype=np.int64)
 
     def call() -> dict[str, int]:
-        found = cross(opens, closes, day_ends, fast, slow, fee, 0, day_equity)
+        found: tuple[int, ...] = compiled(opens, closes, day_ends, fast, slow, fee, 0, day_equity)
         profits = np.diff(day_equity, prepend=0).tolist()
         sums = {"days": len(profits), "day_sum": sum(profits), "squares": sum(profit * profit for profit in profits)}
         return {**dict(zip(FIGURES, map(int, found), strict=True)), **sums}
