@@ -1,6 +1,6 @@
 """`make demo`: from nothing to a backtest's result, by the commands that a user would type.
 
-    python benchmarks/demo.py [FOLDER]     FOLDER of Binance kline zips; without it a synthetic year, said loudly
+python benchmarks/demo.py [FOLDER]     FOLDER of Binance kline zips; without it a synthetic year, said loudly
 """
 
 import json

@@ -30,8 +30,8 @@ CREATE TABLE IF NOT EXISTS coverage_days
     symbol LowCardinality(String),
     day Date,
     rows UInt16,
-    first DateTime64(3),
-    last DateTime64(3),
+    first_ms Int64,
+    last_ms Int64,
     digest String,
     version UInt64
 )

@@ -7,8 +7,6 @@ from typing import Any
 import hypothesis.strategies as st
 import msgspec
 import numpy as np
-from reference import DAY, MINUTE, Bar
-
 from candlemill import events, service
 from candlemill.events import Event
 from candlemill.io.coverage import count_days
@@ -17,6 +15,7 @@ from candlemill.ledger import JobRow, Partial, ResultRow, Runtime
 from candlemill.model import Spec, parameters_of
 from candlemill.plan import Day
 from candlemill.strategies import build
+from reference import DAY, MINUTE, Bar
 
 FIRST_DAY = 1_609_459_200_000  # 2021-01-01
 COLUMNS = ("t", "open", "high", "low", "close", "volume")

@@ -33,6 +33,7 @@ class Strategy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The base of all strategies; its subclasses' fields are their parameters."""
 
     needs_range: ClassVar[bool] = False  # whether `decide` looks at highs and lows
+    stateful: ClassVar[bool] = False  # whether it carries a memory; a windowed strategy needs only its lookback
 
     def lookback(self) -> int:
         """How many decision bars before a bar its decision depends on."""
@@ -96,6 +97,7 @@ class Donchian(Strategy, frozen=True):
     """Long from a close above the highest high of `entry` bars until one below the lowest low of `exit` bars."""
 
     needs_range: ClassVar[bool] = True
+    stateful: ClassVar[bool] = True
 
     entry: Annotated[Length, Meta(description="bars of the channel that is broken upwards")] = 480
     exit: Annotated[Length, Meta(description="bars of the channel that is broken downwards")] = 240

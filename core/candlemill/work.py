@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from candlemill.engine.loop import Rules, run
-from candlemill.engine.signals import changes_of
+from candlemill.engine.signals import Changes, changes_of
 from candlemill.engine.summary import State, Summary
 from candlemill.engine.tape import Bars, Tape, k_minute_bars
 from candlemill.errors import TooLarge
@@ -88,23 +88,35 @@ def run_task(
 
 def _run_set(window: Window, bars: Bars, rules: Rules, point: int, strategy: Strategy, start: bytes | None) -> Outcome:
     first, end = _decision_bars(bars, window)
+    if start is None and window.cold and window.lo == 0:
+        start = COLD
     if start is None:
-        start = COLD if window.cold and window.lo == 0 else _guess(window, bars, rules, strategy, first)
-    state, memory = split_state(start)
-    desired, memory = strategy.decide(bars, first, end, memory)
-    changes = changes_of(desired, int(state.desired), first, bars.last)
+        start, changes, memory = _guess(window, bars, rules, strategy, first, end)
+        state, _ = split_state(start)
+    else:
+        state, memory = split_state(start)
+        desired, memory = strategy.decide(bars, first, end, memory)
+        changes = changes_of(desired, int(state.desired), first, bars.last)
     summary, after = run(window.tape, changes, rules, state, window.lo, window.hi)
     return Outcome(point, digest_of(start), join_state(after, memory).decode(), summary.to_list())
 
 
-def _guess(window: Window, bars: Bars, rules: Rules, strategy: Strategy, first: int) -> bytes:
-    """The state at the slice's first bar as a flat start some bars earlier leads to it: exact from the job's start."""
+def _guess(
+    window: Window, bars: Bars, rules: Rules, strategy: Strategy, first: int, end: int
+) -> tuple[bytes, Changes, bytes]:
+    """The state at the slice's first bar as a flat start some bars earlier leads to it (exact from the job's start);
+    with it the slice's changes and the memory after them."""
     warm = min(0 if window.cold else strategy.lookback(), first)
     begin = warm if bars.last is None or warm == 0 else int(bars.last[warm - 1]) + 1
-    desired, memory = strategy.decide(bars, warm, first, b"")
-    changes = changes_of(desired, 0, warm, bars.last)
-    state = run(window.tape, changes, rules, State(), min(begin, window.lo), window.lo)[1]
-    return join_state(state, memory)
+    middle = first if strategy.stateful else end  # what a windowed strategy decides needs no memory: once is enough
+    desired, memory = strategy.decide(bars, warm, middle, b"")
+    before, changes = changes_of(desired, 0, warm, bars.last).split(window.lo)
+    state = run(window.tape, before, rules, State(), min(begin, window.lo), window.lo)[1]
+    start = join_state(state, memory)
+    if strategy.stateful:
+        desired, memory = strategy.decide(bars, first, end, memory)
+        changes = changes_of(desired, int(state.desired), first, bars.last)
+    return start, changes, memory
 
 
 def _decision_bars(bars: Bars, window: Window) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import numpy as np
 from librt.vecs import vec
 from mypy_extensions import i64
 
-from candlemill.engine.signals import Changes
+from candlemill.engine.signals import Changes, first_at_least
 from candlemill.engine.summary import CLOSED, THROUGH, State, Summary, square_sums
 from candlemill.engine.tape import Tape, native, view
 
@@ -202,48 +202,62 @@ class Book:
             self.gross_loss -= profit
 
     def find_exit(self, begin: i64, end: i64, entry_bar: i64) -> i64:
-        """The bar that a stop or target ends, or `end`; sets `exit_price` and takes the extremes in."""
-        tape, rules, side = self.tape, self.rules, self.side
-        against, favour = tape.low, tape.high
-        if side < 0:
-            against, favour = tape.high, tape.low
-        open = tape.open
-        trailing: i64 = rules.trailing_stop
-        best: i64 = side * self.extreme
-        fixed: i64 = -FAR
+        """The bar that a stop or target ends, or `end`; sets `exit_price` and takes the extremes in.
+
+        Levels and prices are times `side`, so that the stop is below and the target above for shorts too.
+        """
+        rules, side = self.rules, self.side
+        stop: i64 = -FAR
         if rules.stop_loss != 0:
-            fixed = side * self.entry - share(self.entry, rules.stop_loss)
+            stop = side * self.entry - share(self.entry, rules.stop_loss)
         take: i64 = FAR
         if rules.take_profit != 0:
             take = side * self.entry + share(self.entry, rules.take_profit)
-        stop: i64 = fixed
-        if trailing != 0:
-            stop = max(fixed, best - share(side * best, trailing))
+        bar: i64 = end
+        if rules.trailing_stop != 0:
+            bar, stop = self.follow(begin, end, stop, take)
+        elif side > 0:
+            bar = first_outside(self.tape, begin, end, stop, take)
+        else:
+            bar = first_outside(self.tape, begin, end, -take, -stop)
+        if bar < end:
+            self.exit_price = side * self.exit_level(bar, stop, take, bar == entry_bar)
+        return bar
+
+    def exit_level(self, bar: i64, stop: i64, take: i64, is_entry: bool) -> i64:
+        """What the bar that touched the stop or the target pays: the stop first, and an open beyond it at the open."""
+        side: i64 = self.side
+        open: i64 = side * self.tape.open[bar]
+        worst: i64 = side * self.tape.low[bar]
+        best: i64 = side * self.tape.high[bar]
+        if side < 0:
+            worst, best = best, worst
+        if worst <= stop:
+            if best >= take:
+                self.ambiguous += 1
+            return stop if is_entry else min(open, stop)
+        return take if is_entry else max(open, take)
+
+    def follow(self, begin: i64, end: i64, fixed: i64, take: i64) -> tuple[i64, i64]:
+        """As `first_outside` with a stop that trails the best price; also tells the stop at that bar."""
+        side: i64 = self.side
+        against, favour = self.tape.low, self.tape.high
+        if side < 0:
+            against, favour = favour, against
+        trailing: i64 = self.rules.trailing_stop
+        best: i64 = side * self.extreme
+        stop: i64 = max(fixed, best - share(side * best, trailing))
         i: i64 = begin
         while i < end:
-            worst: i64 = side * against[i]
             high: i64 = side * favour[i]
-            if worst <= stop:
-                if high >= take:
-                    self.ambiguous += 1
-                price: i64 = stop
-                if i != entry_bar:
-                    price = min(side * open[i], stop)
-                self.exit_price = side * price
-                return i
-            if high >= take:
-                price = take
-                if i != entry_bar:
-                    price = max(side * open[i], take)
-                self.exit_price = side * price
-                return i
+            if side * against[i] <= stop or high >= take:
+                return i, stop
             if high > best:
                 best = high
-                if trailing != 0:
-                    stop = max(fixed, best - share(side * best, trailing))
+                stop = max(fixed, best - share(side * best, trailing))
             i += 1
         self.extreme = side * best
-        return end
+        return end, stop
 
     def mark(self, begin: i64, end: i64) -> None:
         """Mark bars `begin` to `end - 1` with the position as it is."""
@@ -326,6 +340,17 @@ class Book:
             self.next_day = at_or_far(self.tape.day_ends, self.day)
 
 
+def first_outside(tape: Tape, begin: i64, end: i64, floor: i64, ceiling: i64) -> i64:
+    """The first bar that touches `floor` with its low or `ceiling` with its high, or `end`."""
+    low, high = tape.low, tape.high
+    i: i64 = begin
+    while i < end:
+        if low[i] <= floor or high[i] >= ceiling:
+            return i
+        i += 1
+    return end
+
+
 def fill_prices(tape: Tape, changes: Changes, at_close: bool) -> vec[i64]:
     """The raw price at which each change trades. Gathered beforehand: alone, each would be a wait for memory."""
     at = view(changes.at)
@@ -340,19 +365,6 @@ def at_or_far(column: vec[i64], index: i64) -> i64:
     if index < len(column):
         return column[index]
     return FAR
-
-
-def first_at_least(column: vec[i64], value: i64) -> i64:
-    """The first index of the ascending `column` whose value is at least `value`."""
-    a: i64 = 0
-    b: i64 = len(column)
-    while a < b:
-        middle: i64 = (a + b) >> 1
-        if column[middle] < value:
-            a = middle + 1
-        else:
-            b = middle
-    return a
 
 
 def run(tape: Tape, changes: Changes, rules: Rules, start: State, lo: int, hi: int) -> tuple[Summary, State]:

@@ -199,7 +199,7 @@ def latch(enter: Mask, leave: Mask, on: bool) -> Desired:
             held = 0
         ups[i] = held
         i += 1
-    return np.frombuffer(ups, dtype=np.int8)  # type: ignore[call-overload,no-any-return]
+    return np.frombuffer(memoryview(ups), dtype=np.int8)
 
 
 class Changes:
@@ -208,6 +208,24 @@ class Changes:
     def __init__(self, at: vec[i64], value: vec[i64]) -> None:
         self.at: vec[i64] = at
         self.value: vec[i64] = value
+
+    def split(self, bar: i64) -> "tuple[Changes, Changes]":
+        """The changes before tape bar `bar`, and those from it on."""
+        k: i64 = first_at_least(self.at, bar)
+        return Changes(self.at[:k], self.value[:k]), Changes(self.at[k:], self.value[k:])
+
+
+def first_at_least(column: vec[i64], value: i64) -> i64:
+    """The first index of the ascending `column` whose value is at least `value`."""
+    a: i64 = 0
+    b: i64 = len(column)
+    while a < b:
+        middle: i64 = (a + b) >> 1
+        if column[middle] < value:
+            a = middle + 1
+        else:
+            b = middle
+    return a
 
 
 def changes_of(desired: Desired, before: int, first_bar: int, last: Column | None) -> Changes:

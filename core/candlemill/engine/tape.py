@@ -35,7 +35,7 @@ def view(column: vec[i64]) -> Column:
     """`column` as an array, without copying. An empty vec has no buffer to look at."""
     if len(column) == 0:
         return np.empty(0, dtype=np.int64)
-    return np.frombuffer(column, dtype=np.int64)  # type: ignore[call-overload,no-any-return]
+    return np.frombuffer(memoryview(column), dtype=np.int64)
 
 
 @mypyc_attr(allow_interpreted_subclasses=False)

@@ -75,7 +75,7 @@ class Home:
 
     def compute(self, job: Prepared, progress: Progress) -> dict[str, Any]:
         """The result of a job of one parameter set, computed anew."""
-        ledger = self.run(job, None, None, True, progress)
+        ledger = self.run(job, job.plan.slices, None, True, progress)
         found: dict[str, Any] = json.loads(ledger.last_results[0].result)
         return found
 
