@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from candlemill.engine.loop import Rules, run
-from candlemill.engine.signals import Changes, changes_of
+from candlemill.engine.signals import Changes, changes_of, changes_of_bits
 from candlemill.engine.summary import State, Summary
 from candlemill.engine.tape import Bars, Tape, k_minute_bars
 from candlemill.errors import TooLarge
@@ -15,7 +15,7 @@ from candlemill.model import Spec
 from candlemill.strategies import Strategy
 
 WARM_UP_BARS = 4_320  # three days of minutes: nearly every guess is right then
-SHARED_SETS = 4  # from this many sets on, they share columns
+SHARED_SETS = 4  # from this many sets on, what they share is made beforehand
 
 COLD = b"0,0,0,0,0|"
 
@@ -73,50 +73,88 @@ def run_task(
 
     Raises TooLarge where the numbers cannot be carried exactly.
     """
-    bars = k_minute_bars(window.tape, spec.timeframe, skip_first=not window.cold)
-    if len(sets) >= SHARED_SETS:
-        bars.memo["sets"] = np.empty(0, dtype=np.int64)
-    rules = rules_of(spec)
+    task = _Task(spec, window)
     try:
+        if starts is not None:
+            return [task.run_from(starts[point], point, strategy) for point, strategy in sets]
+        together = task.changes_together([strategy for _, strategy in sets]) if len(sets) >= SHARED_SETS else None
         return [
-            _run_set(window, bars, rules, point, strategy, None if starts is None else starts[point])
-            for point, strategy in sets
+            task.run_from_guess(point, strategy, together[k] if together else None)
+            for k, (point, strategy) in enumerate(sets)
         ]
     except OverflowError as error:
         raise TooLarge(f"{spec.symbol} {spec.strategy}: {error}; use smaller windows or rates") from None
 
 
-def _run_set(window: Window, bars: Bars, rules: Rules, point: int, strategy: Strategy, start: bytes | None) -> Outcome:
-    first, end = _decision_bars(bars, window)
-    if start is None and window.cold and window.lo == 0:
-        start = COLD
-    if start is None:
-        start, changes, memory = _guess(window, bars, rules, strategy, first, end)
-        state, _ = split_state(start)
-    else:
+class _Task:
+    """One slice, and what its parameter sets have in common."""
+
+    def __init__(self, spec: Spec, window: Window) -> None:
+        self._window = window
+        self._rules = rules_of(spec)
+        self._bars = k_minute_bars(window.tape, spec.timeframe, skip_first=not window.cold)
+        self._first, self._end = _decision_bars(self._bars, window)
+
+    def run_from(self, start: bytes, point: int, strategy: Strategy) -> Outcome:
+        """Run the slice from a handed-over state."""
         state, memory = split_state(start)
-        desired, memory = strategy.decide(bars, first, end, memory)
-        changes = changes_of(desired, int(state.desired), first, bars.last)
-    summary, after = run(window.tape, changes, rules, state, window.lo, window.hi)
-    return Outcome(point, digest_of(start), join_state(after, memory).decode(), summary.to_list())
+        desired, memory = strategy.decide(self._bars, self._first, self._end, memory)
+        changes = changes_of(desired, int(state.desired), self._first, self._bars.last)
+        return self._outcome(point, state, start, changes, memory)
+
+    def run_from_guess(self, point: int, strategy: Strategy, together: "_Together | None") -> Outcome:
+        """Run the slice from the state that a flat start some bars earlier leads to: exact from the job's start."""
+        warm = together.warm if together else self._warm([strategy])
+        if strategy.stateful:
+            desired, memory = strategy.decide(self._bars, warm, self._first, b"")
+            before = changes_of(desired, 0, warm, self._bars.last)
+            start = join_state(self._warmed_up(before, warm), memory)
+            return self.run_from(start, point, strategy)
+        # What a windowed strategy decides needs no memory, so the warm-up and the slice are decided at once.
+        if together:
+            changes = together.changes
+        else:
+            desired, _ = strategy.decide(self._bars, warm, self._end, b"")
+            changes = changes_of(desired, 0, warm, self._bars.last)
+        before, changes = changes.split(self._window.lo)
+        state = self._warmed_up(before, warm)
+        return self._outcome(point, state, join_state(state, b""), changes, b"")
+
+    def changes_together(self, strategies: Sequence[Strategy]) -> "list[_Together] | None":
+        """The changes of all sets, where the strategy can decide several sets faster than one after the other."""
+        self._window.tape.add_blocks()
+        warm = self._warm(strategies)
+        found = type(strategies[0]).decide_together(strategies, self._bars, warm, self._end)
+        if found is None:
+            return None
+        above, below = found
+        n = self._end - warm
+        return [
+            _Together(warm, changes_of_bits(above[k], below[k] if len(below) else None, n, warm, self._bars.last))
+            for k in range(len(strategies))
+        ]
+
+    def _warm(self, strategies: Sequence[Strategy]) -> int:
+        """The decision bar from which the warm-up runs."""
+        lookback = max(strategy.lookback() for strategy in strategies)
+        return min(0 if self._window.cold else lookback, self._first)
+
+    def _warmed_up(self, before: Changes, warm: int) -> State:
+        last, lo = self._bars.last, self._window.lo
+        begin = warm if last is None or warm == 0 else int(last[warm - 1]) + 1
+        return run(self._window.tape, before, self._rules, State(), min(begin, lo), lo)[1]
+
+    def _outcome(self, point: int, state: State, start: bytes, changes: Changes, memory: bytes) -> Outcome:
+        window = self._window
+        summary, after = run(window.tape, changes, self._rules, state, window.lo, window.hi)
+        return Outcome(point, digest_of(start), join_state(after, memory).decode(), summary.to_list())
 
 
-def _guess(
-    window: Window, bars: Bars, rules: Rules, strategy: Strategy, first: int, end: int
-) -> tuple[bytes, Changes, bytes]:
-    """The state at the slice's first bar as a flat start some bars earlier leads to it (exact from the job's start);
-    with it the slice's changes and the memory after them."""
-    warm = min(0 if window.cold else strategy.lookback(), first)
-    begin = warm if bars.last is None or warm == 0 else int(bars.last[warm - 1]) + 1
-    middle = first if strategy.stateful else end  # what a windowed strategy decides needs no memory: once is enough
-    desired, memory = strategy.decide(bars, warm, middle, b"")
-    before, changes = changes_of(desired, 0, warm, bars.last).split(window.lo)
-    state = run(window.tape, before, rules, State(), min(begin, window.lo), window.lo)[1]
-    start = join_state(state, memory)
-    if strategy.stateful:
-        desired, memory = strategy.decide(bars, first, end, memory)
-        changes = changes_of(desired, int(state.desired), first, bars.last)
-    return start, changes, memory
+class _Together(msgspec.Struct, frozen=True):
+    """One set's changes from decision bar `warm` on, from a decision made for many sets."""
+
+    warm: int
+    changes: Changes
 
 
 def _decision_bars(bars: Bars, window: Window) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from mypy_extensions import i64
 
 from candlemill.engine.signals import Changes, first_at_least
 from candlemill.engine.summary import CLOSED, THROUGH, State, Summary, square_sums
-from candlemill.engine.tape import Tape, native, view
+from candlemill.engine.tape import BLOCK, Tape, native, view
 
 MILLION: Final = 1_000_000
 FAR: Final = 1 << 62
@@ -270,10 +270,7 @@ class Book:
             self.exposure += end - begin
             if self.next_gap <= end:
                 self.see_gaps(begin, end)
-            if self.side > 0:
-                self.mark_long(begin, end)
-            else:
-                self.mark_short(begin, end)
+            self.mark_held(begin, end)
         if self.next_day < end:
             self.mark_days(end)
 
@@ -286,40 +283,21 @@ class Book:
         if fall > self.drawdown:
             self.drawdown = fall
 
-    def mark_long(self, begin: i64, end: i64) -> None:
-        close = self.tape.close
-        # In prices instead of equity, which saves an addition per bar; as minima and maxima, which need no branches.
+    def mark_held(self, begin: i64, end: i64) -> None:
+        """Marks with a position. In prices times `side` instead of equity: `base` is added once, at the end."""
+        tape, side = self.tape, self.side
         top: i64 = self.peak - self.base
-        bottom: i64 = close[begin]
+        bottom: i64 = FAR
         fall: i64 = 0
-        i: i64 = begin
-        while i < end:
-            price: i64 = close[i]
-            if price > top:
-                top = price
-            if top - price > fall:
-                fall = top - price
-            if price < bottom:
-                bottom = price
-            i += 1
+        if end - begin < 2 * BLOCK or len(tape.block_top) == 0:
+            top, bottom, fall = falls(tape.close, side, begin, end, top, bottom, fall)
+        else:
+            first: i64 = (begin + BLOCK - 1) // BLOCK
+            last: i64 = end // BLOCK
+            top, bottom, fall = falls(tape.close, side, begin, first * BLOCK, top, bottom, fall)
+            top, bottom, fall = block_falls(tape, side, first, last, top, bottom, fall)
+            top, bottom, fall = falls(tape.close, side, last * BLOCK, end, top, bottom, fall)
         self.see(top + self.base, bottom + self.base, fall)
-
-    def mark_short(self, begin: i64, end: i64) -> None:
-        close = self.tape.close
-        bottom: i64 = self.base - self.peak
-        top: i64 = close[begin]
-        rise: i64 = 0
-        i: i64 = begin
-        while i < end:
-            price: i64 = close[i]
-            if price < bottom:
-                bottom = price
-            if price - bottom > rise:
-                rise = price - bottom
-            if price > top:
-                top = price
-            i += 1
-        self.see(self.base - bottom, self.base - top, rise)
 
     def see_gaps(self, begin: i64, end: i64) -> None:
         """Whether a minute is missing after one of the marks, as far as this run's bars tell."""
@@ -338,6 +316,45 @@ class Book:
             self.day_equity[self.day - self.first_day] = equity
             self.day += 1
             self.next_day = at_or_far(self.tape.day_ends, self.day)
+
+
+def falls(close: vec[i64], side: i64, begin: i64, end: i64, top: i64, bottom: i64, fall: i64) -> tuple[i64, i64, i64]:
+    """Take bars `begin` to `end - 1` into the highest and lowest price and the deepest fall from the highest before.
+
+    Minima and maxima only: a branch here would be guessed wrong half the time.
+    """
+    i: i64 = begin
+    while i < end:
+        price: i64 = side * close[i]
+        if price > top:
+            top = price
+        if top - price > fall:
+            fall = top - price
+        if price < bottom:
+            bottom = price
+        i += 1
+    return top, bottom, fall
+
+
+def block_falls(tape: Tape, side: i64, first: i64, last: i64, top: i64, bottom: i64, fall: i64) -> tuple[i64, i64, i64]:
+    """As `falls`, for whole blocks of bars."""
+    tops, bottoms, inner = tape.block_top, tape.block_bottom, tape.block_fall
+    if side < 0:
+        tops, bottoms, inner = bottoms, tops, tape.block_rise
+    b: i64 = first
+    while b < last:
+        lowest: i64 = side * bottoms[b]
+        highest: i64 = side * tops[b]
+        if top - lowest > fall:
+            fall = top - lowest
+        if inner[b] > fall:
+            fall = inner[b]
+        if highest > top:
+            top = highest
+        if lowest < bottom:
+            bottom = lowest
+        b += 1
+    return top, bottom, fall
 
 
 def first_outside(tape: Tape, begin: i64, end: i64, floor: i64, ceiling: i64) -> i64:

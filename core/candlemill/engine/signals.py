@@ -16,9 +16,10 @@ from candlemill.engine.tape import Bars, Column, native, view
 
 Desired = NDArray[np.int8]
 Mask = NDArray[np.bool_]
+Bits = NDArray[np.uint8]  # rows of whole 32-bit words, little-endian
 
 TILE: Final = 1 << 13  # bars a pass works on at a time: three columns stay in the second-level cache
-MEMO_BYTES: Final = 96 << 20
+CROSS_TILE: Final = 1 << 12  # the same, with the means of dozens of windows
 INT64_MAX: Final = (1 << 63) - 1
 
 
@@ -33,24 +34,22 @@ def prefix_sums(bars: Bars) -> Column:
     return kept
 
 
-def average_cross(bars: Bars, fast: int, slow: int, short: bool, shared: bool = False) -> Desired:
+def average_cross(bars: Bars, fast: int, slow: int, short: bool) -> Desired:
     """+1 where the mean of the last `fast` closes is above that of the last `slow`; with `short`, -1 where below.
 
-    Element `j` is bar `slow - 1 + j`. `shared` keeps what other parameter sets on the same bars can use.
-    Raises OverflowError where the sum of `slow` closes can leave 64 bits.
+    Element `j` is bar `slow - 1 + j`. Raises OverflowError where the sum of `slow` closes can leave 64 bits.
     """
-    if bars.top * slow > INT64_MAX:
-        raise OverflowError(f"the sum of {slow} closes of up to {bars.top} (scaled) does not fit 64 bits")
+    _check_sums(bars, slow)
     if bars.n < slow:
         return np.empty(0, dtype=np.int8)
-    fraction = _fraction_bits(bars, fast, slow) if shared else -1
-    if fraction >= 0:
-        f = _fixed_point_average(bars, fast, fraction)[slow - fast :]
-        s = _fixed_point_average(bars, slow, fraction)
-        return _sign(np.greater(f, s), np.less(f, s) if short else None)
     if bars.top * lcm(fast, slow) > INT64_MAX:
         return _cross_by_division(bars, fast, slow, short)
     return _cross_by_products(bars, fast, slow, short)
+
+
+def _check_sums(bars: Bars, window: int) -> None:
+    if bars.top * window > INT64_MAX:
+        raise OverflowError(f"the sum of {window} closes of up to {bars.top} (scaled) does not fit 64 bits")
 
 
 def _sign(above: Mask, below: Mask | None) -> Desired:
@@ -100,15 +99,63 @@ def window_sums(bars: Bars, window: int) -> Column:
     return out
 
 
-def _fraction_bits(bars: Bars, fast: int, slow: int) -> int:
+def average_crosses(
+    bars: Bars, pairs: list[tuple[int, int]], lo: int, hi: int, short: bool
+) -> tuple[Bits, Bits] | None:
+    """Whether the fast mean is above (and, with `short`, below) the slow one, for many (fast, slow) pairs at once.
+
+    Bit `j` of row `k` is pair `k` at bar `lo + j`; bars without enough before them are 0. Tile by tile, each window's
+    mean is made once and compared with all its partners while it is in the cache. None where it does not fit 64 bits.
+    """
+    windows = sorted({window for pair in pairs for window in pair})
+    _check_sums(bars, windows[-1])
+    fraction = _fraction_bits(bars, pairs)
+    if fraction < 0:
+        return None
+    shape = (len(pairs), (hi - lo + 31) // 32 * 4)
+    above, below = np.zeros(shape, dtype=np.uint8), np.zeros(shape if short else (0, 0), dtype=np.uint8)
+    groups = _by_slow(pairs, {window: row for row, window in enumerate(windows)})
+    means = np.empty((len(windows), CROSS_TILE), dtype=np.int64)
+    mask = np.empty((max(len(rows) for _, rows, _, _ in groups), CROSS_TILE), dtype=np.bool_)
+    for a in range(lo, hi, CROSS_TILE):
+        m = min(CROSS_TILE, hi - a)
+        for row, window in enumerate(windows):
+            _fixed_point_means(bars, window, fraction, a, means[row, :m])
+        at = (a - lo) // 8
+        for row, rows, members, slow in groups:
+            fast_means = means[rows[0] : rows[-1] + 1, :m] if rows[-1] - rows[0] + 1 == len(rows) else means[rows, :m]
+            found = mask[: len(rows), :m]
+            too_early = max(0, slow - 1 - a)
+            for compare, out in ((np.greater, above), (np.less, below))[: 1 + short]:
+                compare(fast_means, means[row, :m], out=found)
+                found[:, :too_early] = False
+                packed = np.packbits(found, axis=1, bitorder="little")
+                out[members, at : at + packed.shape[1]] = packed
+    return above, below
+
+
+def _by_slow(pairs: list[tuple[int, int]], row_of: dict[int, int]) -> list[tuple[int, Column, Column, int]]:
+    """For each slow window: its row, the rows of its fast partners ascending, which pairs these are, and itself."""
+    partners: dict[int, list[tuple[int, int]]] = {}
+    for k, (fast, slow) in enumerate(pairs):
+        partners.setdefault(slow, []).append((row_of[fast], k))
+    out = []
+    for slow, found in partners.items():
+        found.sort()
+        rows, members = np.array(found, dtype=np.int64).T
+        out.append((row_of[slow], rows, members, slow))
+    return out
+
+
+def _fraction_bits(bars: Bars, pairs: list[tuple[int, int]]) -> int:
     """How many fraction bits make `floor(mean * 2^bits)` compare exactly as the means do; -1 where they don't fit.
 
-    Two different means F/fast and S/slow are at least 1/(fast * slow) apart, so with 2^bits >= fast * slow their
-    floors differ too, and equal means have equal floors. Rounded up to a multiple of four, so that many pairs share.
+    Two different means F/fast and S/slow are at least 1/lcm(fast, slow) apart, so with 2^bits at or above that their
+    floors differ too; and equal means have equal floors.
     """
-    bits = -(-(fast * slow - 1).bit_length() // 4) * 4
+    bits = max((lcm(fast, slow) - 1).bit_length() for fast, slow in pairs)
     top = bars.top // tick_of(bars)
-    return bits if (top * slow) << bits <= INT64_MAX else -1
+    return bits if (top * max(slow for _, slow in pairs)) << bits <= INT64_MAX else -1
 
 
 def tick_of(bars: Bars) -> int:
@@ -123,35 +170,21 @@ def tick_of(bars: Bars) -> int:
     return int(kept[0])
 
 
-def _fixed_point_average(bars: Bars, window: int, fraction: int) -> Column:
-    """`floor(mean * 2^fraction)` of each window of closes, in ticks; kept for the next pair while there is room."""
-    key = (window, fraction)
-    kept = bars.memo.get(key)
-    if kept is None:
-        kept = _average_tiles(bars, window, fraction)
-        if bars.memo_bytes + kept.nbytes > MEMO_BYTES:
-            for other in [k for k in bars.memo if isinstance(k, tuple)]:
-                del bars.memo[other]
-            bars.memo_bytes = 0
-        bars.memo[key] = kept
-        bars.memo_bytes += kept.nbytes
-    return kept
-
-
-def _average_tiles(bars: Bars, window: int, fraction: int) -> Column:
+def _fixed_point_means(bars: Bars, window: int, fraction: int, a: int, out: Column) -> None:
+    """`floor(mean * 2^fraction)`, in ticks, of the windows that end at bars `a`, `a + 1`…; 0 where too few bars."""
     sums = prefix_sums(bars)
-    divisor = window * tick_of(bars)
-    m = bars.n - window + 1
-    out = np.empty(m, dtype=np.int64)
-    for a in range(0, m, TILE):
-        b = min(a + TILE, m)
-        tile = out[a:b]
-        np.subtract(sums[a + window : b + window], sums[a:b], out=tile)
-        if divisor != window:
-            np.floor_divide(tile, divisor // window, out=tile)
-        np.left_shift(tile, fraction, out=tile)
-        np.floor_divide(tile, window, out=tile)
-    return out
+    first = max(a, window - 1)
+    out[: first - a] = 0
+    tile = out[first - a :]
+    b = a + len(out)
+    if first >= b:
+        return
+    np.subtract(sums[first + 1 : b + 1], sums[first + 1 - window : b + 1 - window], out=tile)
+    tick = tick_of(bars)
+    if tick != 1:
+        np.floor_divide(tile, tick, out=tile)
+    np.left_shift(tile, fraction, out=tile)
+    np.floor_divide(tile, window, out=tile)
 
 
 def rolling_max(column: Column, window: int) -> Column:
@@ -240,13 +273,44 @@ def changes_of(desired: Desired, before: int, first_bar: int, last: Column | Non
     differs[0] = desired[0] != before
     np.not_equal(desired[1:], desired[:-1], out=differs[1:n])
     count = int(np.count_nonzero(differs))
-    words = np.packbits(differs, bitorder="little").view(np.uint32)
-    at = set_bits(native(words), count)
+    at = set_bits(native(np.packbits(differs, bitorder="little").view(np.uint32)), count)
+    value = native(desired[view(at)])
+    return Changes(_tape_bars(at, first_bar, last), value)
+
+
+def changes_of_bits(above: Bits, below: Bits | None, n: int, first_bar: int, last: Column | None) -> Changes:
+    """As `changes_of` from 0, for the first `n` bits of a row of packed decisions: +1 above, -1 below."""
+    words = above.view(np.uint32)
+    turns = _turns(words)
+    if below is not None:
+        turns |= _turns(below.view(np.uint32))
+    if n % 32:
+        turns[-1] &= np.uint32((1 << (n % 32)) - 1)
+    at = set_bits(native(turns), int(np.bitwise_count(turns).sum()))
     found = view(at)
-    value = native(desired[found])
+    value = _bits_at(words, found)
+    if below is not None:
+        value = value - _bits_at(below.view(np.uint32), found)
+    return Changes(_tape_bars(at, first_bar, last), native(value))
+
+
+def _turns(words: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Bits that differ from the bit before them; before the first is 0."""
+    turns = words ^ (words << np.uint32(1))
+    turns[1:] ^= words[:-1] >> np.uint32(31)
+    return turns
+
+
+def _bits_at(words: NDArray[np.uint32], at: Column) -> Column:
+    found: Column = (words[at >> 5].astype(np.int64) >> (at & 31)) & 1
+    return found
+
+
+def _tape_bars(at: vec[i64], first_bar: int, last: Column | None) -> vec[i64]:
+    """Tape bars of decision bars that are counted from `first_bar`."""
     if last is not None:
-        return Changes(native(last[found + first_bar]), value)
-    return Changes(native(found + first_bar) if first_bar else at, value)
+        return native(last[view(at) + first_bar])
+    return native(view(at) + first_bar) if first_bar else at
 
 
 # A de Bruijn sequence: its product with a power of two below 2^32 has the power's index in bits 27 to 31.

@@ -3,12 +3,13 @@
 from typing import Any, Final
 
 import numpy as np
-from librt.vecs import extend, vec
+from librt.vecs import append, extend, vec
 from mypy_extensions import i64, mypyc_attr
 from numpy.typing import NDArray
 
 MINUTE_MS: Final = 60_000
 DAY_MS: Final = 86_400_000
+BLOCK: Final = 32  # bars
 PRICE_LIMIT: Final = 1 << 58  # scaled; above it even one round trip could leave 64 bits
 
 Column = NDArray[np.int64]
@@ -66,14 +67,41 @@ class Tape:
             raise OverflowError(f"price {top} (scaled) is above the engine's limit of 2^58")
         self.gaps: vec[i64] = gaps_of(self.t)
         self.day_ends: vec[i64] = day_ends_of(self.t)
+        self.block_top: vec[i64] = vec[i64]()
+        self.block_bottom: vec[i64] = vec[i64]()
+        self.block_fall: vec[i64] = vec[i64]()
+        self.block_rise: vec[i64] = vec[i64]()
+
+    def add_blocks(self) -> None:
+        """Sum up blocks of closes: highest, lowest, deepest fall and steepest rise. Pays where many sets are marked."""
+        whole = len(self.close) // BLOCK * BLOCK
+        blocks = view(self.close)[:whole].reshape(-1, BLOCK)
+        self.block_top = native(blocks.max(axis=1))
+        self.block_bottom = native(blocks.min(axis=1))
+        self.block_fall = native((np.maximum.accumulate(blocks, axis=1) - blocks).max(axis=1))
+        self.block_rise = native((blocks - np.minimum.accumulate(blocks, axis=1)).max(axis=1))
 
 
 def gaps_of(t: vec[i64]) -> vec[i64]:
-    """Every index `i` whose bar is more than a minute after bar `i - 1`."""
-    times = view(t)
-    if len(times) < 2:
-        return vec[i64]()
-    return native(np.flatnonzero(np.diff(times) != MINUTE_MS) + 1)
+    """Every index `i` whose bar is more than a minute after bar `i - 1`.
+
+    Times are different minutes in order: a stretch with as many bars as minutes has no gap, the others are halved.
+    """
+    found = vec[i64]()
+    if len(t) == 0:
+        return found
+    stretches: list[tuple[i64, i64]] = [(0, len(t) - 1)]
+    while stretches:
+        a, b = stretches.pop()
+        if t[b] - t[a] == (b - a) * MINUTE_MS:
+            continue
+        if b == a + 1:
+            found = append(found, b)
+        else:
+            middle: i64 = (a + b) >> 1
+            stretches.append((middle, b))
+            stretches.append((a, middle))
+    return found
 
 
 def day_ends_of(t: vec[i64]) -> vec[i64]:
@@ -81,15 +109,15 @@ def day_ends_of(t: vec[i64]) -> vec[i64]:
     times = view(t)
     if len(times) == 0:
         return vec[i64]()
-    days = times // DAY_MS
-    return native(np.append(np.flatnonzero(days[1:] != days[:-1]), len(days) - 1))
+    midnights = np.arange(times[0] // DAY_MS + 1, times[-1] // DAY_MS + 2) * DAY_MS
+    return native(np.unique(np.searchsorted(times, midnights) - 1))
 
 
 class Bars:
     """Decision bars: the tape itself, or bars of `k` minutes aligned to UTC.
 
     `last[j]` is the index, in the tape, of the last minute of bar `j`: the bar is decided at that minute's
-    close. `memo` keeps what several parameter sets share, and is bounded by whoever puts something in.
+    close. `memo` keeps what several parameter sets share.
     """
 
     def __init__(self, last: Column | None, open: Column, high: Column, low: Column, close: Column, top: int) -> None:
@@ -100,8 +128,7 @@ class Bars:
         self.close = close
         self.n = len(close)
         self.top = top
-        self.memo: dict[object, Column] = {}
-        self.memo_bytes = 0
+        self.memo: dict[str, Column] = {}
 
 
 def minute_bars(tape: Tape) -> Bars:
