@@ -236,10 +236,10 @@ class Store:
         return [str(row[0]) for row in self._rows(sql, bound)]
 
     def recent_results(self, limit: int) -> list[tuple[str, ResultRow]]:
-        """The newest results with their times of creation."""
+        """The newest results with their times of creation; of a job id's rows the newest."""
         sql = f"""
             SELECT toString(created_at), {", ".join(ResultRow.__struct_fields__)} FROM backtest_results
-            ORDER BY created_at DESC, job_id LIMIT {{limit:UInt32}}
+            ORDER BY created_at DESC, job_id LIMIT 1 BY job_id LIMIT {{limit:UInt32}}
         """  # noqa: S608
         return [(str(row[0]), ResultRow(*row[1:])) for row in self._rows(sql, {"limit": limit})]
 
