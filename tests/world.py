@@ -69,8 +69,8 @@ class World:
             assert self.rows.get(key, row) == row, "a task that runs twice writes the same bytes"
             self.rows[key] = row
 
-    def count_partials(self, job_id: str, kind: str, batch: int | None = None) -> int:
-        return sum(1 for row in self.partials(job_id, batch) if row.kind == kind)
+    def count_partials(self, job_id: str, kind: str, ending: str, batch: int | None = None) -> int:
+        return sum(row.kind == kind and row.task.endswith(ending) for row in self.partials(job_id, batch))
 
     def put_results(self, results: Sequence[ResultRow]) -> None:
         for row in results:

@@ -81,6 +81,20 @@ class StoreDown(StoreError):
     retryable = True
 
 
+class BeingWritten(StoreError):
+    """Candles that are asked for are being written now, or their last write did not end."""
+
+    code = "being_written"
+    retryable = True
+
+
+class SinkDown(CandlemillError):
+    """Events cannot be sent now."""
+
+    code = "sink_down"
+    retryable = True
+
+
 class DatabaseLocked(StoreError):
     """Another process has the embedded database's folder open."""
 

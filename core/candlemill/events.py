@@ -7,7 +7,8 @@ import msgspec
 from msgspec import Meta
 
 from candlemill.errors import BadInput
-from candlemill.model import Spec
+from candlemill.model import SETS_LIMIT, Spec
+from candlemill.plan import BATCH_SETS, SLICES_LIMIT
 from candlemill.reduce import Repair
 
 REQUESTED = "dev.candlemill.backtest.requested.v1"
@@ -19,6 +20,8 @@ FAILED = "dev.candlemill.backtest.failed.v1"
 EVENT_BYTES_LIMIT = 64 * 1024
 
 JobId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+Number = Annotated[int, Meta(ge=0, lt=SETS_LIMIT)]
+SliceNumber = Annotated[int, Meta(ge=0, lt=SLICES_LIMIT)]
 
 
 class Requested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,20 +39,22 @@ class SliceRequested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     job_id: JobId
     data_digest: str
     spec: Spec
-    batch: Annotated[int, Meta(ge=0)]
-    first: Annotated[int, Meta(ge=0)]
-    count: Annotated[int, Meta(ge=1)]
-    slice: Annotated[int, Meta(ge=0)]
-    cuts: list[int]  # the bounds of `slice` and, for repairs, of the slices after it, in ms
+    batch: Number
+    first: Number
+    count: Annotated[int, Meta(ge=1, le=BATCH_SETS)]
+    slice: SliceNumber
+    # The bounds of `slice` and, for repairs, of the slices after it, in ms.
+    cuts: Annotated[list[int], Meta(min_length=2, max_length=SLICES_LIMIT + 1)]
     repairs: list[Repair] = []
+    run: Annotated[int, Meta(ge=0)] = 0  # the plan's: what it asks for is not mixed with other runs'
 
 
 class SliceCompleted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A task's partials are in the store. `task` is the id of the event that asked for it."""
 
     job_id: JobId
-    batch: Annotated[int, Meta(ge=0)]
-    slice: Annotated[int, Meta(ge=0)]
+    batch: Number
+    slice: SliceNumber
     task: str
 
 
@@ -109,4 +114,7 @@ def read(event: Event, kind: type[D]) -> D:
 def schema(kind: str) -> dict[str, Any]:
     """The JSON Schema of an event type's data, as published under `schema/events/`."""
     found = msgspec.json.schema(DATA[kind])
+    for part in found["$defs"].values():
+        if "description" in part:
+            part["description"] = " ".join(part["description"].split())
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": kind, **found}

@@ -62,12 +62,16 @@ def digest_of_days(days: Sequence[Day]) -> str:
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """`cuts[k]` to `cuts[k + 1]` is slice k, in ms; batch b is grid points `b * batch` and the following."""
+    """`cuts[k]` to `cuts[k + 1]` is slice k, in ms; batch b is grid points `b * batch` and the following.
+
+    `run` is 0 where partials that are stored already count, else it tells this run's partials from all others.
+    """
 
     cuts: list[int]
     batch: int
     points: int
     bars: int
+    run: int = 0
 
     @property
     def slices(self) -> int:

@@ -4,8 +4,10 @@ import hashlib
 import json
 from collections.abc import Iterable
 from math import isqrt
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from candlemill.engine.summary import Summary
 from candlemill.model import SCALE, Spec
@@ -18,12 +20,12 @@ REPAIR_LIMIT = 64  # slices that one repair runs in a row
 SHARPE_RECIPE = {"interval": "1d", "periods_per_year": 365, "ddof": 1, "risk_free_rate": 0}
 
 
-class Repair(msgspec.Struct, frozen=True):
+class Repair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Run `point` again from `start`, over `count` slices from `slice` on."""
 
-    point: int
-    slice: int
-    count: int
+    point: Annotated[int, Meta(ge=0)]
+    slice: Annotated[int, Meta(ge=0)]
+    count: Annotated[int, Meta(ge=1, le=REPAIR_LIMIT)]
     start: str
 
 

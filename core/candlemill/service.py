@@ -4,19 +4,22 @@ Every handler may see an event twice, late, or out of order. What it writes is t
 again changes nothing; what it returns has the same ids, so saying it again can be recognised.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Sequence
+from contextlib import suppress
 
 import msgspec
 
 from candlemill import events
-from candlemill.errors import BadInput, CandlemillError, NoData, StoreDown, UnknownName
+from candlemill.engine.tape import DAY_MS
+from candlemill.errors import BadInput, BeingWritten, CandlemillError, NoData, StoreDown, UnknownName
 from candlemill.events import Event
 from candlemill.ledger import DONE, EXACT, GUESS, Index, JobRow, Partial, ResultRow, Runtime
-from candlemill.model import Spec, grid_points, iso, job_id
+from candlemill.model import Spec, grid_points, iso, job_id, resolve
 from candlemill.plan import Day, Plan, digest_of_days, make_plan
 from candlemill.reduce import Merged, Outcomes, Repair, join, result_of
 from candlemill.strategies import Strategy
-from candlemill.work import Outcome, context_bars, needs_range, run_task
+from candlemill.work import Outcome, context_bars, needs_range, run_task, split_state
 
 REPAIR_EVENT_POINTS = 256
 REPAIR_EVENT_SLICES = 1024
@@ -35,8 +38,19 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 def days_in(index: Index, spec: Spec) -> list[Day]:
-    days = index.days(spec.symbol)
-    return [day for day in days if day.start + 86_400_000 > spec.start and day.start < spec.end]
+    """The index of the spec's range. Raises BeingWritten where a write to it has begun and not ended."""
+    days = _days_of(index, spec)
+    unsure = [day for day in days if not day.digest]
+    if unsure:
+        raise BeingWritten(
+            f"{len(unsure):,} days of {spec.symbol} from {iso(unsure[0].start)} on are being written: try again; if it "
+            f"lasts, a write broke off, and `candlemill coverage {spec.symbol}` counts them again"
+        )
+    return days
+
+
+def _days_of(index: Index, spec: Spec) -> list[Day]:
+    return [day for day in index.days(spec.symbol) if day.start + DAY_MS > spec.start and day.start < spec.end]
 
 
 def prepare(index: Index, spec: Spec, slices: int | None) -> Prepared:
@@ -61,31 +75,43 @@ def prepare(index: Index, spec: Spec, slices: int | None) -> Prepared:
 def split(event: Event, runtime: Runtime) -> list[Event]:
     """backtest.requested -> one slice.requested per task that has no partial yet."""
     request = events.read(event, events.Requested)
-    job = prepare(runtime.index, request.spec, request.slices)
+    job = prepare(runtime.index, checked(request.spec), request.slices)
     known = runtime.ledger.job(job.job_id)
     if known is not None and known.state == "done" and not request.fresh:
         return [events.make("split", events.COMPLETED, job.job_id, events.Completed(job.job_id))]
+    now = runtime.clock_ms()
+    plan = msgspec.structs.replace(job.plan, run=now if request.fresh else 0)
+    job = msgspec.structs.replace(job, plan=plan)
     runtime.ledger.put_job(
         JobRow(
             job_id=job.job_id,
             state="running",
-            spec=request.spec.to_json().decode(),
-            plan=msgspec.json.encode(job.plan).decode(),
+            spec=job.spec.to_json().decode(),
+            plan=msgspec.json.encode(plan).decode(),
             data_digest=job.data_digest,
-            started_ms=runtime.clock_ms(),
+            started_ms=now,
         )
     )
-    rows = [] if request.fresh else runtime.ledger.partials(job.job_id)
-    return [task for batch in range(job.plan.batches) for task in _batch_events(job, batch, rows, event.id)]
+    have: dict[int, set[str]] = {}
+    for row in [] if request.fresh else runtime.ledger.partials(job.job_id):
+        if row.kind in (GUESS, DONE):
+            have.setdefault(row.batch, set()).add(row.task)
+    return [task for b in range(plan.batches) for task in _batch_events(job, b, have.get(b, set()), event.id)]
 
 
-def _batch_events(job: Prepared, batch: int, rows: Sequence[Partial], cause: str) -> list[Event]:
+def checked(spec: Spec) -> Spec:
+    """The spec as `resolve` makes it, whoever made this one: complete, typed and within all limits."""
+    rest = msgspec.structs.asdict(spec)
+    span = (rest.pop("start"), rest.pop("end"))
+    return resolve(symbol=rest.pop("symbol"), strategy=rest.pop("strategy"), span=span, **rest)
+
+
+def _batch_events(job: Prepared, batch: int, have: set[str], cause: str) -> list[Event]:
     """The batch's missing tasks; or, where none is missing, word of their completion, so that the aggregate looks."""
     plan = job.plan
     first, count = plan.batch_points(batch)
-    have = {row.task for row in rows if row.kind in (GUESS, DONE) and row.batch == batch}
-    todo = [k for k in range(plan.slices) if _task(plan, k, first, count) not in have]
-    if not todo or _batch_done(plan, first, count) in have:
+    todo = [k for k in range(plan.slices) if _task(plan.cuts, k, _guess_ending(first, count, plan.run)) not in have]
+    if not todo or _done_ending(plan) in have:
         data = events.SliceCompleted(job.job_id, batch, 0, cause)
         return [events.make("split", events.SLICE_COMPLETED, job.job_id, data)]
     return [
@@ -93,19 +119,31 @@ def _batch_events(job: Prepared, batch: int, rows: Sequence[Partial], cause: str
             "split",
             events.SLICE_REQUESTED,
             job.job_id,
-            events.SliceRequested(job.job_id, job.data_digest, job.spec, batch, first, count, k, plan.cuts[k : k + 2]),
+            events.SliceRequested(
+                job.job_id, job.data_digest, job.spec, batch, first, count, k, plan.cuts[k : k + 2], run=plan.run
+            ),
         )
         for k in todo
     ]
 
 
-def _batch_done(plan: Plan, first: int, count: int) -> str:
-    return f"{plan.slices}/{first}+{count}"
+# A task's name says what it covers, so that rows of another plan or run are not mistaken for this one's.
 
 
-def _task(plan: Plan, number: int, first: int, count: int) -> str:
-    """A task's name says what it covers, so that rows of another plan are not mistaken for this one's."""
-    return f"{plan.cuts[number]}-{plan.cuts[number + 1]}/{first}+{count}"
+def _task(cuts: Sequence[int], number: int, ending: str) -> str:
+    return f"{cuts[number]}-{cuts[number + 1]}{ending}"
+
+
+def _guess_ending(first: int, count: int, run: int) -> str:
+    return f"/{first}+{count}{_of_run(run)}"
+
+
+def _done_ending(plan: Plan) -> str:
+    return f"/{plan.slices}x{plan.batch}{_of_run(plan.run)}"
+
+
+def _of_run(run: int) -> str:
+    return f"@{run}" if run else ""
 
 
 # -- execute -------------------------------------------------------------------------------------------------------
@@ -118,15 +156,31 @@ def execute(event: Event, runtime: Runtime) -> list[Event]:
     if digest != task.data_digest:
         raise BadInput(f"the candles of {task.spec.symbol} have changed since the job was planned: ask again")
     sets = {point: strategy for point, _, strategy in grid_points(task.spec, task.first, task.count)}
+    _check_task(task, sets)
     if task.repairs:
         partials = _repair(task, sets, runtime, event.id)
     else:
         outcomes = _run(task.spec, task.cuts[0], task.cuts[1], sets, runtime, None)
-        name = f"{task.cuts[0]}-{task.cuts[1]}/{task.first}+{task.count}"
+        name = _task(task.cuts, 0, _guess_ending(task.first, task.count, task.run))
         partials = [Partial(task.job_id, task.batch, GUESS, task.slice, name, _payload(outcomes))]
     runtime.ledger.put_partials(partials)
     data = events.SliceCompleted(task.job_id, task.batch, task.slice, event.id)
     return [events.make("execute", events.SLICE_COMPLETED, task.job_id, data)]
+
+
+def _check_task(task: events.SliceRequested, sets: Container[int]) -> None:
+    """What the shape of the data cannot say. Raises BadInput."""
+    slices = len(task.cuts) - 1
+    ordered = task.cuts == sorted(set(task.cuts)) and task.spec.start <= task.cuts[0] and task.cuts[-1] <= task.spec.end
+    if not ordered or (slices > 1 and not task.repairs):
+        raise BadInput(f"slice {task.slice}: cuts {task.cuts[:4]} do not bound its slices in order")
+    for repair in task.repairs:
+        if repair.point not in sets or not 0 <= repair.slice - task.slice <= slices - repair.count:
+            raise BadInput(f"slice {task.slice}: a repair of point {repair.point}, slice {repair.slice} is outside")
+        try:
+            split_state(repair.start.encode())
+        except ValueError:
+            raise BadInput(f"slice {task.slice}: {repair.start[:40]!r} is not a state") from None
 
 
 def _run(
@@ -151,7 +205,7 @@ def _repair(task: events.SliceRequested, sets: dict[int, Strategy], runtime: Run
         chosen = {point: sets[point] for point in due}
         outcomes = _run(task.spec, task.cuts[k], task.cuts[k + 1], chosen, runtime, starts)
         states |= {outcome.point: outcome.end.encode() for outcome in outcomes}
-        label = f"{task.cuts[k]}-{task.cuts[k + 1]}/{name}"
+        label = _task(task.cuts, k, f"/{name}{_of_run(task.run)}")
         out.append(Partial(task.job_id, task.batch, EXACT, number, label, _payload(outcomes)))
     return out
 
@@ -174,13 +228,17 @@ def aggregate(event: Event, runtime: Runtime) -> list[Event]:
     if job.state != "running":
         return []
     plan = msgspec.json.decode(job.plan, type=Plan)
-    if not runtime.ledger.count_partials(done.job_id, DONE, done.batch):
-        if runtime.ledger.count_partials(done.job_id, GUESS, done.batch) < plan.slices:
+    if done.batch >= plan.batches:  # of another plan of this job
+        return []
+    first, count = plan.batch_points(done.batch)
+    if not runtime.ledger.count_partials(done.job_id, DONE, _done_ending(plan), done.batch):
+        guesses = _guess_ending(first, count, plan.run)
+        if runtime.ledger.count_partials(done.job_id, GUESS, guesses, done.batch) < plan.slices:
             return []
         repairs = _merge_batch(job, plan, done.batch, runtime)
         if repairs is not None:
             return repairs
-    if runtime.ledger.count_partials(done.job_id, DONE) < plan.batches:
+    if runtime.ledger.count_partials(done.job_id, DONE, _done_ending(plan)) < plan.batches:
         return []
     runtime.ledger.put_job(msgspec.structs.replace(job, state="done"))
     return [events.make("aggregate", events.COMPLETED, job.job_id, events.Completed(job.job_id))]
@@ -190,7 +248,7 @@ def _merge_batch(job: JobRow, plan: Plan, batch: int, runtime: Runtime) -> list[
     """Write the batch's results and return None; or the events that must come first (none: rows are missing)."""
     spec = msgspec.json.decode(job.spec, type=Spec)
     first, count = plan.batch_points(batch)
-    outcomes = _outcomes(plan, runtime.ledger.partials(job.job_id, batch), f"/{first}+{count}")
+    outcomes = _outcomes(plan, runtime.ledger.partials(job.job_id, batch), _guess_ending(first, count, plan.run))
     if outcomes is None:
         return []
     results, repairs = [], []
@@ -204,7 +262,7 @@ def _merge_batch(job: JobRow, plan: Plan, batch: int, runtime: Runtime) -> list[
     if repairs:
         return _repair_events(job, spec, plan, batch, repairs)
     runtime.ledger.put_results(results)
-    runtime.ledger.put_partials([Partial(job.job_id, batch, DONE, 0, _batch_done(plan, first, count), "")])
+    runtime.ledger.put_partials([Partial(job.job_id, batch, DONE, 0, _done_ending(plan), "")])
     return None
 
 
@@ -215,8 +273,8 @@ def _outcomes(plan: Plan, rows: Sequence[Partial], suffix: str) -> Outcomes | No
     for row in rows:
         if row.kind == DONE or row.slice >= plan.slices:
             continue
-        bounds = f"{plan.cuts[row.slice]}-{plan.cuts[row.slice + 1]}/"
-        if not row.task.startswith(bounds) or (row.kind == GUESS and not row.task.endswith(suffix)):
+        ending = suffix if row.kind == GUESS else _of_run(plan.run)
+        if not row.task.startswith(_task(plan.cuts, row.slice, "/")) or not row.task.endswith(ending):
             continue
         outcomes.add(row.slice, row.kind == EXACT, msgspec.json.decode(row.payload, type=list[Outcome]))
         if row.kind == GUESS:
@@ -244,12 +302,17 @@ def _repair_events(job: JobRow, spec: Spec, plan: Plan, batch: int, repairs: lis
     """One task for all repairs of a batch, or several where they would not fit an event."""
     first, count = plan.batch_points(batch)
     out = []
-    for group in _groups(sorted(repairs, key=lambda repair: (repair.slice, repair.point))):
+    waiting = _groups(sorted(repairs, key=lambda repair: (repair.slice, repair.point)))[::-1]
+    while waiting:
+        group = waiting.pop()
         low, high = group[0].slice, max(repair.slice + repair.count for repair in group)
-        data = events.SliceRequested(
-            job.job_id, job.data_digest, spec, batch, first, count, low, plan.cuts[low : high + 1], group
-        )
-        out.append(events.make("aggregate", events.SLICE_REQUESTED, job.job_id, data))
+        cuts = plan.cuts[low : high + 1]
+        data = events.SliceRequested(job.job_id, job.data_digest, spec, batch, first, count, low, cuts, group, plan.run)
+        half = len(group) // 2
+        if half and len(msgspec.json.encode(data)) > events.EVENT_BYTES_LIMIT:
+            waiting += [group[half:], group[:half]]
+        else:
+            out.append(events.make("aggregate", events.SLICE_REQUESTED, job.job_id, data))
     return out
 
 
@@ -266,13 +329,30 @@ def _groups(repairs: list[Repair]) -> list[list[Repair]]:
 
 
 def _give_up(event: Event, runtime: Runtime) -> list[Event]:
-    """A dead letter: its job ends as failed, with the reason."""
-    job_id = event.partitionkey
-    job = runtime.ledger.job(job_id)
-    if job is None or job.state != "running":
+    """A dead letter: its job ends as failed, with the reason. One that never began is told of all the same."""
+    name, spec = _subject(event, runtime)
+    if not name:
+        return []
+    job = runtime.ledger.job(name)
+    if job is None:
+        told = "" if spec is None else spec.to_json().decode()
+        job = JobRow(name, "running", told, "", "", runtime.clock_ms())
+    if job.state != "running":
         return []
     runtime.ledger.put_job(msgspec.structs.replace(job, state="failed", reason=event.error))
-    return [events.make("aggregate", events.FAILED, job_id, events.Failed(job_id, event.error))]
+    return [events.make("aggregate", events.FAILED, name, events.Failed(name, event.error))]
+
+
+def _subject(event: Event, runtime: Runtime) -> tuple[str, Spec | None]:
+    """The job that a dead letter belongs to, and what it asked for, as far as either can be made out."""
+    data: msgspec.Struct | None = None
+    with suppress(BadInput):
+        data = events.read(event, events.DATA[event.type]) if event.type in events.DATA else None
+    spec: Spec | None = getattr(data, "spec", None)
+    name = getattr(data, "job_id", event.partitionkey)
+    if isinstance(data, events.Requested) and not name:
+        name = job_id(data.spec, digest_of_days(_days_of(runtime.index, data.spec)))
+    return (name if re.fullmatch("[0-9a-f]{32}", name) else ""), spec
 
 
 def _int64(value: object, name: str, clip: bool = False) -> int:

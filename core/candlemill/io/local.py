@@ -7,7 +7,7 @@ past that the answer is Knative and a ClickHouse server, not a bigger version of
 import multiprocessing
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -40,7 +40,7 @@ class LocalLedger:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._jobs: dict[str, JobRow] = {}
-        self._rows: dict[str, dict[int, dict[tuple[str, int, str], Partial]]] = {}
+        self._rows: dict[str, dict[int, _Batch]] = {}
         self._unwritten: list[Partial | JobRow] = []
         self.last_results: Sequence[ResultRow] = ()
         self._written_at = time.monotonic()
@@ -58,10 +58,10 @@ class LocalLedger:
 
     def partials(self, job_id: str, batch: int | None = None) -> list[Partial]:
         batches = self._batches(job_id)
-        chosen = batches.values() if batch is None else [batches.get(batch, {})]
-        return [row for rows in chosen for row in rows.values()]
+        chosen = batches.values() if batch is None else [batches.get(batch, _Batch())]
+        return [row for found in chosen for row in found.rows.values()]
 
-    def _batches(self, job_id: str) -> dict[int, dict[tuple[str, int, str], Partial]]:
+    def _batches(self, job_id: str) -> "dict[int, _Batch]":
         """The job's rows by batch; what an earlier process left in the store is read once."""
         if job_id not in self._rows:
             self._rows[job_id] = {}
@@ -70,24 +70,23 @@ class LocalLedger:
         return self._rows[job_id]
 
     def _add(self, row: Partial) -> None:
-        batch = self._rows[row.job_id].setdefault(row.batch, {})
-        batch[row.kind, row.slice, row.task] = row
+        self._rows[row.job_id].setdefault(row.batch, _Batch()).add(row)
 
     def put_partials(self, partials: Sequence[Partial]) -> None:
         for row in partials:
             batches = self._batches(row.job_id)
             if row.kind == DONE:
-                batches[row.batch] = {}
+                batches[row.batch] = _Batch()
                 self._unwritten = [r for r in self._unwritten if isinstance(r, JobRow) or r.batch != row.batch]
             self._add(row)
             self._unwritten.append(row)
         if time.monotonic() - self._written_at > FLUSH_SECONDS:
             self.flush()
 
-    def count_partials(self, job_id: str, kind: str, batch: int | None = None) -> int:
+    def count_partials(self, job_id: str, kind: str, ending: str, batch: int | None = None) -> int:
         batches = self._batches(job_id)
-        chosen = batches.values() if batch is None else [batches.get(batch, {})]
-        return sum(1 for rows in chosen for key in rows if key[0] == kind)
+        chosen = batches.values() if batch is None else [batches.get(batch, _Batch())]
+        return sum(found.counts[kind, ending] for found in chosen)
 
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._store.put_results(results)
@@ -101,6 +100,19 @@ class LocalLedger:
         self._store.put_partials([row for row in self._unwritten if isinstance(row, Partial)])
         self._unwritten = []
         self._written_at = time.monotonic()
+
+
+class _Batch:
+    """One batch's rows, and how many there are of each kind and ending: asked after every single task."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, int, str], Partial] = {}
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def add(self, row: Partial) -> None:
+        key = (row.kind, row.slice, row.task)
+        self.counts[row.kind, row.task[row.task.index("/") :]] += key not in self.rows
+        self.rows[key] = row
 
 
 class FrozenIndex:

@@ -199,13 +199,14 @@ class Store:
         rows = self._rows(sql, {"job": job_id, "batch": -1 if batch is None else batch})
         return [Partial(*row) for row in rows]
 
-    def count_partials(self, job_id: str, kind: str, batch: int | None = None) -> int:
-        """How many different tasks of `kind` have a row."""
+    def count_partials(self, job_id: str, kind: str, ending: str, batch: int | None = None) -> int:
+        """How many different tasks of `kind` whose names end like that have a row."""
         sql = """
             SELECT uniqExact(batch, slice, task) FROM backtest_slices
             WHERE job_id = {job:String} AND kind = {kind:String} AND ({batch:Int64} < 0 OR batch = {batch:Int64})
+              AND endsWith(task, {ending:String})
         """
-        bound = {"job": job_id, "kind": kind, "batch": -1 if batch is None else batch}
+        bound = {"job": job_id, "kind": kind, "ending": ending, "batch": -1 if batch is None else batch}
         return int(self._rows(sql, bound)[0][0])
 
     def put_results(self, results: Sequence[ResultRow]) -> None:
@@ -236,10 +237,10 @@ class Store:
         return [str(row[0]) for row in self._rows(sql, bound)]
 
     def recent_results(self, limit: int) -> list[tuple[str, ResultRow]]:
-        """The newest results with their times of creation."""
+        """The newest results with their times of creation; of a job id's rows the newest."""
         sql = f"""
             SELECT toString(created_at), {", ".join(ResultRow.__struct_fields__)} FROM backtest_results
-            ORDER BY created_at DESC, job_id LIMIT {{limit:UInt32}}
+            ORDER BY created_at DESC, job_id LIMIT 1 BY job_id LIMIT {{limit:UInt32}}
         """  # noqa: S608
         return [(str(row[0]), ResultRow(*row[1:])) for row in self._rows(sql, {"limit": limit})]
 

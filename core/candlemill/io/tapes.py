@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candlemill.engine.tape import MINUTE_MS, Tape
-from candlemill.errors import StoreError
+from candlemill.errors import BeingWritten, StoreError
 from candlemill.io.store import Store
-from candlemill.model import Spec
+from candlemill.model import Spec, iso
 from candlemill.plan import Day, Month, months_of
 from candlemill.work import Window
 
@@ -129,6 +129,13 @@ class Tapes:
             raise LookupError(f"{symbol}: the shared columns lack a month of the task")
         wanted = [name for name in names if name != "t"]
         columns = self._store.read_columns(symbol, months[0].start, months[-1].end, wanted)
+        # A write marks its days before its first row: where the index still says the same, none was under way.
+        now = {month.start: month.digest for month in months_of(self._store.days(symbol))}
+        for month in months:
+            if now.get(month.start) != month.digest:
+                raise BeingWritten(
+                    f"{symbol}'s candles from {iso(month.start)} on changed while they were read: ask again"
+                )
         for month in months:
             a, b = np.searchsorted(columns["t"], [month.start, month.end])
             for name in names:
