@@ -19,7 +19,7 @@ from msgspec import Meta
 
 from candlemill.engine.tape import MINUTE_MS
 from candlemill.errors import BadInput
-from candlemill.strategies import Strategy, build
+from candlemill.strategies import Strategy, build, parameter_fields
 
 SCALE = 100_000_000
 TIMEFRAME_LIMIT = 10_080  # minutes: one week
@@ -99,8 +99,7 @@ def grid_points(spec: Spec, first: int, count: int) -> Iterator[tuple[int, dict[
 
 def parameters_of(strategy: Strategy) -> dict[str, ParamValue]:
     """All parameters by their public names, defaults filled in."""
-    fields = msgspec.structs.fields(strategy)
-    return {field.encode_name: getattr(strategy, field.name) for field in fields}
+    return {name: getattr(strategy, field) for name, field in parameter_fields(type(strategy)).items()}
 
 
 def resolve(

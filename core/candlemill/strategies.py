@@ -6,6 +6,7 @@ cut, because both say how far back they look. Parameters are the fields of the c
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -164,6 +165,12 @@ REGISTERED: dict[str, type[Strategy]] = {
 }
 
 
+@cache
+def parameter_fields(kind: type[Strategy]) -> dict[str, str]:
+    """The parameters' public names, each with its attribute's name."""
+    return {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
+
+
 def build(name: str, params: dict[str, object]) -> Strategy:
     """The strategy `name` with `params` checked. Texts are read as numbers or booleans.
 
@@ -171,7 +178,7 @@ def build(name: str, params: dict[str, object]) -> Strategy:
     """
     if name not in REGISTERED:
         raise UnknownName("strategy", name, sorted(REGISTERED), f"known are {', '.join(sorted(REGISTERED))}")
-    fields = [f.encode_name for f in msgspec.structs.fields(REGISTERED[name])]
+    fields = list(parameter_fields(REGISTERED[name]))
     for key in params:
         if key not in fields:
             takes = ", ".join(fields) or "no parameters"

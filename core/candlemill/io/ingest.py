@@ -55,9 +55,9 @@ def ingest(store: Store, paths: Sequence[Path], volume_scale: int | None = None)
     report = Report()
     files = find_kline_files(paths, report.ignored)
     refused: list[BadFile] = []
-    writer = _Writer(store, report)
     scales = _Scales(store, volume_scale)
-    with tqdm(total=len(files), desc="ingest", unit="file", delay=1, disable=None, dynamic_ncols=True) as bar:
+    bar = tqdm(total=len(files), desc="ingest", unit="file", delay=1, disable=None, dynamic_ncols=True)
+    with bar, _Writer(store, report) as writer:
         for loaded in _loaded(files, scales):
             bar.update()
             if isinstance(loaded, BadFile):
@@ -67,7 +67,7 @@ def ingest(store: Store, paths: Sequence[Path], volume_scale: int | None = None)
             scales.fix(symbol)
             report.files += 1
             writer.add(symbol, candles)
-        writer.flush()
+        writer.finish()
     if len(refused) == 1:
         raise refused[0]
     if refused:
@@ -119,7 +119,7 @@ def _loaded(files: Sequence[Path], scales: _Scales) -> Iterator[tuple[str, Candl
 
 
 class _Writer:
-    """Gathers consecutive files of a symbol and writes them together."""
+    """Gathers consecutive files of a symbol and writes them together, in a thread: the database needs no Python."""
 
     def __init__(self, store: Store, report: Report) -> None:
         self._store = store
@@ -127,10 +127,18 @@ class _Writer:
         self._symbol = ""
         self._parts: list[Candles] = []
         self._days: dict[int, Day] = {}
+        self._pool = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
 
     def add(self, symbol: str, candles: Candles) -> None:
         if symbol != self._symbol:
-            self.flush()
+            self.finish()
             self._symbol = symbol
             self._days = {day.start: day for day in current_days(self._store, symbol)}
             if symbol not in self._report.symbols:
@@ -138,38 +146,52 @@ class _Writer:
         self._report.rows += len(candles)
         self._parts.append(candles)
         if sum(map(len, self._parts)) >= GROUP_ROWS:
-            self.flush()
+            self._flush()
 
-    def flush(self) -> None:
-        if not self._parts:
+    def finish(self) -> None:
+        """Write what has been gathered, and wait until it is written."""
+        self._flush()
+        self._wait()
+
+    def _flush(self) -> None:
+        self._wait()  # one group is written while the next is read, never more
+        if self._parts:
+            parts, self._parts = self._parts, []
+            self._writing = self._pool.submit(self._write, parts)
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+    def _write(self, parts: Sequence[Candles]) -> None:
+        new = _columns(clean(_concatenate(parts)))
+        days = count_days(new)
+        changed = new
+        if any(day.start in self._days for day in days):
+            days, changed = self._with_stored(new)
+        if not len(changed["t"]):
             return
-        new = _columns(clean(_concatenate(self._parts)))
-        self._parts = []
-        whole, changed = self._with_stored(new)
-        rows = len(changed["t"])
-        if not rows:
-            return
-        touched = set((changed["t"] // DAY_MS * DAY_MS).tolist())
-        days = [day for day in count_days(whole) if day.start in touched]
         # The days are unsure from before the first row is written until after the last: a crash in between shows.
         self._store.put_days(self._symbol, [msgspec.structs.replace(day, digest="") for day in days])
         for part in _by_month(changed):
             self._store.insert_candles(self._symbol, part)
         self._store.put_days(self._symbol, days)
         self._days |= {day.start: day for day in days}
-        self._report.stored += rows
+        self._report.stored += len(changed["t"])
 
-    def _with_stored(self, new: Columns) -> tuple[Columns, Columns]:
-        """All candles of the days that `new` touches, and those of `new` that are not stored like that yet."""
+    def _with_stored(self, new: Columns) -> tuple[list[Day], Columns]:
+        """The days that change, as they will be, and the candles of `new` that are not stored like that yet."""
         touched = np.unique(new["t"] // DAY_MS) * DAY_MS
         known = [day for day in touched.tolist() if day in self._days]
-        if not known:
-            return new, new
         old = self._store.read_columns(self._symbol, known[0], known[-1] + DAY_MS, CANDLE_COLUMNS[1:])
         mine = np.isin(old["t"] // DAY_MS * DAY_MS, touched)
         old = {name: column[mine] for name, column in old.items()}
         both = _columns(clean(_concatenate([_candles(old), _candles(new)])))
-        return both, {name: column[~_same(old, new)] for name, column in new.items()}
+        different = ~_same(old, new)
+        changed = {name: column[different] for name, column in new.items()}
+        changing = set((changed["t"] // DAY_MS * DAY_MS).tolist())
+        return [day for day in count_days(both) if day.start in changing], changed
 
 
 def _same(old: Columns, new: Columns) -> NDArray[np.bool_]:

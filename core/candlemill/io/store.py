@@ -76,7 +76,7 @@ class Store:
         """
         columns = self._column_blocks(symbol, start, end, names, "")
         t = columns["t"]
-        if len(t) and (np.diff(t) <= 0).any():
+        if (t[1:] <= t[:-1]).any():
             # Replacing has not happened in the background yet: have it done while reading.
             columns = self._column_blocks(symbol, start, end, names, "FINAL")
             order = np.argsort(columns["t"], kind="stable")
