@@ -9,6 +9,7 @@ import datetime
 import hashlib
 import io
 import re
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from candlemill.engine.klines import KlineError, parse_klines
@@ -32,7 +34,16 @@ INFLATION_MAX: Final = 200
 _NAME: Final = re.compile(r"(.+)-([0-9]+[A-Za-z]+)-([0-9]{4})-([0-9]{2})(?:-([0-9]{2}))?\.(zip|csv)")
 _CHECKSUM: Final = re.compile(r"([0-9A-Fa-f]{64})[ \t]+\*?(\S+)\s*")
 _ENCRYPTED: Final = 0x1
-_UNZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
+_UNZIP_ERRORS: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    isal_zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +129,23 @@ def read_zip(data: bytes | Path, file: str = "") -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             member = _csv_member(archive, file)
-            with archive.open(member) as stream:
-                text = stream.read(CSV_BYTES_MAX + 1)
+            archive.open(member).close()  # holds the member's own header against the directory's
+            return _inflated(data, member)
     except _UNZIP_ERRORS as error:
         raise BadFile(file, None, f"damaged or truncated zip: {error or type(error).__name__}") from None
-    if len(text) > CSV_BYTES_MAX:
-        raise BadFile(file, None, f"holds more than {CSV_BYTES_MAX} bytes, the largest CSV that is read")
+
+
+def _inflated(data: bytes, member: zipfile.ZipInfo) -> bytes:
+    """The member's content, of the size that its entry declares; `zipfile` itself inflates at half the speed."""
+    name_bytes, extra_bytes = struct.unpack_from("<HH", data, member.header_offset + 26)
+    begin = member.header_offset + 30 + name_bytes + extra_bytes
+    raw = memoryview(data)[begin : begin + member.compress_size]
+    if member.compress_type == zipfile.ZIP_STORED:
+        text = bytes(raw)
+    else:
+        text = isal_zlib.decompressobj(wbits=-15).decompress(raw, member.file_size + 1)
+    if len(text) != member.file_size or isal_zlib.crc32(text) != member.CRC:
+        raise zipfile.BadZipFile(f"Bad CRC-32 or size of {member.filename}")
     return text
 
 
