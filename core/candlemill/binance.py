@@ -34,10 +34,10 @@ INFLATION_MAX: Final = 200
 _NAME: Final = re.compile(r"(.+)-([0-9]+[A-Za-z]+)-([0-9]{4})-([0-9]{2})(?:-([0-9]{2}))?\.(zip|csv)")
 _CHECKSUM: Final = re.compile(r"([0-9A-Fa-f]{64})[ \t]+\*?(\S+)\s*")
 _ENCRYPTED: Final = 0x1
-_UNZIP_ERRORS: Final = (
+_UNZIP_ERRORS: Final[tuple[type[Exception], ...]] = (  # type: ignore[assignment]  # isal's stub has an instance
     zipfile.BadZipFile,
     zlib.error,
-    isal_zlib.error,
+    isal_zlib.IsalError,
     struct.error,
     EOFError,
     OSError,

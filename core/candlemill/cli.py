@@ -5,6 +5,10 @@ import json
 import os
 import sys
 import traceback
+
+# Before NumPy is imported: there is no linear algebra here, and its idle threads would cost memory and start-up.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn

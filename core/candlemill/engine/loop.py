@@ -284,20 +284,19 @@ class Book:
             self.drawdown = fall
 
     def mark_held(self, begin: i64, end: i64) -> None:
-        """Marks with a position. In prices times `side` instead of equity: `base` is added once, at the end."""
-        tape, side = self.tape, self.side
-        top: i64 = self.peak - self.base
-        bottom: i64 = FAR
+        """Marks with a position. Two extremes tell all, unless a new peak and then a deep fall lie between them."""
+        highest, lowest = extremes(self.tape, begin, end)
+        high: i64 = self.base + highest
+        low: i64 = self.base + lowest
+        if self.side < 0:
+            high = self.base - lowest
+            low = self.base - highest
         fall: i64 = 0
-        if end - begin < 2 * BLOCK or len(tape.block_top) == 0:
-            top, bottom, fall = falls(tape.close, side, begin, end, top, bottom, fall)
-        else:
-            first: i64 = (begin + BLOCK - 1) // BLOCK
-            last: i64 = end // BLOCK
-            top, bottom, fall = falls(tape.close, side, begin, first * BLOCK, top, bottom, fall)
-            top, bottom, fall = block_falls(tape, side, first, last, top, bottom, fall)
-            top, bottom, fall = falls(tape.close, side, last * BLOCK, end, top, bottom, fall)
-        self.see(top + self.base, bottom + self.base, fall)
+        if high <= self.peak:
+            fall = self.peak - low
+        elif high - low > self.drawdown:
+            fall = deepest_fall(self.tape.close, self.side, begin, end, self.peak - self.base)
+        self.see(high, low, fall)
 
     def see_gaps(self, begin: i64, end: i64) -> None:
         """Whether a minute is missing after one of the marks, as far as this run's bars tell."""
@@ -318,11 +317,40 @@ class Book:
             self.next_day = at_or_far(self.tape.day_ends, self.day)
 
 
-def falls(close: vec[i64], side: i64, begin: i64, end: i64, top: i64, bottom: i64, fall: i64) -> tuple[i64, i64, i64]:
-    """Take bars `begin` to `end - 1` into the highest and lowest price and the deepest fall from the highest before.
+def extremes(tape: Tape, begin: i64, end: i64) -> tuple[i64, i64]:
+    """The highest and the lowest close of bars `begin` to `end - 1`; whole blocks at once where the tape has them.
 
-    Minima and maxima only: a branch here would be guessed wrong half the time.
+    Maxima and minima without branches: those would be guessed wrong.
     """
+    close = tape.close
+    high: i64 = 0
+    low: i64 = FAR
+    i: i64 = begin
+    if end - begin >= 2 * BLOCK and len(tape.block_top) != 0:
+        tops, bottoms = tape.block_top, tape.block_bottom
+        b: i64 = (begin + BLOCK - 1) // BLOCK
+        while i < b * BLOCK:
+            high = max(high, close[i])
+            low = min(low, close[i])
+            i += 1
+        while b < end // BLOCK:
+            high = max(high, tops[b])
+            low = min(low, bottoms[b])
+            b += 1
+        i = b * BLOCK
+    while i < end:
+        price: i64 = close[i]
+        if price > high:
+            high = price
+        if price < low:
+            low = price
+        i += 1
+    return high, low
+
+
+def deepest_fall(close: vec[i64], side: i64, begin: i64, end: i64, top: i64) -> i64:
+    """The deepest fall of `side` times close from the highest before it, or from `top`."""
+    fall: i64 = 0
     i: i64 = begin
     while i < end:
         price: i64 = side * close[i]
@@ -330,31 +358,8 @@ def falls(close: vec[i64], side: i64, begin: i64, end: i64, top: i64, bottom: i6
             top = price
         if top - price > fall:
             fall = top - price
-        if price < bottom:
-            bottom = price
         i += 1
-    return top, bottom, fall
-
-
-def block_falls(tape: Tape, side: i64, first: i64, last: i64, top: i64, bottom: i64, fall: i64) -> tuple[i64, i64, i64]:
-    """As `falls`, for whole blocks of bars."""
-    tops, bottoms, inner = tape.block_top, tape.block_bottom, tape.block_fall
-    if side < 0:
-        tops, bottoms, inner = bottoms, tops, tape.block_rise
-    b: i64 = first
-    while b < last:
-        lowest: i64 = side * bottoms[b]
-        highest: i64 = side * tops[b]
-        if top - lowest > fall:
-            fall = top - lowest
-        if inner[b] > fall:
-            fall = inner[b]
-        if highest > top:
-            top = highest
-        if lowest < bottom:
-            bottom = lowest
-        b += 1
-    return top, bottom, fall
+    return fall
 
 
 def first_outside(tape: Tape, begin: i64, end: i64, floor: i64, ceiling: i64) -> i64:

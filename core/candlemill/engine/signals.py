@@ -170,9 +170,18 @@ def tick_of(bars: Bars) -> int:
     return int(kept[0])
 
 
+def tick_sums(bars: Bars) -> Column:
+    """As `prefix_sums`, in ticks."""
+    kept = bars.memo.get("tick sums")
+    if kept is None:
+        kept = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(bars.close // tick_of(bars))))
+        bars.memo["tick sums"] = kept
+    return kept
+
+
 def _fixed_point_means(bars: Bars, window: int, fraction: int, a: int, out: Column) -> None:
     """`floor(mean * 2^fraction)`, in ticks, of the windows that end at bars `a`, `a + 1`…; 0 where too few bars."""
-    sums = prefix_sums(bars)
+    sums = tick_sums(bars)
     first = max(a, window - 1)
     out[: first - a] = 0
     tile = out[first - a :]
@@ -180,9 +189,6 @@ def _fixed_point_means(bars: Bars, window: int, fraction: int, a: int, out: Colu
     if first >= b:
         return
     np.subtract(sums[first + 1 : b + 1], sums[first + 1 - window : b + 1 - window], out=tile)
-    tick = tick_of(bars)
-    if tick != 1:
-        np.floor_divide(tile, tick, out=tile)
     np.left_shift(tile, fraction, out=tile)
     np.floor_divide(tile, window, out=tile)
 
@@ -286,11 +292,12 @@ def changes_of_bits(above: Bits, below: Bits | None, n: int, first_bar: int, las
         turns |= _turns(below.view(np.uint32))
     if n % 32:
         turns[-1] &= np.uint32((1 << (n % 32)) - 1)
-    at = set_bits(native(turns), int(np.bitwise_count(turns).sum()))
-    found = view(at)
-    value = _bits_at(words, found)
-    if below is not None:
-        value = value - _bits_at(below.view(np.uint32), found)
+    count = int(np.bitwise_count(turns).sum())
+    at = set_bits(native(turns), count)
+    if below is None:
+        value = np.arange(1, count + 1) & 1  # from 0 to 1 and back
+    else:
+        value = _bits_at(words, view(at)) - _bits_at(below.view(np.uint32), view(at))
     return Changes(_tape_bars(at, first_bar, last), native(value))
 
 

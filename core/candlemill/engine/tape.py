@@ -69,17 +69,13 @@ class Tape:
         self.day_ends: vec[i64] = day_ends_of(self.t)
         self.block_top: vec[i64] = vec[i64]()
         self.block_bottom: vec[i64] = vec[i64]()
-        self.block_fall: vec[i64] = vec[i64]()
-        self.block_rise: vec[i64] = vec[i64]()
 
     def add_blocks(self) -> None:
-        """Sum up blocks of closes: highest, lowest, deepest fall and steepest rise. Pays where many sets are marked."""
+        """The highest and lowest close of each block of bars: pays where many sets are marked on this tape."""
         whole = len(self.close) // BLOCK * BLOCK
         blocks = view(self.close)[:whole].reshape(-1, BLOCK)
         self.block_top = native(blocks.max(axis=1))
         self.block_bottom = native(blocks.min(axis=1))
-        self.block_fall = native((np.maximum.accumulate(blocks, axis=1) - blocks).max(axis=1))
-        self.block_rise = native((blocks - np.minimum.accumulate(blocks, axis=1)).max(axis=1))
 
 
 def gaps_of(t: vec[i64]) -> vec[i64]:
