@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from candlemill.engine.loop import Rules, run
+from candlemill.engine.book import Rules
+from candlemill.engine.loop import run
 from candlemill.engine.signals import Changes, changes_of, changes_of_bits
 from candlemill.engine.summary import State, Summary
 from candlemill.engine.tape import Bars, Tape, k_minute_bars
