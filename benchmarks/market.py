@@ -66,7 +66,7 @@ class Market:
     def tapes(self) -> Tapes:
         """Where slices come from, with all columns in its cache already."""
         days = self.days
-        source = Tapes(lambda _: days, _Columns(self.columns))  # type: ignore[arg-type]
+        source = Tapes(lambda _: days, _Columns(self.columns, days))  # type: ignore[arg-type]
         source.prefetch(self.spec("buy_and_hold", {}), with_range=True)
         return source
 
@@ -78,8 +78,12 @@ class Market:
 class _Columns:
     """What a store answers, from memory."""
 
-    def __init__(self, columns: dict[str, Ints]) -> None:
+    def __init__(self, columns: dict[str, Ints], days: Sequence[Day]) -> None:
         self._columns = columns
+        self._days = days
+
+    def days(self, symbol: str) -> Sequence[Day]:
+        return self._days
 
     def read_columns(self, symbol: str, start: int, end: int, names: Sequence[str]) -> dict[str, Ints]:
         a, b = np.searchsorted(self._columns["t"], [start, end]).tolist()
