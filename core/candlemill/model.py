@@ -86,8 +86,8 @@ def grid_points(spec: Spec, first: int, count: int) -> Iterator[tuple[int, dict[
     alphabetical order: a JSON object keeps no order of its own.
     """
     names = sorted(spec.grid)
-    points = itertools.product(*(spec.grid[name] for name in names))
-    for index, values in enumerate(itertools.islice(points, first, first + count), first):
+    for index in range(first, min(first + count, spec.combinations)):
+        values = _grid_point([spec.grid[name] for name in names], index)
         try:
             strategy = build(spec.strategy, {**spec.params, **dict(zip(names, values, strict=True))})
         except BadInput:
@@ -95,6 +95,15 @@ def grid_points(spec: Spec, first: int, count: int) -> Iterator[tuple[int, dict[
                 raise
             continue
         yield index, parameters_of(strategy), strategy
+
+
+def _grid_point(axes: list[list[ParamValue]], index: int) -> list[ParamValue]:
+    """The `index`-th combination, the last axis turning fastest."""
+    values = []
+    for axis in reversed(axes):
+        index, k = divmod(index, len(axis))
+        values.append(axis[k])
+    return values[::-1]
 
 
 def parameters_of(strategy: Strategy) -> dict[str, ParamValue]:

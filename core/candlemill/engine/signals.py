@@ -16,6 +16,7 @@ from candlemill.engine.tape import Bars, Column, native, view
 
 Desired = NDArray[np.int8]
 Mask = NDArray[np.bool_]
+Means = NDArray[np.float64]
 Bits = NDArray[np.uint8]  # rows of whole 32-bit words, little-endian
 
 TILE: Final = 1 << 13  # bars a pass works on at a time: three columns stay in the second-level cache
@@ -25,13 +26,12 @@ INT64_MAX: Final = (1 << 63) - 1
 
 def prefix_sums(bars: Bars) -> Column:
     """`p[i]` = sum of the first `i` closes, modulo 2^64."""
-    kept = bars.memo.get("prefix")
-    if kept is None:
-        kept = np.empty(bars.n + 1, dtype=np.int64)
-        kept[0] = 0
-        np.cumsum(bars.close, out=kept[1:])
-        bars.memo["prefix"] = kept
-    return kept
+    if bars.sums is None:
+        sums = np.empty(bars.n + 1, dtype=np.int64)
+        sums[0] = 0
+        np.cumsum(bars.close, out=sums[1:])
+        bars.sums = sums
+    return bars.sums
 
 
 def average_cross(bars: Bars, fast: int, slow: int, short: bool) -> Desired:
@@ -105,92 +105,102 @@ def average_crosses(
     """Whether the fast mean is above (and, with `short`, below) the slow one, for many (fast, slow) pairs at once.
 
     Bit `j` of row `k` is pair `k` at bar `lo + j`; bars without enough before them are 0. Tile by tile, each window's
-    mean is made once and compared with all its partners while it is in the cache. None where it does not fit 64 bits.
+    mean is made once and compared with all its partners while it is in the cache. None where that would not be exact.
     """
     windows = sorted({window for pair in pairs for window in pair})
     _check_sums(bars, windows[-1])
-    fraction = _fraction_bits(bars, pairs)
-    if fraction < 0:
+    if not _means_compare_exactly(bars, pairs):
         return None
     shape = (len(pairs), (hi - lo + 31) // 32 * 4)
     above, below = np.zeros(shape, dtype=np.uint8), np.zeros(shape if short else (0, 0), dtype=np.uint8)
-    groups = _by_slow(pairs, {window: row for row, window in enumerate(windows)})
-    means = np.empty((len(windows), CROSS_TILE), dtype=np.int64)
-    mask = np.empty((max(len(rows) for _, rows, _, _ in groups), CROSS_TILE), dtype=np.bool_)
+    groups = _partners(pairs, windows)
+    means = np.empty((len(windows), CROSS_TILE))
+    mask = np.empty((len(pairs), CROSS_TILE), dtype=np.bool_)
     for a in range(lo, hi, CROSS_TILE):
         m = min(CROSS_TILE, hi - a)
         for row, window in enumerate(windows):
-            _fixed_point_means(bars, window, fraction, a, means[row, :m])
+            _means(bars, window, a, means[row, :m])
         at = (a - lo) // 8
-        for row, rows, members, slow in groups:
-            fast_means = means[rows[0] : rows[-1] + 1, :m] if rows[-1] - rows[0] + 1 == len(rows) else means[rows, :m]
-            found = mask[: len(rows), :m]
-            too_early = max(0, slow - 1 - a)
-            for compare, out in ((np.greater, above), (np.less, below))[: 1 + short]:
-                compare(fast_means, means[row, :m], out=found)
-                found[:, :too_early] = False
-                packed = np.packbits(found, axis=1, bitorder="little")
-                out[members, at : at + packed.shape[1]] = packed
+        for group in groups:
+            group.compare(means[:, :m], mask[: len(group.members), :m], a, above, at, False)
+            if short:
+                group.compare(means[:, :m], mask[: len(group.members), :m], a, below, at, True)
     return above, below
 
 
-def _by_slow(pairs: list[tuple[int, int]], row_of: dict[int, int]) -> list[tuple[int, Column, Column, int]]:
-    """For each slow window: its row, the rows of its fast partners ascending, which pairs these are, and itself."""
-    partners: dict[int, list[tuple[int, int]]] = {}
+class _Group:
+    """Pairs that have one window in common: `row` is its row of means, `rows` those of its partners."""
+
+    def __init__(self, row: int, rows: list[int], members: list[int], slows: list[int], common_is_slow: bool) -> None:
+        self.row = row
+        self.rows = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else np.array(rows)
+        self.members = np.array(members)
+        self.slows = np.array(slows)
+        self.common_is_slow = common_is_slow
+
+    def compare(self, means: Means, mask: Mask, a: int, out: Bits, at: int, below: bool) -> None:
+        """Write the bits of bars `a`, `a + 1`… of every pair: fast above slow, or below it."""
+        if self.common_is_slow != below:
+            np.greater(means[self.rows], means[self.row], out=mask)
+        else:
+            np.less(means[self.rows], means[self.row], out=mask)
+        for k in np.flatnonzero(self.slows - 1 > a):  # at the job's start only: too few bars for the slow mean
+            mask[k, : self.slows[k] - 1 - a] = False
+        packed = np.packbits(mask, axis=1, bitorder="little")
+        out[self.members, at : at + packed.shape[1]] = packed
+
+
+def _partners(pairs: list[tuple[int, int]], windows: list[int]) -> list[_Group]:
+    """The pairs by the window that fewer of them differ in: few groups with many partners each."""
+    row_of = {window: row for row, window in enumerate(windows)}
+    by_slow = len({slow for _, slow in pairs}) <= len({fast for fast, _ in pairs})
+    found: dict[int, list[tuple[int, int, int]]] = {}
     for k, (fast, slow) in enumerate(pairs):
-        partners.setdefault(slow, []).append((row_of[fast], k))
-    out = []
-    for slow, found in partners.items():
-        found.sort()
-        rows, members = np.array(found, dtype=np.int64).T
-        out.append((row_of[slow], rows, members, slow))
-    return out
+        common, other = (slow, fast) if by_slow else (fast, slow)
+        found.setdefault(row_of[common], []).append((row_of[other], k, slow))
+    groups = []
+    for row, members in found.items():
+        members.sort()
+        groups.append(_Group(row, [m[0] for m in members], [m[1] for m in members], [m[2] for m in members], by_slow))
+    return groups
 
 
-def _fraction_bits(bars: Bars, pairs: list[tuple[int, int]]) -> int:
-    """How many fraction bits make `floor(mean * 2^bits)` compare exactly as the means do; -1 where they don't fit.
+def _means_compare_exactly(bars: Bars, pairs: list[tuple[int, int]]) -> bool:
+    """Whether means as floats compare as the exact fractions do.
 
-    Two different means F/fast and S/slow are at least 1/lcm(fast, slow) apart, so with 2^bits at or above that their
-    floors differ too; and equal means have equal floors.
+    Sums of prices in ticks are whole numbers below 2^53, so they and their differences are exact. Two different means
+    F/fast and S/slow are at least 1/lcm(fast, slow) apart; a correctly rounded quotient is off by at most the mean
+    times 2^-53, so they keep their order if that is less than half of it. Equal means are the same float.
     """
-    bits = max((lcm(fast, slow) - 1).bit_length() for fast, slow in pairs)
     top = bars.top // tick_of(bars)
-    return bits if (top * max(slow for _, slow in pairs)) << bits <= INT64_MAX else -1
+    widest = max(lcm(fast, slow) for fast, slow in pairs)
+    return top * bars.n < 1 << 53 and top * widest < 1 << 51
 
 
 def tick_of(bars: Bars) -> int:
     """The largest power of ten that divides every close: prices in ticks are small numbers."""
-    kept = bars.memo.get("tick")
-    if kept is None:
-        tick = 1
-        while tick < 10**8 and bars.n and not (bars.close % (tick * 10)).any():
-            tick *= 10
-        kept = np.array([tick], dtype=np.int64)
-        bars.memo["tick"] = kept
-    return int(kept[0])
+    tick = 1
+    while tick < 10**8 and bars.n and not (bars.close % (tick * 10)).any():
+        tick *= 10
+    return tick
 
 
-def tick_sums(bars: Bars) -> Column:
-    """As `prefix_sums`, in ticks."""
-    kept = bars.memo.get("tick sums")
-    if kept is None:
-        kept = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(bars.close // tick_of(bars))))
-        bars.memo["tick sums"] = kept
-    return kept
+def tick_sums(bars: Bars) -> Means:
+    """`p[i]` = sum of the first `i` closes in ticks, as floats: exact below 2^53."""
+    if bars.tick_sums is None:
+        bars.tick_sums = np.concatenate((np.zeros(1), np.cumsum(bars.close // tick_of(bars), dtype=np.float64)))
+    return bars.tick_sums
 
 
-def _fixed_point_means(bars: Bars, window: int, fraction: int, a: int, out: Column) -> None:
-    """`floor(mean * 2^fraction)`, in ticks, of the windows that end at bars `a`, `a + 1`…; 0 where too few bars."""
+def _means(bars: Bars, window: int, a: int, out: Means) -> None:
+    """The means, in ticks, of the windows that end at bars `a`, `a + 1`…; 0 where too few bars."""
     sums = tick_sums(bars)
-    first = max(a, window - 1)
+    first = min(max(a, window - 1), a + len(out))
     out[: first - a] = 0
     tile = out[first - a :]
-    b = a + len(out)
-    if first >= b:
-        return
+    b = first + len(tile)
     np.subtract(sums[first + 1 : b + 1], sums[first + 1 - window : b + 1 - window], out=tile)
-    np.left_shift(tile, fraction, out=tile)
-    np.floor_divide(tile, window, out=tile)
+    np.divide(tile, window, out=tile)
 
 
 def rolling_max(column: Column, window: int) -> Column:

@@ -113,7 +113,7 @@ class Bars:
     """Decision bars: the tape itself, or bars of `k` minutes aligned to UTC.
 
     `last[j]` is the index, in the tape, of the last minute of bar `j`: the bar is decided at that minute's
-    close. `memo` keeps what several parameter sets share.
+    close. The prefix sums are made when the first decision needs them.
     """
 
     def __init__(self, last: Column | None, open: Column, high: Column, low: Column, close: Column, top: int) -> None:
@@ -124,7 +124,8 @@ class Bars:
         self.close = close
         self.n = len(close)
         self.top = top
-        self.memo: dict[str, Column] = {}
+        self.sums: Column | None = None
+        self.tick_sums: NDArray[np.float64] | None = None
 
 
 def minute_bars(tape: Tape) -> Bars:
