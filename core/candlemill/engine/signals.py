@@ -133,7 +133,8 @@ class _Group:
 
     def __init__(self, row: int, rows: list[int], members: list[int], slows: list[int], common_is_slow: bool) -> None:
         self.row = row
-        self.rows = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else np.array(rows)
+        in_a_row = rows == list(range(rows[0], rows[0] + len(rows)))
+        self.rows = slice(rows[0], rows[-1] + 1) if in_a_row else np.array(rows)
         self.members = np.array(members)
         self.slows = np.array(slows)
         self.common_is_slow = common_is_slow

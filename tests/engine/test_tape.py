@@ -1,0 +1,59 @@
+"""Columns of bars, their gaps and days, and k-minute bars."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from candlemill.engine.tape import Tape, k_minute_bars, view
+from hypothesis import given
+from numpy.typing import NDArray
+from reference import DAY, MINUTE, Bar, decision_bars
+
+FIRST = 1_609_459_200_000
+MINUTES = st.sets(st.integers(0, 4 * 1440), min_size=1, max_size=80).map(sorted)
+
+
+def column(values: list[int]) -> list[NDArray[np.int64]]:
+    """A column in two parts."""
+    array = np.array(values, dtype=np.int64)
+    return [array[: len(array) // 2], array[len(array) // 2 :]]
+
+
+def tape_of(bars: list[Bar]) -> Tape:
+    return Tape(*(column([getattr(bar, name) for bar in bars]) for name in ("t", "open", "high", "low", "close")))
+
+
+def bars_at(minutes: list[int]) -> list[Bar]:
+    return [Bar(FIRST + m * MINUTE, 10 + m % 7, 20 + m % 5, 3 + m % 3, 10 + m % 4, 0) for m in minutes]
+
+
+@given(MINUTES)
+def test_gaps_and_last_bars_of_days(minutes: list[int]) -> None:
+    tape = tape_of(bars_at(minutes))
+    assert view(tape.gaps).tolist() == [i for i in range(1, len(minutes)) if minutes[i] - minutes[i - 1] != 1]
+    days = [m * MINUTE // DAY for m in minutes]
+    assert view(tape.day_ends).tolist() == [i for i in range(len(days)) if i + 1 == len(days) or days[i] != days[i + 1]]
+
+
+@given(MINUTES, st.sampled_from([1, 2, 5, 7, 60, 1440, 10_080]), st.booleans())
+def test_k_minute_bars_are_those_of_the_reference(minutes: list[int], k: int, skip: bool) -> None:
+    bars = bars_at(minutes)
+    found = k_minute_bars(tape_of(bars), k, skip_first=skip)
+    if k == 1:
+        assert found.last is None
+        return
+    expected = decision_bars(bars, k)[1 if skip else 0 :]
+    assert found.last is not None
+    rows = zip(found.open.tolist(), found.high.tolist(), found.low.tolist(), found.close.tolist(), strict=True)
+    assert list(rows) == [(bar.open, bar.high, bar.low, bar.close) for bar, _ in expected]
+    assert found.last.tolist() == [last for _, last in expected]
+
+
+def test_a_price_beyond_the_engine_is_refused() -> None:
+    with pytest.raises(OverflowError, match=r"2\^58"):
+        tape_of([Bar(FIRST, 1, 2**58 + 1, 1, 1, 0)])
+
+
+def test_an_empty_tape() -> None:
+    tape = tape_of([])
+    assert len(tape.t) == len(tape.gaps) == len(tape.day_ends) == 0
+    assert k_minute_bars(tape, 5, skip_first=True).n == 0
