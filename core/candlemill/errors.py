@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Return the text with everything unprintable escaped, so that a message stays on its line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
@@ -37,7 +37,7 @@ class UnknownName(BadInput):
             name.upper(), known, n=1, cutoff=0.5
         )
         guess = f"did you mean {near[0]!r}? " if near else ""
-        return _one_line(f"unknown {kind} {name!r}: {guess}{advice}")
+        return one_line(f"unknown {kind} {name!r}: {guess}{advice}")
 
 
 class NoData(BadInput):
@@ -65,7 +65,7 @@ class BadFile(BadInput):
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return _one_line(f"{place}: {self.reason}")
+        return one_line(f"{place}: {self.reason}")
 
 
 class StoreError(CandlemillError):

@@ -7,9 +7,8 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal, InvalidOperation
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,12 +18,13 @@ from msgspec import Meta
 
 from candlemill.engine.tape import MINUTE_MS
 from candlemill.errors import BadInput
-from candlemill.strategies import Strategy, build, parameter_fields
+from candlemill.strategies import REGISTERED, Strategy, build, parameter_fields
 
 SCALE = 100_000_000
 TIMEFRAME_LIMIT = 10_080  # minutes: one week
 SETS_LIMIT = 1_000_000
 SPEC_BYTES_LIMIT = 32 * 1024  # a spec travels in every task's event, and an event is at most 64 KiB
+FIRST_YEAR, LAST_YEAR = 2009, 2099
 FIRST_MS = 1_230_768_000_000  # 2009-01-01
 LAST_MS = 4_102_444_800_000  # 2100-01-01
 
@@ -131,45 +131,52 @@ def resolve(
     size = math.prod(len(values) for values in grid.values())
     if size > SETS_LIMIT:
         raise BadInput(f"the grid has {size:,} points, the limit is {SETS_LIMIT:,}: use wider steps or several sweeps")
-    typed = {name: _typed_values(strategy, name, values) for name, values in grid.items()}
-    fixed = dict(params) if typed else parameters_of(build(strategy, params))
-    if typed:
-        fixed = _typed_fixed(strategy, params, typed)
+    chosen = {name: _typed_values(strategy, name, [value])[0] for name, value in params.items()}
+    typed = {name: list(dict.fromkeys(_typed_values(strategy, name, values))) for name, values in grid.items()}
+    fixed = _typed_fixed(strategy, chosen, typed) if typed else parameters_of(build(strategy, dict(chosen)))
+    given = {"symbol": symbol, "strategy": strategy, "params": fixed, "grid": typed, "start": span[0], "end": span[1]}
+    given |= rest
     try:
-        spec = msgspec.convert(
-            {
-                "symbol": symbol,
-                "strategy": strategy,
-                "params": fixed,
-                "grid": typed,
-                "start": span[0],
-                "end": span[1],
-                **rest,
-            },
-            Spec,
-        )
+        spec = msgspec.convert(given, Spec)
     except msgspec.ValidationError as error:
-        raise BadInput(str(error)) from None
+        raise BadInput(_refusal(error, given)) from None
     if len(spec.to_json()) > SPEC_BYTES_LIMIT:
         raise BadInput(f"the grid's values take more than {SPEC_BYTES_LIMIT:,} bytes: use several sweeps")
     return spec
 
 
-def _typed_values(strategy: str, name: str, values: list[object]) -> list[ParamValue]:
-    """Grid values in the parameter's own type. Each is tried alone first, then with a partner that relates to it."""
-    from candlemill.strategies import REGISTERED
+def _refusal(error: msgspec.ValidationError, given: Mapping[str, object]) -> str:
+    """What msgspec says of a field, the limit, with the value that broke it."""
+    text = str(error)
+    found = re.fullmatch(r"Expected (.*) - at `\$\.(\w+).*`", text)
+    if found is None or found[2] not in given:
+        return text
+    return f"{found[2]}={given[found[2]]!r}: expected {found[1].replace('`', '')}"
 
-    build(strategy, {}) if strategy not in REGISTERED else None  # raises UnknownName
+
+def _typed_values(strategy: str, name: str, values: list[object]) -> list[ParamValue]:
+    """Values of the parameter `name` in its own type, each tried alone: how they relate to others shows later.
+
+    Raises UnknownName for the strategy and the parameter, BadInput for a value out of bounds.
+    """
+    if strategy not in REGISTERED:
+        build(strategy, {})  # raises UnknownName with a suggestion
     hints = {f.encode_name: f.type for f in msgspec.structs.fields(REGISTERED[strategy])}
     if name not in hints:
         build(strategy, {name: values[0]})  # raises UnknownName with a suggestion
-    try:
-        return [msgspec.convert(value, hints[name], strict=False) for value in values]
-    except msgspec.ValidationError as error:
-        raise BadInput(f"{strategy}: grid of {name}: {error}") from None
+    typed = []
+    for value in values:
+        try:
+            typed.append(msgspec.convert(value, hints[name], strict=False))
+        except msgspec.ValidationError as error:
+            wanted = str(error).removeprefix("Expected ").replace("`", "")
+            raise BadInput(f"{strategy}: {name}={value!r}: expected {wanted}") from None
+    return typed
 
 
-def _typed_fixed(strategy: str, params: dict[str, object], grid: dict[str, list[ParamValue]]) -> dict[str, ParamValue]:
+def _typed_fixed(
+    strategy: str, params: dict[str, ParamValue], grid: dict[str, list[ParamValue]]
+) -> dict[str, ParamValue]:
     """The parameters beside a grid, typed by the first grid point that is valid."""
     first_error: BadInput | None = None
     for values in itertools.islice(itertools.product(*grid.values()), 100_000):
@@ -198,8 +205,6 @@ def parse_range(text: str) -> tuple[int, int]:
         stop = _span(last, text)[1]
     if stop <= start:
         raise BadInput(f"range {text!r} is empty or reversed: its end comes before its start; swap them")
-    if start < FIRST_MS or stop > LAST_MS:
-        raise BadInput(f"range {text!r} is outside 2009-01-01..2099-12-31")
     return start, stop
 
 
@@ -208,6 +213,8 @@ def _span(text: str, whole: str) -> tuple[int, int]:
     if not found:
         raise BadInput(f"range {whole!r} is not like 2023, 2023-05, 2023-05-07, 2023-01-01..2023-06-30 or all")
     year, month, day, hour, minute = (int(x) if x else None for x in found.groups())
+    if not FIRST_YEAR <= (year or 0) <= LAST_YEAR:
+        raise BadInput(f"range {whole!r}: the year {year} is not between {FIRST_YEAR} and {LAST_YEAR}")
     try:
         begin = datetime(year or 0, month or 1, day or 1, hour or 0, minute or 0, tzinfo=UTC)
     except ValueError as error:
@@ -250,17 +257,22 @@ def parse_timeframe(text: str) -> int:
     return minutes
 
 
+_DECIMAL = re.compile(r"([0-9]{1,20})(?:\.([0-9]*))?")
+
+
 def parse_decimal(text: str, what: str) -> int:
-    """Decimal text times 10^8, exactly."""
-    try:
-        scaled = Decimal(text) * SCALE
-    except InvalidOperation:
-        raise BadInput(f"{what} {text!r} is not a decimal number") from None
-    if not scaled.is_finite() or scaled != scaled.to_integral_value():
+    """Positive decimal text times 10^8, exactly. Raises BadInput for more than 8 decimals, and beyond 2^62."""
+    limits = f"between 0.00000001 and {2**62 // SCALE}"
+    found = _DECIMAL.fullmatch(text)
+    if not found:
+        raise BadInput(f"{what} {text!r} is not a decimal number {limits}, like 0.5")
+    decimals = (found[2] or "").rstrip("0")
+    if len(decimals) > 8:
         raise BadInput(f"{what} {text!r} has more than 8 decimals")
+    scaled = int(found[1]) * SCALE + int(decimals.ljust(8, "0"))
     if not 1 <= scaled <= 2**62:
-        raise BadInput(f"{what} {text!r} is not between 0.00000001 and {2**62 // SCALE}")
-    return int(scaled)
+        raise BadInput(f"{what} {text!r} is not {limits}")
+    return scaled
 
 
 def parse_grid(texts: list[str]) -> dict[str, list[object]]:
@@ -268,7 +280,7 @@ def parse_grid(texts: list[str]) -> dict[str, list[object]]:
     grid: dict[str, list[object]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
-        if not equals or not values:
+        if not equals or not name or not values:
             raise BadInput(f"grid {text!r} is not like fast=5:50:5 or slow=20,50,100")
         if name in grid:
             raise BadInput(f"grid of {name!r} is given twice: join its values with commas")
@@ -300,11 +312,11 @@ def _grid_values(text: str, values: str) -> list[object]:
 
 @cache
 def code_digest() -> str:
-    """SHA-256 over the sources that decide a result: the engine and the strategies."""
+    """SHA-256 over the sources that decide a result: the engine, the strategies, the figures made of a summary."""
     root = Path(__file__).parent
     sources = sorted((root / "engine").glob("*.py"))
     digest = hashlib.sha256()
-    for path in [*sources, root / "strategies.py", root / "work.py"]:
+    for path in [*sources, *(root / name for name in ("reduce.py", "strategies.py", "work.py"))]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
