@@ -8,6 +8,10 @@ which is why nothing outside this module sees it.
 Values are bound as parameters, never put into SQL text.
 """
 
+import contextlib
+import fcntl
+import logging
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -15,13 +19,14 @@ from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from candlemill.engine.tape import DAY_MS
-from candlemill.errors import DatabaseLocked, StoreDown, StoreError
+from candlemill.errors import BadInput, DatabaseLocked, StoreDown, StoreError
 from candlemill.io.settings import DSN_VARIABLE, bundled
 from candlemill.ledger import JobRow, Partial, ResultRow
 from candlemill.plan import Day
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
 PRICES = ("open", "high", "low", "close")
 CONNECT_SECONDS = 10
 REPLY_SECONDS = 120
+ID_LETTERS = 6  # of a job id, at least, to ask for it
 SWEEP_ROWS_LIMIT = 1_000_000
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
@@ -43,7 +49,11 @@ class Store:
         self.dsn = dsn
         self.embedded = dsn.startswith("chdb:")
         self._client = _connect(dsn)
-        self._apply_schema()
+        try:
+            self._apply_schema()
+        except BaseException:
+            self.close()  # an open engine would keep this process from opening another folder
+            raise
 
     def __enter__(self) -> "Store":
         return self
@@ -120,12 +130,13 @@ class Store:
             ],
         )
         with _failures():
-            # The rows are sorted and unique already: replacing within the block would only cost time.
+            # The rows are sorted and unique already: replacing within the block would only cost time. And replicated
+            # tables would drop a block that they have seen before: a correction that is taken back must count.
             self._client.raw_insert(
                 "market_data_1m",
                 ["symbol", "timestamp", *PRICES, "volume"],
                 block,
-                settings={"optimize_on_insert": "0"},
+                settings={"optimize_on_insert": "0", "insert_deduplicate": "0"},
                 fmt="Native",
             )
 
@@ -225,16 +236,38 @@ class Store:
         return int(self._rows(sql, {"sweep": sweep_id})[0][0])
 
     def sweep_results(self, sweep_id: str, sort: str, descending: bool, limit: int | None) -> list[str]:
-        """The results of a sweep's parameter sets as JSON, ordered by the figure `sort`, then by job id."""
+        """The results of a sweep's parameter sets as JSON, ordered by the figure `sort`, then by job id.
+
+        Figures may pass 64 bits; the raw text keeps them, in quotes from there on.
+        """
         order = "DESC" if descending else "ASC"
         sql = f"""
             SELECT result FROM (
                 SELECT job_id, result FROM backtest_results
                 WHERE sweep_id = {{sweep:String}} ORDER BY created_at DESC LIMIT 1 BY job_id
-            ) ORDER BY JSONExtract(result, {{sort:String}}, 'Int128') {order}, job_id LIMIT {{limit:UInt32}}
+            )
+            ORDER BY toInt256OrZero(trim(BOTH '"' FROM JSONExtractRaw(result, {{sort:String}}))) {order}, job_id
+            LIMIT {{limit:UInt32}}
         """  # noqa: S608
         bound = {"sweep": sweep_id, "sort": sort, "limit": limit or SWEEP_ROWS_LIMIT}
         return [str(row[0]) for row in self._rows(sql, bound)]
+
+    def result_rows(self, job_id: str) -> list[ResultRow]:
+        """All rows of a job: it has several where it was computed again, or was part of sweeps."""
+        sql = f"""
+            SELECT {", ".join(ResultRow.__struct_fields__)} FROM backtest_results
+            WHERE job_id = {{job:String}} ORDER BY created_at DESC
+        """  # noqa: S608
+        return [ResultRow(*row) for row in self._rows(sql, {"job": job_id})]
+
+    def complete_id(self, start: str) -> str:
+        """The only job or sweep id with results that starts so; `start` itself where none or several do."""
+        sql = """
+            SELECT DISTINCT arrayJoin([job_id, sweep_id]) AS id FROM backtest_results
+            WHERE startsWith(id, {start:String}) LIMIT 2
+        """
+        rows = self._rows(sql, {"start": start}) if len(start) >= ID_LETTERS else []
+        return str(rows[0][0]) if len(rows) == 1 else start
 
     def recent_results(self, limit: int) -> list[tuple[str, ResultRow]]:
         """The newest results with their times of creation; of a job id's rows the newest."""
@@ -264,11 +297,15 @@ class Store:
 def _connect(dsn: str) -> "Client":
     import clickhouse_connect  # imported late: a third of a second that `candlemill strategies` need not pay
 
+    # What it would log of a failure comes back as an exception, and is told once.
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     if dsn.startswith("chdb:"):
-        folder = Path(dsn.removeprefix("chdb://"))
-        folder.mkdir(parents=True, exist_ok=True)
-        with _failures(str(folder)):
-            return clickhouse_connect.get_client(dsn=dsn)
+        folder = _folder(dsn)
+        with _failures():
+            folder.mkdir(parents=True, exist_ok=True)
+            _check_unlocked(folder)
+            return clickhouse_connect.get_client(interface="chdb", path=str(folder))
+    _check_server(dsn)
     with _failures():
         return clickhouse_connect.get_client(
             dsn=dsn,
@@ -278,28 +315,71 @@ def _connect(dsn: str) -> "Client":
         )
 
 
+def _folder(dsn: str) -> Path:
+    text = dsn.removeprefix("chdb://")
+    if not text.startswith("/") or "?" in text:  # the engine takes what follows a question mark for options
+        raise BadInput(f"{DSN_VARIABLE}={dsn} names no folder: write it like chdb:///home/me/candles, without '?'")
+    return Path(text)
+
+
+def _check_server(dsn: str) -> None:
+    try:
+        parts = urlsplit(dsn)
+        known = parts.scheme in ("http", "https", "clickhouse", "clickhouses") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        known = False
+    if not known:  # without the value: it may hold a password
+        raise BadInput(
+            f"{DSN_VARIABLE} is none of chdb:///FOLDER, http://, https:// or clickhouse://USER:PASSWORD@HOST:PORT/DATABASE"
+        )
+
+
+def _check_unlocked(folder: Path) -> None:
+    """Raise DatabaseLocked if another process holds the lock that the engine is going to take.
+
+    The engine says so too, but on stderr, and without a way out.
+    """
+    with contextlib.suppress(FileNotFoundError), (folder / "status").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = re.search(r"PID: (\d+)", file.read())
+            if owner and int(owner[1]) == os.getpid():
+                return
+            raise DatabaseLocked(
+                f"{folder} is open in {f'process {owner[1]}' if owner else 'another process'}: stop it, or run "
+                f"`candlemill db` and set {DSN_VARIABLE} to its address, as in http://127.0.0.1:8123/default"
+            ) from None
+
+
 @contextmanager
-def _failures(folder: str = "") -> Iterator[None]:
+def _failures() -> Iterator[None]:
     """Database errors as ours, in one line."""
     from clickhouse_connect.driver import exceptions
 
     try:
         yield
-    except exceptions.OperationalError as error:
-        raise StoreDown(f"the database does not answer: {_line(error)}; check {DSN_VARIABLE}") from error
     except exceptions.Error as error:
-        if "Unable to open the chdb engine" in str(error):
-            raise DatabaseLocked(
-                f"{folder} is open in another process (or not a database): stop it, or run `candlemill db` "
-                f"and point {DSN_VARIABLE} to it, as in http://127.0.0.1:8123/default"
+        text = str(error)
+        if "Unable to open the chdb engine" in text:
+            raise StoreError(f"the folder cannot be opened as a database: {_line(error)}") from error
+        if isinstance(error, exceptions.OperationalError) and "Code: " not in text:
+            raise StoreDown(
+                f"the database does not answer: {_line(error)}; is it running? see {DSN_VARIABLE}"
             ) from error
         raise StoreError(f"the database refused: {_line(error)}") from error
     except OSError as error:
-        raise StoreError(f"the database's folder: {error}") from error
+        raise StoreError(f"the database's folder or a temporary file: {error}") from error
 
 
 def _line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip()[:300]
+    """What an error says, without the layers that it came through."""
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    deepest = re.search(r"(HTTPS?)Connection\(host='([^']*)', port=(\d+)\): (?:Failed to [\w ]+: )?(.*?)\"?\)+ ", text)
+    if deepest:
+        return f"{deepest[2]}:{deepest[3]}: {deepest[4]}"
+    return text[:300]
 
 
 def _native_block(rows: int, columns: Sequence[tuple[str, str, bytes]]) -> bytes:

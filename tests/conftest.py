@@ -1,0 +1,144 @@
+"""What tests share: small synthetic markets in Binance's own format, and both kinds of store.
+
+The embedded engine opens one folder per process at a time, so nothing here keeps a store open beyond its test; what is
+expensive is made once as a folder and copied.
+"""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import candlemill
+import numpy as np
+import pytest
+import synthetic
+from candlemill.io.ingest import ingest
+from candlemill.io.settings import DSN_VARIABLE
+from candlemill.io.store import Store
+from numpy.typing import NDArray
+
+CORE = Path(candlemill.__file__).parents[1]
+DAY_MS = 86_400_000
+Columns = dict[str, NDArray[Any]]
+
+
+@cache
+def year(seed: int, number: int = 2024, price: float = 30_000.0) -> Columns:
+    return synthetic.year(seed, number, price)
+
+
+def days(seed: int, first: int, length: int, number: int = 2024) -> Columns:
+    """`length` days of a synthetic year from its day `first` (0 is 1 January) on."""
+    start = int(datetime(number, 1, 1, tzinfo=UTC).timestamp()) * 1000 + first * DAY_MS
+    candles = year(seed, number)
+    rows = slice(*np.searchsorted(candles["t"], [start, start + length * DAY_MS]).tolist())
+    return {name: column[rows] for name, column in candles.items()}
+
+
+def write_zip(folder: Path, name: str, candles: Columns | bytes, microseconds: bool = False) -> Path:
+    """A kline zip as Binance makes them, `name` without `.zip`, of candles or of any CSV text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = candles if isinstance(candles, bytes) else synthetic.csv_text(candles, microseconds)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{name}.csv", text)
+    path = folder / f"{name}.zip"
+    path.write_bytes(buffer.getvalue())
+    return path
+
+
+@pytest.fixture(scope="session")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """AAAUSDT: 8 days over a month's end, with a gap of 90 minutes. BBBUSDT: 3 days. Each in a zip per month."""
+    folder = tmp_path_factory.mktemp("market")
+    candles = days(1, 28, 8)
+    keep = np.ones(len(candles["t"]), dtype=bool)
+    keep[4000:4090] = False
+    candles = {name: column[keep] for name, column in candles.items()}
+    january = candles["t"] < int(datetime(2024, 2, 1, tzinfo=UTC).timestamp()) * 1000
+    write_zip(folder, "AAAUSDT-1m-2024-01", {name: column[january] for name, column in candles.items()})
+    write_zip(folder, "AAAUSDT-1m-2024-02", {name: column[~january] for name, column in candles.items()})
+    write_zip(folder, "BBBUSDT-1m-2024-02", days(2, 40, 3))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stored_market(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database folder that holds the market. Closed: copy it."""
+    folder = tmp_path_factory.mktemp("stored") / "db"
+    with Store(f"chdb://{folder}") as store:
+        ingest(store, [market])
+    return folder
+
+
+@pytest.fixture
+def database(stored_market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The command line's database for this test: a copy of the stored market."""
+    folder = tmp_path / "db"
+    shutil.copytree(stored_market, folder, symlinks=True)
+    monkeypatch.setenv(DSN_VARIABLE, f"chdb://{folder}")
+    return folder
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "CANDLEMILL_DB_PASSWORD"}
+    return {**kept, "PYTHONPATH": str(CORE), "no_proxy": "*", **more}
+
+
+def run_cli(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    """The command line in a process of its own."""
+    command = [sys.executable, "-m", "candlemill.cli", *arguments]
+    return subprocess.run(command, env=environment(**more), capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a running `candlemill db`."""
+    folder = tmp_path_factory.mktemp("server") / "db"
+    command = [sys.executable, "-m", "candlemill.cli", "db", "--port", "0"]
+    env = environment(**{DSN_VARIABLE: f"chdb://{folder}"})
+    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()  # serving chdb:///... on http://127.0.0.1:PORT/default
+        assert "http://127.0.0.1:" in line, line
+        yield line.split()[-1].removesuffix("/default")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+_numbers = count()
+
+
+@pytest.fixture(params=["embedded", "server"])
+def new_dsn(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Makes DSNs of empty databases: folders for the embedded engine, and databases of a real server."""
+
+    def make() -> str:
+        name = f"t{next(_numbers)}"
+        if request.param == "embedded":
+            return f"chdb://{tmp_path / name}"
+        import clickhouse_connect
+
+        address = request.getfixturevalue("server")
+        with clickhouse_connect.get_client(dsn=f"{address}/default", autogenerate_session_id=False) as client:
+            client.command(f"CREATE DATABASE {name}")
+        return f"{address}/{name}"
+
+    return make
+
+
+@pytest.fixture
+def store(new_dsn: Callable[[], str]) -> Iterator[Store]:
+    with Store(new_dsn()) as opened:
+        yield opened
