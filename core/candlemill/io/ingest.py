@@ -17,6 +17,7 @@ from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadFile, BadInput
 from candlemill.io.coverage import CANDLE_COLUMNS, count_days, current_days
 from candlemill.io.files import find_kline_files, load
+from candlemill.io.settings import DSN_VARIABLE
 from candlemill.io.store import Store
 from candlemill.plan import Day
 
@@ -51,6 +52,7 @@ def ingest(store: Store, paths: Sequence[Path], volume_scale: int | None = None)
     """Store the candles of all kline files among `paths`.
 
     A file that is refused leaves no trace, the others are stored all the same; then BadFile or BadInput tells.
+    `volume_scale` is for symbols that are new; BadInput refuses another than a stored symbol has.
     """
     report = Report()
     files = find_kline_files(paths, report.ignored)
@@ -61,7 +63,7 @@ def ingest(store: Store, paths: Sequence[Path], volume_scale: int | None = None)
         for loaded in _loaded(files, scales):
             bar.update()
             if isinstance(loaded, BadFile):
-                refused.append(loaded)
+                refused.append(scales.advise(loaded))
                 continue
             symbol, candles = loaded
             scales.fix(symbol)
@@ -82,18 +84,34 @@ class _Scales:
         if given is not None and str(given) not in [str(10**k) for k in range(9)]:
             raise BadInput(f"volume scale {given} is not a power of ten from 1 to {DEFAULT_SCALE}")
         self._store = store
-        self._given = given or DEFAULT_SCALE
+        self._given = given
         self._fixed: dict[str, int] = {}
 
     def digits(self, symbol: str) -> int:
         if symbol not in self._fixed:
             self._fixed[symbol] = self._store.volume_scale(symbol) or 0
-        return len(str(self._fixed[symbol] or self._given)) - 1
+        fixed = self._fixed[symbol] or self._given or DEFAULT_SCALE
+        if self._given not in (None, fixed):
+            raise BadInput(
+                f"{symbol} is stored with volume scale {fixed} for good, not {self._given}: leave --volume-scale out, "
+                f"or ingest into a new database (set {DSN_VARIABLE})"
+            )
+        return len(str(fixed)) - 1
 
     def fix(self, symbol: str) -> None:
         if not self._fixed[symbol]:
-            self._store.add_symbol(symbol, self._given)
-            self._fixed[symbol] = self._given
+            self._fixed[symbol] = self._given or DEFAULT_SCALE
+            self._store.add_symbol(symbol, self._fixed[symbol])
+
+    def advise(self, error: BadFile) -> BadFile:
+        """The refusal of a volume beyond 64 bits, with the way out."""
+        if "does not fit UInt64" not in error.reason:
+            return error
+        symbol = KlineName.parse(Path(error.file).name).symbol
+        way = "give a smaller --volume-scale, such as 100"
+        if self._fixed[symbol]:
+            way = f"{symbol} is stored with this scale already: use a new database (set {DSN_VARIABLE}) and {way}"
+        return BadFile(error.file, error.line, f"{error.reason}: {way}")
 
 
 def _loaded(files: Sequence[Path], scales: _Scales) -> Iterator[tuple[str, Candles] | BadFile]:
