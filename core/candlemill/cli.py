@@ -1,6 +1,7 @@
 """The command line. Results go to stdout, everything else to stderr; exit 2 for bad input, 1 for failure."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -13,10 +14,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
+
 from candlemill._version import __version__
 from candlemill.engine.flag import COMPILED
-from candlemill.errors import BadInput, CandlemillError
-from candlemill.model import Spec, parse_decimal, parse_grid, parse_range, parse_timeframe, resolve, spec_from_json
+from candlemill.errors import BadInput, CandlemillError, one_line
+from candlemill.model import (
+    FIRST_MS,
+    LAST_MS,
+    Spec,
+    parse_decimal,
+    parse_grid,
+    parse_range,
+    parse_timeframe,
+    resolve,
+    spec_from_json,
+)
 
 RESULT_KEYS = (
     "total_pnl", "sharpe_ratio", "sortino_ratio", "max_drawdown", "trades", "wins", "gross_profit", "gross_loss",
@@ -27,7 +40,10 @@ INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
-    """Complains in one line."""
+    """Complains in one line, and takes options by their whole names: an abbreviation would bind what comes later."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(allow_abbrev=False, **more)
 
     def error(self, message: str) -> NoReturn:
         raise BadInput(f"{message}; see `{self.prog} --help`")
@@ -37,23 +53,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         args = parser().parse_args(arguments)
-        return int(args.run(args) or 0)
+        status = int(args.run(args) or 0)
+        sys.stdout.flush()  # a closed pipe or a full disk shows here, not when the interpreter ends
+        return status
     except CandlemillError as error:
         return _complain(error.exit_status, error.code, str(error), arguments)
     except KeyboardInterrupt:
         message = "interrupted; what is done is stored, and the same command goes on from there"
         return _complain(INTERRUPTED, "interrupted", message, arguments)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
+    except OSError as error:
+        _drop_output()
+        return _complain(1, "failed", f"{error.filename or 'output'}: {error.strerror or error}", arguments)
     except Exception as error:  # a bug: still one line, with the way to see more
         text = f"internal error: {type(error).__name__}: {error}; -v shows where"
         return _complain(1, "internal", " ".join(text.split()), arguments)
 
 
+def _drop_output() -> None:
+    """Nobody can take what is left of stdout: have the interpreter's last flush succeed."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _complain(status: int, code: str, message: str, arguments: Sequence[str]) -> int:
     if "-v" in arguments or "--verbose" in arguments:
         traceback.print_exc()
+    message = one_line(message)
     print(f"candlemill: {message}", file=sys.stderr)
     if "--json" in arguments:
         print(json.dumps({"error": {"code": code, "message": message}}))
@@ -87,12 +115,12 @@ def parser() -> Parser:
     plan.add_argument("--grid", action="append", default=[], metavar="NAME=VALUES")
 
     coverage = with_json(command("coverage", run_coverage, "show which candles are stored"))
-    coverage.add_argument("symbol", nargs="?")
+    coverage.add_argument("symbol", nargs="?", type=_text)
     results = with_json(command("results", run_results, "show stored results"))
-    results.add_argument("job", nargs="?")
-    results.add_argument("--top", type=_count, default=20, metavar="N", help="how many of the newest (default 20)")
+    results.add_argument("job", nargs="?", type=_text)
+    results.add_argument("--top", type=_count, metavar="N", help="how many: of a sweep the best, else the newest")
     verify = with_json(command("verify", run_verify, "compute a stored result again and compare"))
-    verify.add_argument("job")
+    verify.add_argument("job", type=_text)
     with_json(command("strategies", run_strategies, "list the strategies and their parameters"))
     db = command("db", run_db, "serve the embedded database to other processes over ClickHouse's HTTP interface")
     db.add_argument("--host", default="127.0.0.1")
@@ -102,7 +130,7 @@ def parser() -> Parser:
 
 
 def _job_arguments(sub: Parser) -> None:
-    sub.add_argument("--symbol", required=True)
+    sub.add_argument("--symbol", required=True, type=_text)
     sub.add_argument("--strategy", required=True)
     sub.add_argument("--param", action="append", default=[], metavar="NAME=VALUE")
     sub.add_argument("--range", default="all", metavar="RANGE", help="2023, 2023-05, 2023-01-01..2023-06-30 or all")
@@ -127,11 +155,17 @@ def _grid_arguments(sub: Parser) -> None:
     sub.add_argument("--top", type=_count, metavar="N", help="how many to show (default 10; all with --json)")
 
 
+def _text(text: str) -> str:
+    """Whatever bytes a shell passes on, the database takes text."""
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} is not printable text")
+    return text
+
+
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
 
 
 # -- commands ------------------------------------------------------------------------------------------------------
@@ -149,34 +183,40 @@ def run_backtest(args: argparse.Namespace) -> None:
     from candlemill import show
     from candlemill.io.jobs import Home, fetch
 
+    spec, slices = _spec(args), _slices(args)
     with _store() as store:
         home = Home(store)
-        job = home.prepare(_spec(args, home), _slices(args), args.max_gap)
+        job = home.prepare(_with_span(spec, args, home), slices, args.max_gap)
         with _progress("backtest") as progress:
-            home.run(job, _slices(args), args.workers, args.no_cache, progress)
-        result = json.loads(fetch(store, job.job_id).result)
+            ledger = home.run(job, slices, args.workers, args.no_cache, progress)
+        row = ledger.last_results[0] if ledger.last_results else fetch(store, job.job_id)
+    result = json.loads(row.result)
     _print(args, result, show.result(result))
 
 
 def run_sweep(args: argparse.Namespace) -> None:
-    from candlemill import show
     from candlemill.io.jobs import Home
 
+    spec, slices = _spec(args, args.grid), _slices(args)
     with _store() as store:
         home = Home(store)
-        job = home.prepare(_spec(args, home, args.grid), _slices(args), args.max_gap)
+        job = home.prepare(_with_span(spec, args, home), slices, args.max_gap)
         with _progress("sweep") as progress:
-            home.run(job, _slices(args), args.workers, args.no_cache, progress)
-        descending = args.sort not in SMALLER_IS_BETTER
-        top = args.top or (None if args.json else 10)
-        total = store.count_sweep(job.job_id)
-        best = store.sweep_results(job.job_id, args.sort, descending, top)
+            home.run(job, slices, args.workers, args.no_cache, progress)
+        _show_sweep(args, store, job.job_id, list(job.spec.grid), args.sort)
+
+
+def _show_sweep(args: argparse.Namespace, store: Any, sweep_id: str, names: Sequence[str], sort: str) -> None:
+    from candlemill import show
+
+    top = args.top or (None if args.json else 10)
+    total = store.count_sweep(sweep_id)
+    best = store.sweep_results(sweep_id, sort, sort not in SMALLER_IS_BETTER, top)
     if args.json:
-        _print_sweep(job.job_id, total, best)
+        _print_sweep(sweep_id, total, best)
     else:
-        rows = [json.loads(row) for row in best]
-        print(show.sweep(rows, list(job.spec.grid), args.sort, total))
-        print(f"job {job.job_id}")
+        print(show.sweep([json.loads(row) for row in best], names, sort, total))
+        print(f"job {sweep_id}")
 
 
 def _print_sweep(job_id: str, total: int, rows: Sequence[str]) -> None:
@@ -192,14 +232,16 @@ def run_plan(args: argparse.Namespace) -> None:
     from candlemill.io.jobs import Home
     from candlemill.plan import estimate_seconds, valid_sets
 
+    spec, slices = _spec(args, args.grid), _slices(args)
     with _store() as store:
         home = Home(store)
-        job = home.prepare(_spec(args, home, args.grid), _slices(args), args.max_gap)
+        job = home.prepare(_with_span(spec, args, home), slices, args.max_gap)
         row = store.job(job.job_id)
+        bars = home.count_bars(job.spec)
     cached, sets = row is not None and row.state == "done", valid_sets(job.spec)
     found = {
         "job_id": job.job_id,
-        "bars": job.plan.bars,
+        "bars": bars,
         "slices": job.plan.slices,
         "cuts": job.plan.cuts,
         "sets": sets,
@@ -207,7 +249,7 @@ def run_plan(args: argparse.Namespace) -> None:
         "cached": cached,
         "estimated_seconds": 0.0 if cached else estimate_seconds(job.plan),
     }
-    _print(args, found, show.plan(job.job_id, job.plan, sets, cached))
+    _print(args, found, show.plan(job.job_id, job.plan, bars, sets, cached))
 
 
 def run_coverage(args: argparse.Namespace) -> None:
@@ -233,35 +275,58 @@ def run_results(args: argparse.Namespace) -> None:
     from candlemill.io.jobs import fetch
 
     with _store() as store:
+        args.job = store.complete_id(args.job or "")
+        if args.job and store.count_sweep(args.job):
+            _show_sweep(args, store, args.job, list(_sweep_spec(store, args.job).grid), "sharpe_ratio")
+            return
         if args.job:
             result = json.loads(fetch(store, args.job).result)
             _print(args, result, show.result(result))
             return
-        rows = [(created, json.loads(row.result)) for created, row in store.recent_results(args.top)]
+        rows = [(created, json.loads(row.result)) for created, row in store.recent_results(args.top or 20)]
     text = show.results_list(rows) if rows else "no results yet: candlemill backtest --help"
     _print(args, {"results": [row for _, row in rows]}, text)
 
 
-def run_verify(args: argparse.Namespace) -> None:
+def _sweep_spec(store: Any, sweep_id: str) -> Spec:
+    row = store.job(sweep_id)
+    if row is None:
+        raise CandlemillError(f"sweep {sweep_id} has results, but its job is not stored: run it again")
+    return spec_from_json(row.spec)
+
+
+def run_verify(args: argparse.Namespace) -> int:
     from candlemill.io.jobs import Home, fetch
 
     with _store() as store:
-        stored = json.loads(fetch(store, args.job).result)
-        spec = spec_from_json(json.dumps(stored["spec"]))
+        args.job = store.complete_id(args.job)
+        if store.count_sweep(args.job):
+            spec, digest = _sweep_spec(store, args.job), store.job(args.job).data_digest
+            stored = ""
+        else:
+            result = json.loads(fetch(store, args.job).result)
+            spec, digest = spec_from_json(json.dumps(result["spec"])), result["data_digest"]
+            stored = result["result_digest"]
         home = Home(store)
         job = home.prepare(spec, None)
-        if job.data_digest != stored["data_digest"]:
+        if job.data_digest != digest:
             raise CandlemillError(
-                f"the candles have changed since: their digest was {stored['data_digest'][:16]}, "
-                f"is {job.data_digest[:16]}; run the backtest again for the new ones"
+                f"the candles have changed since: their digest was {digest[:16]}, is {job.data_digest[:16]}; "
+                "run it again for the new ones"
             )
         with _progress("verify") as progress:
-            again = home.compute(job, progress)
-    same = again["result_digest"] == stored["result_digest"]
-    found = {"job_id": args.job, "same": same, "stored": stored["result_digest"], "computed": again["result_digest"]}
-    _print(args, found, f"{'same bits' if same else 'DIFFERENT'}: {found['computed']}")
-    if not same:
-        raise CandlemillError(f"job {args.job}: stored {found['stored'][:16]}, computed {found['computed'][:16]}")
+            done = home.verify(job, args.job, progress)
+    found = {"job_id": args.job, "same": not done.different, "sets": done.sets, "different": done.different}
+    found |= {"stored": stored, "computed": done.computed} if stored else {}
+    if done.different:
+        name, figures = next(iter(done.different.items()))
+        message = f"job {name}: stored and computed differ in {', '.join(figures)}"
+        found["error"] = {"code": "different", "message": message}
+        _print(args, found, f"DIFFERENT: {len(done.different):,} of {done.sets:,} parameter sets")
+        print(f"candlemill: {message}", file=sys.stderr)
+        return 1
+    _print(args, found, f"same bits: {done.computed}" if stored else f"same bits: all {done.sets:,} parameter sets")
+    return 0
 
 
 def run_strategies(args: argparse.Namespace) -> None:
@@ -308,13 +373,14 @@ def _print(args: argparse.Namespace, found: dict[str, Any], text: str) -> None:
     print(json.dumps(found) if args.json else text)
 
 
-def _spec(args: argparse.Namespace, home: Any, grid: Sequence[str] = ()) -> Spec:
+def _spec(args: argparse.Namespace, grid: Sequence[str] = ()) -> Spec:
+    """All that can be checked without the database, which is then not even opened. See `_with_span`."""
     if args.sizing != "fixed":
         raise BadInput(f"sizing {args.sizing!r} is not built yet: use fixed")
     return resolve(
         symbol=args.symbol,
         strategy=args.strategy,
-        span=home.full_span(args.symbol) if args.range == "all" else parse_range(args.range),
+        span=(FIRST_MS, LAST_MS) if args.range == "all" else parse_range(args.range),
         params=_params(args.param),
         grid=parse_grid(list(grid)),
         fee=args.fee,
@@ -326,6 +392,14 @@ def _spec(args: argparse.Namespace, home: Any, grid: Sequence[str] = ()) -> Spec
         quantity=parse_decimal(args.quantity, "quantity"),
         timeframe=parse_timeframe(args.timeframe),
     )
+
+
+def _with_span(spec: Spec, args: argparse.Namespace, home: Any) -> Spec:
+    """The spec with what its symbol has for the range `all`."""
+    if args.range != "all":
+        return spec
+    start, end = home.full_span(spec.symbol)
+    return msgspec.structs.replace(spec, start=start, end=end)
 
 
 def _params(texts: Sequence[str]) -> dict[str, object]:

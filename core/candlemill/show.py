@@ -1,16 +1,21 @@
 """What people read on the terminal: aligned tables and figures in their own units."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import ceil
+from textwrap import indent
 from typing import Any
 
 import msgspec
 from tabulate import tabulate
 
+from candlemill.engine.tape import DAY_MS
 from candlemill.model import SCALE, iso
 from candlemill.plan import Day, Month, Plan, estimate_seconds, months_of
 from candlemill.strategies import REGISTERED
 
-DAY_MINUTES = 1440
+ID_SHOWN = 12  # letters of a job id that lists show
+STOPS = ("stop_loss", "take_profit", "trailing_stop")
 SWEEP_COLUMNS = ("total_pnl", "sharpe_ratio", "max_drawdown", "trades", "fees")
 
 
@@ -21,9 +26,10 @@ def decimal(scaled: int, places: int = 2) -> str:
     return f"{sign}{whole:,}.{rest:08d}"[: len(f"{sign}{whole:,}") + 1 + places]
 
 
-def money(scaled: int) -> str:
-    """Two decimals for large amounts, all eight for small ones."""
-    return decimal(scaled, 2 if abs(scaled) >= 100 * SCALE or scaled == 0 else 8)
+def money(scaled: int, largest: int | None = None) -> str:
+    """Two decimals for large amounts, all eight for small ones; `largest` decides for a column of them."""
+    size = abs(scaled) if largest is None else largest
+    return decimal(scaled, 2 if size >= 100 * SCALE or size == 0 else 8)
 
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str] = (), right: Sequence[int] = ()) -> str:
@@ -39,11 +45,12 @@ def result(r: Mapping[str, Any]) -> str:
     """One result as two columns."""
     trades = r["trades"]
     spec = r["spec"]
-    params = " ".join(f"{k}={v}" for k, v in r["params"].items())
     rows: list[tuple[str, str]] = [
-        ("strategy", f"{r['strategy_id']} {params}".strip()),
+        ("strategy", f"{r['strategy_id']} {_params(r)}".rstrip()),
         ("symbol", f"{r['symbol']}  {iso(r['start'])} .. {iso(r['end'])}"),
-        ("costs", _costs(spec)),
+        ("costs", _rates(spec, ("fee", "slippage"))),
+        *([("stops", stops)] if (stops := _rates(spec, STOPS)) else []),
+        *([("trading", trading)] if (trading := _trading(spec)) else []),
         ("bars", f"{r['bars']:,}  ({r['missing_minutes']:,} minutes missing, {r['days']:,} days)"),
         ("total PnL", money(r["total_pnl"])),
         ("max drawdown", money(r["max_drawdown"])),
@@ -70,17 +77,20 @@ def result(r: Mapping[str, Any]) -> str:
     return table(rows)
 
 
-def _costs(spec: Mapping[str, Any]) -> str:
-    parts = [f"fee {spec['fee']} ppm"]
-    parts += [f"{name.replace('_', ' ')} {spec[name]} ppm" for name in _RATES if spec[name]]
-    if spec["fill"] != "next_open":
-        parts.append("filled at the deciding close")
+def _rates(spec: Mapping[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {spec[name]:,} ppm" for name in names if spec[name] or name == "fee")
+
+
+def _trading(spec: Mapping[str, Any]) -> str:
+    """What is not as usual: quantity, bars, fills."""
+    parts = []
+    if spec["quantity"] != SCALE:
+        parts.append(f"quantity {decimal(spec['quantity'], 8).rstrip('0').rstrip('.')}")
     if spec["timeframe"] != 1:
         parts.append(f"decided on {spec['timeframe']}-minute bars")
+    if spec["fill"] != "next_open":
+        parts.append("filled at the deciding close")
     return ", ".join(parts)
-
-
-_RATES = ("slippage", "stop_loss", "take_profit", "trailing_stop")
 
 
 def _percent(part: int, whole: int) -> str:
@@ -90,8 +100,12 @@ def _percent(part: int, whole: int) -> str:
 def sweep(results: Sequence[Mapping[str, Any]], names: Sequence[str], sort: str, total: int) -> str:
     """The best parameter sets, one per line."""
     columns = [*SWEEP_COLUMNS, *([sort] if sort not in SWEEP_COLUMNS else [])]
+    largest = {column: max((abs(r[column]) for r in results), default=0) for column in columns}
     rows = [
-        [*(str(r["params"][name]) for name in names), *(_cell(column, r[column]) for column in columns)]
+        [
+            *(str(r["params"][name]) for name in names),
+            *(_cell(column, r[column], largest[column]) for column in columns),
+        ]
         for r in results
     ]
     headers = [*names, *(column.replace("_", " ") for column in columns)]
@@ -99,29 +113,36 @@ def sweep(results: Sequence[Mapping[str, Any]], names: Sequence[str], sort: str,
     return f"{shown}\n{len(results):,} of {total:,} parameter sets, by {sort.replace('_', ' ')}"
 
 
-def _cell(column: str, value: int) -> str:
+def _cell(column: str, value: int, largest: int) -> str:
     if column in ("sharpe_ratio", "sortino_ratio"):
         return decimal(value, 4)
     if column in ("total_pnl", "max_drawdown", "fees", "gross_profit", "gross_loss"):
-        return money(value)
+        return money(value, largest)
     return f"{value:,}"
 
 
 def results_list(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Results with the first letters of their job ids, which are enough to ask for one; fits 100 columns."""
     cells = [
         [
-            created,
-            r["job_id"],
+            r["job_id"][:ID_SHOWN],
+            created[:16],
             r["symbol"],
-            f"{r['strategy_id']} " + " ".join(f"{k}={v}" for k, v in r["params"].items()),
-            f"{iso(r['start'])[:10]}..{iso(r['end'])[:10]}",
+            f"{iso(r['start'])[:10]}..{iso(r['end'] - 1)[:10]}",
             money(r["total_pnl"]),
             decimal(r["sharpe_ratio"], 4),
         ]
         for created, r in rows
     ]
-    headers = ["created", "job", "symbol", "strategy", "range", "total PnL", "Sharpe"]
-    return table(cells, headers, right=(5, 6))
+    headers = ["job", "created", "symbol", "range", "total PnL", "Sharpe"]
+    lines = table(cells, headers, right=(4, 5)).splitlines()
+    # The strategy goes on a line of its own: its parameters would not fit beside the figures.
+    told = [f"{line}\n  {r['strategy_id']} {_params(r)}".rstrip() for line, (_, r) in zip(lines[2:], rows, strict=True)]
+    return "\n".join([*lines[:2], *told])
+
+
+def _params(r: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in r["params"].items())
 
 
 def missing_in(month: Month, first: int, last: int) -> int:
@@ -181,13 +202,13 @@ def coverage_summary(symbols: Mapping[str, Sequence[Day]]) -> str:
     return table(cells, ["symbol", "rows", "first", "last", "missing", "months"], right=(1, 4, 5))
 
 
-def plan(job_id: str, found: Plan, sets: int, cached: bool) -> str:
-    days = [(b - a) / 86_400_000 for a, b in zip(found.cuts, found.cuts[1:], strict=False)]
-    span = f"{min(days):,.0f}" if round(min(days)) == round(max(days)) else f"{min(days):,.0f} to {max(days):,.0f}"
+def plan(job_id: str, found: Plan, bars: int, sets: int, cached: bool) -> str:
+    days = [ceil((b - a) / DAY_MS) for a, b in pairwise(found.cuts)]
+    span = f"{min(days):,}" if min(days) == max(days) else f"{min(days):,} to {max(days):,}"
     rows = [
         ("job", job_id),
-        ("bars", f"{found.bars:,}"),
-        ("slices", f"{found.slices:,} of {span} days"),
+        ("bars", f"{bars:,}"),
+        ("slices", f"{found.slices:,} of {span} day{'s' * (max(days) > 1)}"),
         ("parameter sets", f"{sets:,} valid of {found.points:,}"),
         ("tasks", f"{found.tasks:,}"),
         ("estimate", "stored already" if cached else f"{estimate_seconds(found):,.1f} s on one core"),
@@ -211,13 +232,15 @@ def strategies() -> str:
     lines = []
     for name, kind in sorted(REGISTERED.items()):
         lines.append(f"{name}\n  {_summary(kind)}")
+        if not kind.__struct_fields__:
+            lines.append("    no parameters")
         properties = _properties(msgspec.json.schema(kind))
         rows = [
-            (f"    {param}", str(info.get("default", "")), _bounds(info), info.get("description", ""))
+            (param, str(info.get("default", "")), _bounds(info), info.get("description", ""))
             for param, info in properties.items()
         ]
         if rows:
-            lines.append(str(tabulate(rows, tablefmt="plain", disable_numparse=True)))
+            lines.append(indent(str(tabulate(rows, tablefmt="plain", disable_numparse=True)), "    "))
     return "\n".join(lines)
 
 

@@ -1,12 +1,16 @@
 """Running a job at home: prepare, deliver events until it has ended, read the results."""
 
 import json
+from collections.abc import Sequence, Set
 from typing import Any
 
+import msgspec
+
 from candlemill import events
+from candlemill.engine.tape import DAY_MS
 from candlemill.errors import NoData, UnknownName
 from candlemill.io.coverage import current_days
-from candlemill.io.local import Broker, FrozenIndex, LocalLedger, Pool, Progress, clock_ms, cores
+from candlemill.io.local import Broker, FrozenIndex, LocalLedger, Pool, Progress, ScratchLedger, clock_ms, cores
 from candlemill.io.store import Store
 from candlemill.io.tapes import Tapes
 from candlemill.ledger import ResultRow, Runtime
@@ -15,6 +19,9 @@ from candlemill.plan import estimate_seconds
 from candlemill.service import Prepared, days_in, prepare
 from candlemill.work import needs_range
 
+TIMES = frozenset({"execution_time_ms", "slices", "repaired_slices"})  # what may differ between equal results
+IDENTITY = frozenset({"job_id", "result_digest"})
+RESULT_COLUMNS = ("strategy_id", "total_pnl", "sharpe_ratio", "max_drawdown")
 POOL_SECONDS = 2.0  # workers take half a second to start: a job shorter than this runs without
 
 
@@ -36,14 +43,23 @@ class Home:
     def prepare(self, spec: Spec, slices: int | None, max_gap: int | None = None) -> Prepared:
         """The job with its plan. Raises where there is no candle, or more minutes miss than `max_gap` allows."""
         job = prepare(self.index, spec, slices)
-        days = days_in(self.index, spec)
-        missing = spec.minutes - job.plan.bars
+        missing = 0 if max_gap is None else spec.minutes - self.count_bars(spec)
         if max_gap is not None and missing > max_gap:
+            days = len(days_in(self.index, spec))
             raise NoData(
-                f"{spec.symbol} misses {missing:,} of {spec.minutes:,} minutes ({len(days)} days have candles), "
+                f"{spec.symbol} misses {missing:,} of {spec.minutes:,} minutes ({days:,} days have candles), "
                 f"max_gap allows {max_gap:,}: allow more, choose another range, or ingest the rest"
             )
         return job
+
+    def count_bars(self, spec: Spec) -> int:
+        """How many candles the range has. The index knows whole days; those that the range cuts are looked at."""
+        count = 0
+        for day in days_in(self.index, spec):
+            inside = spec.start <= day.first and day.last < spec.end
+            cut = (max(day.start, spec.start), min(day.start + DAY_MS, spec.end))
+            count += day.rows if inside else len(self.store.read_columns(spec.symbol, *cut, ())["t"])
+        return count
 
     def run(
         self, job: Prepared, slices: int | None, workers: int | None, fresh: bool, progress: Progress
@@ -52,16 +68,52 @@ class Home:
 
         Interrupted, it leaves what is done in the store: the same call goes on from there.
         """
-        ledger = LocalLedger(self.store)
+        ledger = LocalLedger(self.store, fresh)
         known = None if fresh else ledger.job(job.job_id)
         if known is not None and known.state == "done":
             return ledger
+        self._deliver(job, events.Requested(job.spec, slices, fresh), workers, ledger, progress)
+        return ledger
+
+    def compute(self, job: Prepared, progress: Progress) -> dict[str, Any]:
+        """The result of a job of one parameter set, computed anew; nothing is written."""
+        rows: list[ResultRow] = []
+        request = events.Requested(job.spec, job.plan.slices, True)
+        self._deliver(job, request, None, ScratchLedger(self.store, rows.extend), progress)
+        found: dict[str, Any] = json.loads(rows[0].result)
+        return found
+
+    def verify(self, job: Prepared, stored_id: str, progress: Progress) -> "Verified":
+        """Compute a job anew, cut as it is planned, and compare every figure of every row that is stored of it.
+
+        Nothing is written. `stored_id` is the id that the job is stored under: another one than its own if other
+        code computed it, and then ids may differ, figures may not.
+        """
+        found = Verified()
+        passing = TIMES if job.job_id == stored_id else TIMES | IDENTITY
+
+        def compare(rows: Sequence[ResultRow]) -> None:
+            for row in rows:
+                found.sets += 1
+                found.computed = str(json.loads(row.result)["result_digest"])
+                own_id = row.job_id if job.job_id == stored_id else stored_id
+                for old in self.store.result_rows(own_id):
+                    if names := different(old, row, passing):
+                        found.different[own_id] = names
+
+        request = events.Requested(job.spec, job.plan.slices, True)
+        self._deliver(job, request, None, ScratchLedger(self.store, compare), progress)
+        return found
+
+    def _deliver(
+        self, job: Prepared, request: events.Requested, workers: int | None, ledger: LocalLedger, progress: Progress
+    ) -> None:
+        """Run the job's events; interrupted, write what is done."""
         tapes = Tapes(self.index.days, self.store)
         strategies = [strategy for _, _, strategy in grid_points(job.spec, 0, 1 if not job.spec.grid else 64)]
         tapes.prefetch(job.spec, needs_range(job.spec, strategies))
-        count = self._workers(job, workers)
+        count = self._workers(job, workers) if tapes.shareable() else 1
         pool = Pool(count, tapes, job.spec.symbol, self.index.days(job.spec.symbol)) if count > 1 else None
-        request = events.Requested(job.spec, slices, fresh)
         try:
             runtime = Runtime(ledger, self.index, tapes, clock_ms)
             Broker(runtime, pool, progress).run(events.make("cli", events.REQUESTED, job.job_id, request))
@@ -71,18 +123,27 @@ class Home:
         finally:
             if pool is not None:
                 pool.close()
-        return ledger
-
-    def compute(self, job: Prepared, progress: Progress) -> dict[str, Any]:
-        """The result of a job of one parameter set, computed anew."""
-        ledger = self.run(job, job.plan.slices, None, True, progress)
-        found: dict[str, Any] = json.loads(ledger.last_results[0].result)
-        return found
 
     def _workers(self, job: Prepared, workers: int | None) -> int:
         if workers is not None:
             return min(workers, job.plan.tasks)
         return min(cores(), job.plan.tasks) if estimate_seconds(job.plan) > POOL_SECONDS else 1
+
+
+class Verified(msgspec.Struct):
+    """How many parameter sets were computed again, the last one's digest, and figures that differ by job id."""
+
+    sets: int = 0
+    computed: str = ""
+    different: dict[str, list[str]] = {}
+
+
+def different(old: ResultRow, new: ResultRow, passing: Set[str]) -> list[str]:
+    """The names of columns and figures, `passing` apart, that are not the same in two rows of one job."""
+    columns = [name for name in RESULT_COLUMNS if getattr(old, name) != getattr(new, name)]
+    before, after = json.loads(old.result), json.loads(new.result)
+    names = sorted(before.keys() | after.keys())
+    return columns + [name for name in names if name not in passing and before.get(name) != after.get(name)]
 
 
 def fetch(store: Store, job_id: str) -> ResultRow:

@@ -6,6 +6,8 @@ past that the answer is Knative and a ClickHouse server, not a bigger version of
 
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -26,6 +28,7 @@ from candlemill.plan import Day
 
 ATTEMPTS = 5
 FLUSH_SECONDS = 5.0
+WORKER_DIED = "a worker process died, perhaps for want of memory: use fewer --workers; what is done is stored"
 AHEAD = 2  # tasks per worker that wait in its queue
 
 
@@ -35,10 +38,12 @@ def clock_ms() -> int:
 
 class LocalLedger:
     """Partials in memory, written to the store every few seconds, so that a crash loses seconds and a MergeTree
-    does not get a part per task. A batch's partials are dropped once it is merged."""
+    does not get a part per task. A batch's partials are dropped once it is merged. A `fresh` one does not look at
+    what an earlier process left: everything is computed again."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, fresh: bool = False) -> None:
         self._store = store
+        self._fresh = fresh
         self._jobs: dict[str, JobRow] = {}
         self._rows: dict[str, dict[int, _Batch]] = {}
         self._unwritten: list[Partial | JobRow] = []
@@ -65,7 +70,7 @@ class LocalLedger:
         """The job's rows by batch; what an earlier process left in the store is read once."""
         if job_id not in self._rows:
             self._rows[job_id] = {}
-            for row in self._store.partials(job_id):
+            for row in [] if self._fresh else self._store.partials(job_id):
                 self._add(row)
         return self._rows[job_id]
 
@@ -100,6 +105,26 @@ class LocalLedger:
         self._store.put_partials([row for row in self._unwritten if isinstance(row, Partial)])
         self._unwritten = []
         self._written_at = time.monotonic()
+
+
+class ScratchLedger(LocalLedger):
+    """For computing again what is stored: nothing is read or written, each batch's results go to `take`."""
+
+    def __init__(self, store: Store, take: Callable[[Sequence[ResultRow]], None]) -> None:
+        super().__init__(store, fresh=True)
+        self._take = take
+
+    def job(self, job_id: str) -> JobRow | None:
+        return self._jobs.get(job_id)
+
+    def put_job(self, job: JobRow) -> None:
+        self._jobs[job.job_id] = job
+
+    def put_results(self, results: Sequence[ResultRow]) -> None:
+        self._take(results)
+
+    def flush(self) -> None:
+        self._unwritten = []
 
 
 class _Batch:
@@ -223,9 +248,7 @@ class Broker:
                 self._failed(event, attempt, error)
                 continue
             except BrokenProcessPool:
-                raise CandlemillError(
-                    "a worker process died, perhaps for want of memory: use fewer --workers; what is done is stored"
-                ) from None
+                raise CandlemillError(WORKER_DIED) from None
             self._succeeded(event, answer)
 
 
@@ -245,7 +268,15 @@ class Pool:
         )
 
     def submit(self, event: Event) -> Future[tuple[list[Partial], list[Event]]]:
-        return self._pool.submit(_work, event)
+        """Have a worker run the event. Ctrl-C reaches the whole process group: it is this process's to act on, so a
+        worker is started with the signal blocked."""
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return self._pool.submit(_work, event)
+        except BrokenProcessPool:
+            raise CandlemillError(WORKER_DIED) from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -268,10 +299,19 @@ _worker: tuple[Tapes, FrozenIndex] | None = None
 
 def _start_worker(shared: Shared, symbol: str, days: list[Day]) -> None:
     global _worker
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     index = FrozenIndex(lambda: [symbol], lambda _: days)
     tapes = Tapes(index.days, None)
     tapes.adopt(shared)
     _worker = (tapes, index)
+
+
+def _end_with_parent() -> None:
+    """A killed parent closes nothing: without this its workers would wait for tasks for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(event: Event) -> tuple[list[Partial], list[Event]]:

@@ -4,11 +4,13 @@ A month's columns are kept under the digest of their content, so a warm executor
 candle is seen. Worker processes get the same columns through shared memory: the database is read in one place.
 """
 
+import shutil
 import threading
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,6 +25,7 @@ from candlemill.plan import Day, Month, months_of
 from candlemill.work import Window
 
 CACHE_BYTES = 1 << 30
+SHARED = Path("/dev/shm")  # where Linux keeps shared memory
 COLUMNS = ("t", "open", "high", "low", "close")
 
 Key = tuple[str, int, str, str]  # symbol, month's start in ms, digest, column
@@ -151,6 +154,11 @@ class Tapes:
             self._bytes -= self._columns.popitem(last=False)[1].nbytes
 
     # -- sharing with worker processes ------------------------------------------------------------------------------
+
+    def shareable(self) -> bool:
+        """Whether shared memory has room for the columns. Past its end a write would kill the process; containers
+        often have 64 MiB."""
+        return not SHARED.is_dir() or shutil.disk_usage(SHARED).free > self._bytes
 
     def share(self) -> tuple[SharedMemory, Shared]:
         """Move what the cache holds into shared memory, for `adopt` in another process. The caller unlinks it."""
