@@ -10,7 +10,7 @@ import traceback
 # Before NumPy is imported: there is no linear algebra here, and its idle threads would cost memory and start-up.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -219,7 +219,7 @@ def _show_sweep(args: argparse.Namespace, store: Any, sweep_id: str, names: Sequ
         print(f"job {sweep_id}")
 
 
-def _print_sweep(job_id: str, total: int, rows: Sequence[str]) -> None:
+def _print_sweep(job_id: str, total: int, rows: Iterable[str]) -> None:
     """One object, written piece by piece: the rows are JSON already."""
     print(f'{{"job_id":"{job_id}","sets":{total},"results":[', end="")
     for k, row in enumerate(rows):

@@ -8,9 +8,9 @@ import numpy as np
 
 from candlemill.engine.book import Rules
 from candlemill.engine.loop import run
-from candlemill.engine.signals import Changes, changes_of, changes_of_bits
+from candlemill.engine.signals import Bits, Changes, changes_of, changes_of_bits
 from candlemill.engine.summary import State, Summary
-from candlemill.engine.tape import Bars, Tape, k_minute_bars
+from candlemill.engine.tape import Bars, Column, Tape, k_minute_bars
 from candlemill.errors import TooLarge
 from candlemill.model import Spec
 from candlemill.strategies import Strategy
@@ -78,11 +78,8 @@ def run_task(
     try:
         if starts is not None:
             return [task.run_from(starts[point], point, strategy) for point, strategy in sets]
-        together = task.changes_together([strategy for _, strategy in sets]) if len(sets) >= SHARED_SETS else None
-        return [
-            task.run_from_guess(point, strategy, together[k] if together else None)
-            for k, (point, strategy) in enumerate(sets)
-        ]
+        together = task.decide_together([strategy for _, strategy in sets]) if len(sets) >= SHARED_SETS else None
+        return [task.run_from_guess(point, strategy, together, k) for k, (point, strategy) in enumerate(sets)]
     except OverflowError as error:
         raise TooLarge(f"{spec.symbol} {spec.strategy}: {error}; use smaller windows or rates") from None
 
@@ -103,7 +100,7 @@ class _Task:
         changes = changes_of(desired, int(state.desired), self._first, self._bars.last)
         return self._outcome(point, state, start, changes, memory)
 
-    def run_from_guess(self, point: int, strategy: Strategy, together: "_Together | None") -> Outcome:
+    def run_from_guess(self, point: int, strategy: Strategy, together: "_Together | None", k: int) -> Outcome:
         """Run the slice from the state that a flat start some bars earlier leads to: exact from the job's start."""
         warm = together.warm if together else self._warm([strategy])
         if strategy.stateful:
@@ -113,7 +110,7 @@ class _Task:
             return self.run_from(start, point, strategy)
         # What a windowed strategy decides needs no memory, so the warm-up and the slice are decided at once.
         if together:
-            changes = together.changes
+            changes = together.changes(k, self._end - warm, self._bars.last)
         else:
             desired, _ = strategy.decide(self._bars, warm, self._end, b"")
             changes = changes_of(desired, 0, warm, self._bars.last)
@@ -121,19 +118,12 @@ class _Task:
         state = self._warmed_up(before, warm)
         return self._outcome(point, state, join_state(state, b""), changes, b"")
 
-    def changes_together(self, strategies: Sequence[Strategy]) -> "list[_Together] | None":
-        """The changes of all sets, where the strategy can decide several sets faster than one after the other."""
+    def decide_together(self, strategies: Sequence[Strategy]) -> "_Together | None":
+        """The decisions of all sets, where the strategy can make them faster together than one after the other."""
         self._window.tape.add_blocks()
         warm = self._warm(strategies)
         found = type(strategies[0]).decide_together(strategies, self._bars, warm, self._end)
-        if found is None:
-            return None
-        above, below = found
-        n = self._end - warm
-        return [
-            _Together(warm, changes_of_bits(above[k], below[k] if len(below) else None, n, warm, self._bars.last))
-            for k in range(len(strategies))
-        ]
+        return None if found is None else _Together(warm, *found)
 
     def _warm(self, strategies: Sequence[Strategy]) -> int:
         """The decision bar from which the warm-up runs."""
@@ -152,10 +142,15 @@ class _Task:
 
 
 class _Together(msgspec.Struct, frozen=True):
-    """One set's changes from decision bar `warm` on, from a decision made for many sets."""
+    """Decisions of many sets from decision bar `warm` on, a row of bits each; as changes they would be large."""
 
     warm: int
-    changes: Changes
+    above: Bits
+    below: Bits
+
+    def changes(self, k: int, n: int, last: Column | None) -> Changes:
+        below = self.below[k] if len(self.below) else None
+        return changes_of_bits(self.above[k], below, n, self.warm, last)
 
 
 def _decision_bars(bars: Bars, window: Window) -> tuple[int, int]:

@@ -39,6 +39,7 @@ CONNECT_SECONDS = 10
 REPLY_SECONDS = 120
 ID_LETTERS = 6  # of a job id, at least, to ask for it
 SWEEP_ROWS_LIMIT = 1_000_000
+SWEEP_ROWS_AT_ONCE = 200
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 
@@ -235,22 +236,31 @@ class Store:
         sql = "SELECT uniqExact(job_id) FROM backtest_results WHERE sweep_id = {sweep:String}"
         return int(self._rows(sql, {"sweep": sweep_id})[0][0])
 
-    def sweep_results(self, sweep_id: str, sort: str, descending: bool, limit: int | None) -> list[str]:
+    def sweep_results(self, sweep_id: str, sort: str, descending: bool, limit: int | None) -> Iterator[str]:
         """The results of a sweep's parameter sets as JSON, ordered by the figure `sort`, then by job id.
 
-        Figures may pass 64 bits; the raw text keeps them, in quotes from there on.
+        Ids first, then rows by the hundred: memory does not grow with the sweep. Figures may pass 64 bits; the raw
+        text keeps them, in quotes from there on.
         """
         order = "DESC" if descending else "ASC"
         sql = f"""
-            SELECT result FROM (
-                SELECT job_id, result FROM backtest_results
-                WHERE sweep_id = {{sweep:String}} ORDER BY created_at DESC LIMIT 1 BY job_id
-            )
-            ORDER BY toInt256OrZero(trim(BOTH '"' FROM JSONExtractRaw(result, {{sort:String}}))) {order}, job_id
+            SELECT job_id FROM backtest_results WHERE sweep_id = {{sweep:String}} GROUP BY job_id
+            ORDER BY
+                argMax(toInt256OrZero(trim(BOTH '"' FROM JSONExtractRaw(result, {{sort:String}}))), created_at) {order},
+                job_id
             LIMIT {{limit:UInt32}}
         """  # noqa: S608
         bound = {"sweep": sweep_id, "sort": sort, "limit": limit or SWEEP_ROWS_LIMIT}
-        return [str(row[0]) for row in self._rows(sql, bound)]
+        ids = [str(row[0]) for row in self._rows(sql, bound)]
+        for k in range(0, len(ids), SWEEP_ROWS_AT_ONCE):
+            some = ids[k : k + SWEEP_ROWS_AT_ONCE]
+            sql = """
+                SELECT job_id, result FROM backtest_results
+                WHERE sweep_id = {sweep:String} AND job_id IN {jobs:Array(String)}
+                ORDER BY created_at DESC LIMIT 1 BY job_id
+            """
+            found = {row[0]: str(row[1]) for row in self._rows(sql, {"sweep": sweep_id, "jobs": some})}
+            yield from (found[job_id] for job_id in some)
 
     def result_rows(self, job_id: str) -> list[ResultRow]:
         """All rows of a job: it has several where it was computed again, or was part of sweeps."""
