@@ -88,7 +88,7 @@ def test_opening_again_changes_nothing(new_dsn: Callable[[], str]) -> None:
     sql = "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase() ORDER BY name"
     with Store(dsn) as store:
         before = store._rows(sql, {})
-        store.insert_candles("XUSDT", candles([1]))
+        store.insert_candles("XUSDT", [candles([1])])
         store._apply_schema()
     with Store(dsn) as store, Store(dsn) as second:
         assert store._rows(sql, {}) == before and len(before) == 6
@@ -102,7 +102,7 @@ def test_candles_come_back_as_they_went_in_with_all_64_bits(store: Store) -> Non
     given = candles(range(2000))
     given["volume"][:3] = [0, 2**63, 2**64 - 1]
     given["close"][7] = 2**62
-    store.insert_candles("XUSDT", given)
+    store.insert_candles("XUSDT", [given])
     found = store.read_columns("XUSDT", MIDNIGHT, MIDNIGHT + 2000 * MINUTE, NAMES)
     assert as_lists(found) == as_lists(given)
     assert {name: str(column.dtype) for name, column in found.items()} == {
@@ -112,7 +112,7 @@ def test_candles_come_back_as_they_went_in_with_all_64_bits(store: Store) -> Non
 
 
 def test_a_range_includes_its_start_and_not_its_end_and_only_the_columns_asked_for(store: Store) -> None:
-    store.insert_candles("XUSDT", candles(range(10)))
+    store.insert_candles("XUSDT", [candles(range(10))])
     found = store.read_columns("XUSDT", MIDNIGHT + 3 * MINUTE, MIDNIGHT + 6 * MINUTE, ("close",))
     assert as_lists(found) == {"t": candles([3, 4, 5])["t"].tolist(), "close": candles([3, 4, 5])["close"].tolist()}
     assert as_lists(store.read_columns("OTHER", 0, 2**42, ("volume",))) == {"t": [], "volume": []}
@@ -126,7 +126,7 @@ def test_of_duplicates_the_last_inserted_wins_across_parts_months_and_orders(sto
     for base, part in enumerate(parts):
         for piece in ([m for m in part if m < month], [m for m in part if m >= month]):
             if piece:
-                store.insert_candles("XUSDT", candles(piece, base=10**6 * (base + 1)))
+                store.insert_candles("XUSDT", [candles(piece, base=10**6 * (base + 1))])
         expected |= dict.fromkeys(part, base)
     found = read(store)
     assert found["t"] == [MIDNIGHT + m * MINUTE for m in sorted(expected)]
@@ -135,9 +135,9 @@ def test_of_duplicates_the_last_inserted_wins_across_parts_months_and_orders(sto
 
 def test_symbols_do_not_mix_and_are_bound_never_spliced(store: Store) -> None:
     evil = "x' OR 1=1 --"
-    store.insert_candles("XUSDT", candles([1, 2]))
+    store.insert_candles("XUSDT", [candles([1, 2])])
     assert read(store, evil)["t"] == []
-    store.insert_candles(evil, candles([5]))
+    store.insert_candles(evil, [candles([5])])
     store.put_days(evil, [Day(MIDNIGHT, 1, MIDNIGHT, MIDNIGHT, "d")])
     store.add_symbol(evil, 100)
     assert read(store, evil) == as_lists(candles([5])) and read(store) == as_lists(candles([1, 2]))
@@ -293,7 +293,7 @@ def test_a_dsn_that_cannot_be_meant_is_refused(dsn: str) -> None:
 @pytest.mark.parametrize("name", ["a b", "it's", "50%20", "x#y", "ü"])
 def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     with Store(f"chdb://{tmp_path / name}") as store:
-        store.insert_candles("XUSDT", candles([1]))
+        store.insert_candles("XUSDT", [candles([1])])
     assert [path.name for path in tmp_path.iterdir()] == [name]
     with Store(f"chdb://{tmp_path / name}") as store:
         assert read(store) == as_lists(candles([1]))

@@ -5,7 +5,6 @@ What is offered and what isn't stands in dbserver.py.
 
 import asyncio
 import contextlib
-import fcntl
 import importlib
 import re
 import threading
@@ -19,7 +18,7 @@ from typing import IO, Any, cast
 import chdb
 from starlette.requests import ClientDisconnect, Request
 
-from candlemill.errors import DatabaseLocked
+from candlemill.io.folder import check_unlocked
 
 # Formats whose blocks concatenate; chDB encodes each block of a stream as a document of its own.
 _STREAMED = frozenset({"Native", "RowBinary", "TabSeparated", "TSV", "CSV", "JSONEachRow"})
@@ -127,16 +126,7 @@ def open_folder(path: Path) -> Any:
     if "?" in str(path):
         raise ValueError(f"{path}: chDB takes what follows a question mark for options")
     path.mkdir(parents=True, exist_ok=True)
-    status = path / "status"
-    with contextlib.suppress(FileNotFoundError), status.open() as file:
-        try:  # the engine holds this very lock; its own complaint goes to stderr and names no way out
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = re.search(r"PID: (\d+)", file.read())
-            raise DatabaseLocked(
-                f"{path} is already open in {f'process {owner[1]}' if owner else 'another process'}: stop it, or set "
-                "CANDLEMILL_CLICKHOUSE_DSN=http://127.0.0.1:PORT/default to use the running `candlemill db`"
-            ) from None
+    check_unlocked(path)
     return _connect(path)
 
 

@@ -192,8 +192,7 @@ class _Writer:
             return
         # The days are unsure from before the first row is written until after the last: a crash in between shows.
         self._store.put_days(self._symbol, [msgspec.structs.replace(day, digest="") for day in days])
-        for part in _by_month(changed):
-            self._store.insert_candles(self._symbol, part)
+        self._store.insert_candles(self._symbol, _by_month(changed))
         self._store.put_days(self._symbol, days)
         self._days |= {day.start: day for day in days}
         self._report.stored += len(changed["t"])

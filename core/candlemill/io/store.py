@@ -8,16 +8,15 @@ which is why nothing outside this module sees it.
 Values are bound as parameters, never put into SQL text.
 """
 
-import contextlib
-import fcntl
 import logging
-import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -26,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candlemill.engine.tape import DAY_MS
-from candlemill.errors import BadInput, DatabaseLocked, StoreDown, StoreError
+from candlemill.errors import BadInput, StoreDown, StoreError
+from candlemill.io.folder import check_unlocked
 from candlemill.io.settings import DSN_VARIABLE, bundled
 from candlemill.ledger import JobRow, Partial, ResultRow
 from candlemill.plan import Day
@@ -39,6 +39,7 @@ CONNECT_SECONDS = 10
 REPLY_SECONDS = 120
 ID_LETTERS = 6  # of a job id, at least, to ask for it
 SWEEP_ROWS_LIMIT = 1_000_000
+WRITERS = 2
 SWEEP_ROWS_AT_ONCE = 200
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
@@ -50,6 +51,7 @@ class Store:
         self.dsn = dsn
         self.embedded = dsn.startswith("chdb:")
         self._client = _connect(dsn)
+        self._writers: list[Client] = []
         try:
             self._apply_schema()
         except BaseException:
@@ -63,7 +65,8 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        self._client.close()
+        for client in (*self._writers, self._client):
+            client.close()
 
     def _apply_schema(self) -> None:
         """Idempotent. Where all tables stand already nothing is sent: readers need no right to create."""
@@ -118,8 +121,26 @@ class Store:
             for k, (name, kind) in enumerate(kinds.items())
         }
 
-    def insert_candles(self, symbol: str, columns: dict[str, NDArray[Any]]) -> None:
-        """Append candles (`t` in ms, four prices, `volume`), in one insert. Callers keep `coverage_days` right."""
+    def insert_candles(self, symbol: str, parts: Iterable[dict[str, NDArray[Any]]]) -> None:
+        """Append candles (`t` in ms, four prices, `volume`), each part in one insert, two at a time: an insert keeps
+        one core of the engine busy. Callers keep `coverage_days` right."""
+        while len(self._writers) < WRITERS:
+            self._writers.append(_connect(self.dsn))
+        idle: SimpleQueue[Client] = SimpleQueue()
+        for client in self._writers:
+            idle.put(client)
+
+        def insert(part: dict[str, NDArray[Any]]) -> None:
+            client = idle.get()
+            try:
+                self._insert_part(client, symbol, part)
+            finally:
+                idle.put(client)
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            list(pool.map(insert, parts))
+
+    def _insert_part(self, client: "Client", symbol: str, columns: dict[str, NDArray[Any]]) -> None:
         n = len(columns["t"])
         name = symbol.encode()
         block = _native_block(
@@ -133,7 +154,7 @@ class Store:
         with _failures():
             # The rows are sorted and unique already: replacing within the block would only cost time. And replicated
             # tables would drop a block that they have seen before: a correction that is taken back must count.
-            self._client.raw_insert(
+            client.raw_insert(
                 "market_data_1m",
                 ["symbol", "timestamp", *PRICES, "volume"],
                 block,
@@ -313,7 +334,7 @@ def _connect(dsn: str) -> "Client":
         folder = _folder(dsn)
         with _failures():
             folder.mkdir(parents=True, exist_ok=True)
-            _check_unlocked(folder)
+            check_unlocked(folder)
             return clickhouse_connect.get_client(interface="chdb", path=str(folder))
     _check_server(dsn)
     with _failures():
@@ -343,24 +364,6 @@ def _check_server(dsn: str) -> None:
         raise BadInput(
             f"{DSN_VARIABLE} is none of chdb:///FOLDER, http://, https:// or clickhouse://USER:PASSWORD@HOST:PORT/DATABASE"
         )
-
-
-def _check_unlocked(folder: Path) -> None:
-    """Raise DatabaseLocked if another process holds the lock that the engine is going to take.
-
-    The engine says so too, but on stderr, and without a way out.
-    """
-    with contextlib.suppress(FileNotFoundError), (folder / "status").open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = re.search(r"PID: (\d+)", file.read())
-            if owner and int(owner[1]) == os.getpid():
-                return
-            raise DatabaseLocked(
-                f"{folder} is open in {f'process {owner[1]}' if owner else 'another process'}: stop it, or run "
-                f"`candlemill db` and set {DSN_VARIABLE} to its address, as in http://127.0.0.1:8123/default"
-            ) from None
 
 
 @contextmanager
