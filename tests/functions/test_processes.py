@@ -59,7 +59,7 @@ with Store(f"chdb://{sys.argv[1]}") as store:
         home = Home(store)
         job = home.prepare(spec_from_json(json.dumps(spec)), slices)
         home.run(job, slices, 1, False, lambda done, known: None)
-        rows = store.sweep_results(job.job_id, "total_pnl", True, None)
+        rows = list(store.sweep_results(job.job_id, "total_pnl", True, None))
         rows += [row.result for row in store.results([job.job_id])]
         out[name] = [job.job_id, {r["job_id"]: r["result_digest"] for r in map(json.loads, rows)}]
 print(json.dumps(out))
