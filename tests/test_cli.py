@@ -86,7 +86,7 @@ def test_from_files_to_a_verified_result(run: Cli, empty: Path, market: Path) ->
         ("2024-01", 3 * 1440 - 90, 90), ("2024-02", 5 * 1440, 0),
     ]  # fmt: skip
     assert said(run("coverage", "BBBUSDT", "--json"))["symbols"] == {"BBBUSDT": months["BBBUSDT"]}
-    assert "AAAUSDT: 11,430 rows, 90 minutes missing" in run("coverage", "AAAUSDT")[1]
+    assert "AAAUSDT: 11,430 rows, 90 minutes missing from first to last" in run("coverage", "AAAUSDT")[1]
 
     plan = said(run("plan", *JOB, "--slices", 4, "--json"))
     assert (plan["bars"], plan["slices"], plan["tasks"], plan["cached"]) == (BARS, 4, 4, False)
@@ -163,7 +163,7 @@ month      rows  first              last                 missing  digest
 -------  ------  -----------------  -----------------  ---------  ----------------
 2024-01   4,230  2024-01-29T00:00Z  2024-01-31T23:59Z         90  DIGEST
 2024-02   7,200  2024-02-01T00:00Z  2024-02-05T23:59Z          0  DIGEST
-AAAUSDT: 11,430 rows, 90 minutes missing
+AAAUSDT: 11,430 rows, 90 minutes missing from first to last
 """
 
 

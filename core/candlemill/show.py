@@ -151,6 +151,11 @@ def missing_in(month: Month, first: int, last: int) -> int:
     return max(0, (b - a) // 60_000 - month.rows)
 
 
+def missing_of(days: Sequence[Day]) -> int:
+    """Minutes between a symbol's first and last candle that have none, months without any included."""
+    return (days[-1].last - days[0].first) // 60_000 + 1 - sum(day.rows for day in days) if days else 0
+
+
 def coverage_rows(days: Sequence[Day]) -> list[dict[str, Any]]:
     """A symbol's months: rows, first and last candle, missing minutes, digest."""
     if not days:
@@ -186,9 +191,7 @@ def coverage(symbol: str, days: Sequence[Day]) -> str:
         for r in rows
     ]
     headers = ["month", "rows", "first", "last", "missing", "digest"]
-    total = (
-        f"{symbol}: {sum(r['rows'] for r in rows):,} rows, {sum(r['missing_minutes'] for r in rows):,} minutes missing"
-    )
+    total = f"{symbol}: {sum(r['rows'] for r in rows):,} rows, {missing_of(days):,} minutes missing from first to last"
     return f"{table(cells, headers, right=(1, 4))}\n{total}"
 
 
@@ -197,7 +200,7 @@ def coverage_summary(symbols: Mapping[str, Sequence[Day]]) -> str:
     for symbol, days in symbols.items():
         rows = coverage_rows(days)
         if rows:
-            total, missing = sum(r["rows"] for r in rows), sum(r["missing_minutes"] for r in rows)
+            total, missing = sum(r["rows"] for r in rows), missing_of(days)
             cells.append([symbol, f"{total:,}", iso(days[0].first), iso(days[-1].last), f"{missing:,}", str(len(rows))])
     return table(cells, ["symbol", "rows", "first", "last", "missing", "months"], right=(1, 4, 5))
 
