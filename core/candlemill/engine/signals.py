@@ -19,8 +19,8 @@ Mask = NDArray[np.bool_]
 Means = NDArray[np.float64]
 Bits = NDArray[np.uint8]  # rows of whole 32-bit words, little-endian
 
-TILE: Final = 1 << 13  # bars a pass works on at a time: three columns stay in the second-level cache
-CROSS_TILE: Final = 1 << 12  # the same, with the means of dozens of windows
+TILE: Final = 1 << 16  # bars a pass works on at a time: long enough for a call to pay, short enough for the cache
+CROSS_TILE: Final = 1 << 13  # the same, with the means of dozens of windows
 INT64_MAX: Final = (1 << 63) - 1
 
 
