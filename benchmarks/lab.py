@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +29,15 @@ class Run:
 
     wall_ns: int
     peak_bytes: int
+
+
+def environment(store: Path | str) -> dict[str, str]:
+    """For a process of candlemill's on an embedded store's folder, or on a DSN."""
+    return {
+        **os.environ,
+        "CANDLEMILL_CLICKHOUSE_DSN": store if isinstance(store, str) else f"chdb://{store}",
+        "PYTHONPATH": str(Path(candlemill.__file__).parent.parent),
+    }
 
 
 class Lab:
@@ -97,19 +108,28 @@ class Lab:
 
     # -- processes -----------------------------------------------------------------------------------------------------
 
-    def cli(self, store: Path, *arguments: str) -> Run:
-        """Run candlemill's command line on an embedded store, in a process of its own."""
+    @contextmanager
+    def served(self, store: Path) -> Iterator[str]:
+        """The DSN of a `candlemill db` that serves an embedded store while the block runs."""
+        command = [sys.executable, "-m", "candlemill.cli", "db", "--port", "0"]
+        with subprocess.Popen(command, env=environment(store), stderr=subprocess.PIPE, text=True) as server:
+            try:
+                for line in server.stderr or ():
+                    if "http://" in line:
+                        yield line.split(" on ")[-1].strip()
+                        break
+            finally:
+                server.terminate()
+
+    def cli(self, store: Path | str, *arguments: str) -> Run:
+        """Run candlemill's command line on an embedded store or a DSN, in a process of its own."""
         return self.launch(store, [sys.executable, "-m", "candlemill.cli", *arguments])
 
-    def launch(self, store: Path, command: list[str]) -> Run:
-        environment = {
-            **os.environ,
-            "CANDLEMILL_CLICKHOUSE_DSN": f"chdb://{store}",
-            "PYTHONPATH": str(Path(candlemill.__file__).parent.parent),
-        }
+    def launch(self, store: Path | str, command: list[str]) -> Run:
         found = subprocess.run(
-            [sys.executable, "-S", "-E", LAUNCH, *command], env=environment, capture_output=True, text=True, check=True
-        )
+            [sys.executable, "-S", "-E", LAUNCH, *command],
+            env=environment(store), capture_output=True, text=True, check=True,
+        )  # fmt: skip
         told = json.loads(found.stdout.splitlines()[-1])
         if told["status"]:
             raise SystemExit(f"{' '.join(command)} failed: {told['error']}")

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import median
 
 import chain
@@ -34,13 +35,19 @@ def rows_memory(lab: Lab) -> Iterator[Row]:
     }.items():
         run = lab.launch(lab.folder("empty"), command)
         yield Row(what, megabytes(run), raw=vars(run))
+    yield from _sweeps(lab, lab.year_store, "embedded")
+    with lab.served(lab.year_store) as dsn:
+        yield from _sweeps(lab, dsn, "with candlemill db")
+
+
+def _sweeps(lab: Lab, store: Path | str, how: str) -> Iterator[Row]:
     for sets, grid in SWEEPS.items():
         arguments = [x for values in grid for x in ("--grid", values)]
         run = lab.cli(
-            lab.year_store, "sweep", "--symbol", SYMBOL, "--strategy", "sma_cross", *arguments,
+            store, "sweep", "--symbol", SYMBOL, "--strategy", "sma_cross", *arguments,
             "--workers", "1", "--no-cache", "--top", "10", "--json",
         )  # fmt: skip
-        what = f"memory: sweep of {sets:,} sets over a year"
+        what = f"memory: sweep of {sets:,} sets over a year, {how}"
         note = f"in {milliseconds(run.wall_ns)}"
         yield Row(what, megabytes(run), note, None, "<= 300 MB", "flat", vars(run))
 
