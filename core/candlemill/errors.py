@@ -105,9 +105,3 @@ class UnsafeHost(BadInput):
     """Refused to listen beyond this machine without a password."""
 
     code = "unsafe_host"
-
-
-class JobFailed(CandlemillError):
-    """A job ended as failed; the message is its reason."""
-
-    code = "job_failed"

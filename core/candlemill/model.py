@@ -8,7 +8,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -239,10 +239,6 @@ def to_ms(moment: datetime) -> int:
 def iso(ms: int) -> str:
     """A moment as ISO text to the minute."""
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%MZ")
-
-
-def day_of(ms: int) -> date:
-    return datetime.fromtimestamp(ms / 1000, UTC).date()
 
 
 _TIMEFRAME_UNITS = {"m": 1, "h": 60, "d": 1440, "w": 10_080}

@@ -4,6 +4,7 @@ Every function here gives the same answer wherever its window of bars begins: su
 prefix sums (which may wrap, as long as the sum itself fits), never running floats.
 """
 
+from collections.abc import Callable
 from math import gcd, lcm
 from typing import Final
 
@@ -180,10 +181,12 @@ def _means_compare_exactly(bars: Bars, pairs: list[tuple[int, int]]) -> bool:
 
 def tick_of(bars: Bars) -> int:
     """The largest power of ten that divides every close: prices in ticks are small numbers."""
-    tick = 1
-    while tick < 10**8 and bars.n and not (bars.close % (tick * 10)).any():
-        tick *= 10
-    return tick
+    if bars.tick == 0:
+        tick = 1
+        while tick < 10**8 and bars.n and not (bars.close % (tick * 10)).any():
+            tick *= 10
+        bars.tick = tick
+    return bars.tick
 
 
 def tick_sums(bars: Bars) -> Means:
@@ -205,23 +208,23 @@ def _means(bars: Bars, window: int, a: int, out: Means) -> None:
 
 
 def rolling_max(column: Column, window: int) -> Column:
-    """`out[i]` = max of `column[i : i + window]`, by doubling."""
-    width, out = 1, column
-    while 2 * width <= window:
-        out = np.maximum(out[:-width], out[width:])
-        width *= 2
-    rest = window - width
-    return np.maximum(out[:-rest], out[rest:]) if rest else out
+    """`out[i]` = max of `column[i : i + window]`."""
+    return _rolling(np.maximum, column, window)
 
 
 def rolling_min(column: Column, window: int) -> Column:
-    """`out[i]` = min of `column[i : i + window]`, by doubling."""
+    """`out[i]` = min of `column[i : i + window]`."""
+    return _rolling(np.minimum, column, window)
+
+
+def _rolling(pick: Callable[[Column, Column], Column], column: Column, window: int) -> Column:
+    """The extreme of each window, by doubling: two windows of half the width make one of the whole."""
     width, out = 1, column
     while 2 * width <= window:
-        out = np.minimum(out[:-width], out[width:])
+        out = pick(out[:-width], out[width:])
         width *= 2
     rest = window - width
-    return np.minimum(out[:-rest], out[rest:]) if rest else out
+    return pick(out[:-rest], out[rest:]) if rest else out
 
 
 def parts_per_million(column: Column, ppm: int) -> Column:

@@ -125,6 +125,7 @@ class Bars:
         self.n = len(close)
         self.top = top
         self.sums: Column | None = None
+        self.tick = 0  # not looked for yet
         self.tick_sums: NDArray[np.float64] | None = None
 
 

@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -27,6 +26,7 @@ from cloudevents.http import CloudEvent, from_http
 
 from candlemill.errors import BadInput, CandlemillError, SinkDown, StoreError
 from candlemill.events import EVENT_BYTES_LIMIT, SLICE_REQUESTED, Event
+from candlemill.io.clock import clock_ms
 from candlemill.io.functions import Handler
 from candlemill.io.settings import dsn
 from candlemill.io.store import Store
@@ -324,7 +324,3 @@ def runtime() -> Runtime:
     world, index = _made
     index.renew()
     return world
-
-
-def clock_ms() -> int:
-    return time.time_ns() // 1_000_000

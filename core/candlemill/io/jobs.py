@@ -9,8 +9,9 @@ import msgspec
 from candlemill import events
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import NoData, UnknownName
+from candlemill.io.clock import clock_ms
 from candlemill.io.coverage import current_days
-from candlemill.io.local import Broker, FrozenIndex, LocalLedger, Pool, Progress, ScratchLedger, clock_ms, cores
+from candlemill.io.local import Broker, FrozenIndex, LocalLedger, Pool, Progress, ScratchLedger, cores
 from candlemill.io.store import Store
 from candlemill.io.tapes import Tapes
 from candlemill.ledger import ResultRow, Runtime

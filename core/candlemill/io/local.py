@@ -20,6 +20,7 @@ import msgspec
 from candlemill import events
 from candlemill.errors import CandlemillError
 from candlemill.events import Event
+from candlemill.io.clock import clock_ms
 from candlemill.io.functions import DEAD_LETTERS, ROUTES, handler
 from candlemill.io.store import Store
 from candlemill.io.tapes import Shared, Tapes
@@ -30,10 +31,6 @@ ATTEMPTS = 5
 FLUSH_SECONDS = 5.0
 WORKER_DIED = "a worker process died, perhaps for want of memory: use fewer --workers; what is done is stored"
 AHEAD = 2  # tasks per worker that wait in its queue
-
-
-def clock_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class LocalLedger:
