@@ -105,3 +105,26 @@ class UnsafeHost(BadInput):
     """Refused to listen beyond this machine without a password."""
 
     code = "unsafe_host"
+
+
+class BadMessage(CandlemillError):
+    """What an exchange sent is not what it documents."""
+
+    code = "bad_message"
+
+
+class ExchangeDown(CandlemillError):
+    """An exchange or its archive does not answer, or asks to wait. `wait` is how long, in seconds, where it says so."""
+
+    code = "exchange_down"
+    retryable = True
+
+    def __init__(self, text: str, wait: float = 0.0) -> None:
+        super().__init__(text)
+        self.wait = wait
+
+
+class NotThere(CandlemillError):
+    """The exchange or its archive does not have what was asked for."""
+
+    code = "not_there"

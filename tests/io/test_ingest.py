@@ -299,11 +299,11 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
         return write
 
-    for name in ("put_days", "_insert_part", "add_symbol"):
+    for name in ("put_writer", "put_days_of", "_insert_part", "add_symbol"):
         monkeypatch.setattr(Store, name, crashing(getattr(Store, name)))
 
 
-WRITES = 9  # of the market: per symbol its scale, the unsure days, an insert per month (2 and 1), the days
+WRITES = 13  # per symbol its scale, that a writer is open, the unsure days, its months (2 and 1), closed, the days
 
 
 @pytest.mark.parametrize("step", range(WRITES))
@@ -347,7 +347,7 @@ def test_an_ingest_that_is_interrupted_goes_on_from_there(
         part = {name: column[1440 * k : 1440 * (k + 1)] for name, column in candles.items()}
         write_zip(tmp_path / "files", f"XUSDT-1m-2024-02-{k + 1:02d}", part)
     with pytest.MonkeyPatch.context() as patch:
-        crash_at(patch, 5)
+        crash_at(patch, 8)
         with pytest.raises(Crash):
             ingest(store, [tmp_path / "files"])
     stored = len(content(store, "XUSDT"))

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from candlemill.binance import Candles, KlineName, clean
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadFile, BadInput
-from candlemill.io.coverage import CANDLE_COLUMNS, count_days, current_days
+from candlemill.io.coverage import CANDLE_COLUMNS, count_days, current_days, open_writer, recount
 from candlemill.io.files import find_kline_files, load
 from candlemill.io.settings import DSN_VARIABLE
 from candlemill.io.store import Store
@@ -190,11 +190,11 @@ class _Writer:
             days, changed = self._with_stored(new)
         if not len(changed["t"]):
             return
-        # The days are unsure from before the first row is written until after the last: a crash in between shows.
-        self._store.put_days(self._symbol, [msgspec.structs.replace(day, digest="") for day in days])
-        self._store.insert_candles(self._symbol, _by_month(changed))
-        self._store.put_days(self._symbol, days)
-        self._days |= {day.start: day for day in days}
+        starts = [day.start for day in days]
+        with open_writer(self._store, {self._symbol: starts}, starts[0], starts[-1] + DAY_MS - 1):
+            self._store.insert_candles(self._symbol, _by_month(changed))
+        counted = recount(self._store, {self._symbol: starts}).days[self._symbol]  # others may have written them too
+        self._days |= {day.start: day for day in counted}
         self._report.stored += len(changed["t"])
 
     def _with_stored(self, new: Columns) -> tuple[list[Day], Columns]:

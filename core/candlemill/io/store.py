@@ -11,7 +11,7 @@ Values are bound as parameters, never put into SQL text.
 import logging
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
@@ -41,6 +41,7 @@ ID_LETTERS = 6  # of a job id, at least, to ask for it
 SWEEP_ROWS_LIMIT = 1_000_000
 WRITERS = 2
 SWEEP_ROWS_AT_ONCE = 200
+SYMBOLS_AT_ONCE = 500
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 
@@ -121,6 +122,48 @@ class Store:
             for k, (name, kind) in enumerate(kinds.items())
         }
 
+    def read_many(self, symbols: Sequence[str], start: int, end: int) -> dict[str, dict[str, NDArray[Any]]]:
+        """All columns of several symbols, as `read_columns` has them; symbols without candles are left out."""
+        found: dict[str, dict[str, NDArray[Any]]] = {}
+        for k in range(0, len(symbols), SYMBOLS_AT_ONCE):
+            some = symbols[k : k + SYMBOLS_AT_ONCE]
+            columns = self._many(some, start, end, "")
+            repeated = (columns["t"][1:] == columns["t"][:-1]) & (columns["code"][1:] == columns["code"][:-1])
+            if repeated.any():
+                columns = self._many(some, start, end, "FINAL")
+            codes = columns.pop("code")
+            edges = np.searchsorted(codes, np.arange(len(some) + 1))
+            for j, symbol in enumerate(some):
+                a, b = edges[j], edges[j + 1]
+                if a < b:
+                    found[symbol] = {name: column[a:b] for name, column in columns.items()}
+        return found
+
+    def _many(self, symbols: Sequence[str], start: int, end: int, final: str) -> dict[str, NDArray[Any]]:
+        """Rows by code (a symbol's place in the list) and time."""
+        sql = f"""
+            SELECT toInt64(transform(toString(symbol), {{symbols:Array(String)}}, range({len(symbols)}), 0)) AS code,
+                toUnixTimestamp64Milli(timestamp) AS t, {", ".join((*PRICES, "volume"))}
+            FROM market_data_1m {final}
+            WHERE symbol IN {{symbols:Array(String)}}
+              AND timestamp >= fromUnixTimestamp64Milli({{start:Int64}})
+              AND timestamp < fromUnixTimestamp64Milli({{end:Int64}})
+        """  # noqa: S608
+        bound = {"symbols": list(symbols), "start": start, "end": end}
+        names = ("code", "t", *PRICES, "volume")
+        with _failures(), self._client.query_column_block_stream(sql, parameters=bound) as stream:
+            blocks = [block for block in stream if len(block[0])]
+        if not blocks:
+            return {name: np.empty(0, dtype=np.uint64 if name == "volume" else np.int64) for name in names}
+        columns = {
+            name: np.concatenate([np.asarray(block[k]) for block in blocks]).view(
+                np.uint64 if name == "volume" else np.int64
+            )
+            for k, name in enumerate(names)
+        }
+        order = np.lexsort((columns["t"], columns["code"]))
+        return {name: column[order] for name, column in columns.items()}
+
     def insert_candles(self, symbol: str, parts: Iterable[dict[str, NDArray[Any]]]) -> None:
         """Append candles (`t` in ms, four prices, `volume`), each part in one insert, two at a time: an insert keeps
         one core of the engine busy. Callers keep `coverage_days` right."""
@@ -140,13 +183,21 @@ class Store:
         with ThreadPoolExecutor(WRITERS) as pool:
             list(pool.map(insert, parts))
 
+    def insert_rows(self, parts: Sequence[tuple[str, dict[str, NDArray[Any]]]]) -> None:
+        """Append candles of several symbols in one insert: one part, however many symbols there are. All of one
+        month, or it becomes several parts. Callers keep `coverage_days` right."""
+        joined = {name: np.concatenate([part[name] for _, part in parts]) for name in ("t", *PRICES, "volume")}
+        names = b"".join(_text_cell(symbol) * len(part["t"]) for symbol, part in parts)
+        self._insert_block(self._client, names, joined)
+
     def _insert_part(self, client: "Client", symbol: str, columns: dict[str, NDArray[Any]]) -> None:
-        n = len(columns["t"])
-        name = symbol.encode()
+        self._insert_block(client, _text_cell(symbol) * len(columns["t"]), columns)
+
+    def _insert_block(self, client: "Client", symbols: bytes, columns: dict[str, NDArray[Any]]) -> None:
         block = _native_block(
-            n,
+            len(columns["t"]),
             [
-                ("symbol", "String", (bytes([len(name)]) + name) * n),
+                ("symbol", "String", symbols),
                 ("timestamp", "DateTime64(3)", columns["t"].astype("<i8").tobytes()),
                 *((price, "UInt64", columns[price].astype("<u8").tobytes()) for price in (*PRICES, "volume")),
             ],
@@ -192,8 +243,12 @@ class Store:
         days = [Day(int(r[0]), int(r[1]), int(r[2]), int(r[3]), str(r[4])) for r in self._rows(sql, bound)]
         return [day for day in days if day.rows or not day.digest]
 
-    def put_days(self, symbol: str, days: Sequence[Day]) -> None:
-        version = time.time_ns()
+    def put_days(self, symbol: str, days: Sequence[Day], version: int | None = None) -> None:
+        """Set days of the index. Of a day's rows the one with the highest version counts: the time in ns unless given."""
+        self.put_days_of({symbol: days}, version)
+
+    def put_days_of(self, found: Mapping[str, Sequence[Day]], version: int | None = None) -> None:
+        version = time.time_ns() if version is None else version
         rows = [
             {
                 "symbol": symbol,
@@ -204,9 +259,30 @@ class Store:
                 "digest": day.digest,
                 "version": version,
             }
+            for symbol, days in found.items()
             for day in days
         ]
         self._insert("coverage_days", rows)
+
+    # -- writers of candles: see io/coverage -------------------------------------------------------------------------
+
+    def now_ns(self) -> int:
+        """The database's clock. Versions that are compared come from it, not from the clocks of many machines."""
+        return int(self._rows("SELECT toUnixTimestamp64Nano(now64(9))", {})[0][0])
+
+    def put_writer(self, writer: str, version: int, is_open: bool, first: int, last: int) -> None:
+        row = {"writer": writer, "version": version, "open": int(is_open), "first_ms": first, "last_ms": last}
+        self._insert("candle_writers", [row])
+
+    def open_writers(self, writer: str, since: int, first: int, last: int) -> list[str]:
+        """Others than `writer` that have been writing since some ns, to days that touch `first` to `last` (ms)."""
+        sql = """
+            SELECT writer FROM candle_writers FINAL
+            WHERE open = 1 AND writer != {writer:String} AND version >= {since:UInt64}
+              AND first_ms <= {last:Int64} AND last_ms >= {first:Int64}
+        """
+        bound = {"writer": writer, "since": since, "first": first, "last": last}
+        return [str(row[0]) for row in self._rows(sql, bound)]
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
@@ -401,6 +477,11 @@ def _native_block(rows: int, columns: Sequence[tuple[str, str, bytes]]) -> bytes
     for name, kind, data in columns:
         out += [_varint(len(name)), name.encode(), _varint(len(kind)), kind.encode(), data]
     return b"".join(out)
+
+
+def _text_cell(text: str) -> bytes:
+    raw = text.encode()
+    return _varint(len(raw)) + raw
 
 
 def _varint(number: int) -> bytes:

@@ -1,0 +1,208 @@
+"""Candles on their way into the store: gathered, bounded, retried. Belongs to one event loop.
+
+A batch is written by age or by size, whichever comes first. One that fails stays and is tried again; what comes
+meanwhile is gathered up to a bound. Beyond the bound rows are given up, and only then, and only after the feed has been
+told that they are missing: it asks the exchange for them when the store takes candles again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from candlemill.engine.tape import DAY_MS
+from candlemill.errors import StoreError
+from candlemill.exchange import MINUTE_MS, Candle
+from candlemill.io.coverage import CANDLE_COLUMNS, Columns, recount, touched_days, write
+from candlemill.io.feedstore import FeedStore
+from candlemill.io.rest import Clock
+from candlemill.minutes import Span
+
+SCALE_DIGITS: Final = 8
+RETRY_SECONDS: Final = 1.0
+RETRY_SECONDS_MAX: Final = 30.0
+PARTS_MAX: Final = 1000  # parts of the table, above which batches wait for merges; ClickHouse refuses at 3,000
+
+log = logging.getLogger("candlemill.feed")
+
+Rows = dict[str, dict[int, Candle]]
+
+
+class BatchCounts(msgspec.Struct):
+    batches: int = 0
+    rows: int = 0
+    last_rows: int = 0
+    failures: int = 0
+    given_up: int = 0
+    unstorable: int = 0
+    parts: int = 0
+
+
+class Batches:
+    """`digits` are the decimals of each symbol's volumes, by the store's names of symbols."""
+
+    def __init__(
+        self,
+        store: FeedStore,
+        pool: ThreadPoolExecutor,
+        clock: Clock,
+        on_lost: Callable[[str, list[Span]], None],
+        rows_max: int,
+        age_seconds: float,
+        buffer_rows: int,
+    ) -> None:
+        self.digits: dict[str, int] = {}
+        self.counts = BatchCounts()
+        self.waiting = 0
+        self._store = store
+        self._pool = pool
+        self._clock = clock
+        self._on_lost = on_lost
+        self._rows_max = rows_max
+        self._age_seconds = age_seconds
+        self._buffer_rows = buffer_rows
+        self._rows: Rows = {}
+        self._writing: Rows = {}
+        self._since_ms = 0
+        self._outages: list[tuple[str, int, int]] = []
+        self._unsure: dict[str, set[int]] = {}
+        self._full = asyncio.Event()
+        self.failing_since_ms = 0
+
+    def add(self, symbol: str, candle: Candle) -> None:
+        """Take a final candle. Of one minute's candles the last taken counts."""
+        rows = self._rows.setdefault(symbol, {})
+        before = len(rows)
+        rows[candle.t] = candle
+        self.waiting += len(rows) - before
+        if not self._since_ms:
+            self._since_ms = self._clock.now_ms()
+        if self.waiting >= self._rows_max:
+            self._full.set()
+            if self.waiting + sum(map(len, self._writing.values())) > self._buffer_rows:
+                self._give_up()
+
+    def add_outage(self, symbol: str, start: int, end: int) -> None:
+        self._outages.append((symbol, start, end))
+
+    def pending(self, symbol: str) -> set[int]:
+        """The minutes that are on their way."""
+        return set(self._rows.get(symbol, ())) | set(self._writing.get(symbol, ()))
+
+    @property
+    def crowded(self) -> bool:
+        """Whether nothing should be asked for that can wait."""
+        return self.waiting > self._buffer_rows // 4 or bool(self.failing_since_ms)
+
+    def oldest_ms(self) -> int:
+        """When the oldest candle that waits was taken; 0 when none does."""
+        return self.failing_since_ms or self._since_ms
+
+    def _give_up(self) -> None:
+        rows, self._rows, self.waiting, self._since_ms = self._rows, {}, 0, 0
+        self._full.clear()
+        for symbol, found in rows.items():
+            self._on_lost(symbol, [(t, t + MINUTE_MS) for t in sorted(found)])
+            self.counts.given_up += len(found)
+        log.warning("the store takes no candles: %d are given up, to be asked for again", sum(map(len, rows.values())))
+
+    async def run(self) -> None:
+        """Write batches until cancelled."""
+        while True:
+            await self._gathered()
+            await self.flush()
+
+    async def _gathered(self) -> None:
+        while not self._full.is_set():
+            age = (self._clock.now_ms() - self._since_ms) / 1000 if self._since_ms else 0.0
+            if self._since_ms and age >= self._age_seconds:
+                return
+            if not self._since_ms and (self._outages or self._unsure):
+                await self._clock.sleep(self._age_seconds)
+                return
+            await self._clock.sleep(min(max(self._age_seconds - age, 0.02), 0.25))
+
+    async def flush(self, tries: int = 1 << 30) -> bool:
+        """Write what is there now; whether it is written. Tries again and again unless told otherwise."""
+        self._writing, self._rows = self._rows, {}
+        outages, self._outages = self._outages, []
+        self.waiting, self._since_ms = 0, 0
+        self._full.clear()
+        loop, wait = asyncio.get_running_loop(), RETRY_SECONDS
+        for k in range(tries):
+            if k:
+                await self._clock.sleep(wait)
+                wait = min(2 * wait, RETRY_SECONDS_MAX)
+            try:
+                await loop.run_in_executor(self._pool, self._write, self._writing, outages)
+            except StoreError as error:
+                self.counts.failures += 1
+                self.failing_since_ms = self.failing_since_ms or self._clock.now_ms()
+                log.warning("a batch of %d candles is tried again: %s", sum(map(len, self._writing.values())), error)
+                continue
+            done = sum(map(len, self._writing.values()))
+            self.counts.batches += 1
+            self.counts.rows += done
+            self.counts.last_rows = done
+            self._writing, self.failing_since_ms = {}, 0
+            return True
+        for symbol, rows in self._writing.items():
+            self._on_lost(symbol, [(t, t + MINUTE_MS) for t in sorted(rows)])
+        self._writing = {}
+        return False
+
+    def _write(self, rows: Rows, outages: list[tuple[str, int, int]]) -> None:
+        """In the store's thread. Writing a batch twice changes nothing."""
+        parts = {symbol: part for symbol in rows if (part := self._columns(symbol, rows[symbol])) is not None}
+        if outages:
+            self._store.put_outages(outages)
+        if parts:
+            write(self._store, parts)
+            for symbol, days in touched_days(parts).items():
+                self._unsure.setdefault(symbol, set()).update(days)
+        if self._unsure:
+            self._count()
+
+    def _count(self) -> None:
+        if recount(self._store, {symbol: sorted(days) for symbol, days in self._unsure.items()}).kept:
+            self._unsure = {}
+
+    def _columns(self, symbol: str, rows: Mapping[int, Candle]) -> Columns | None:
+        divisor = 10 ** (SCALE_DIGITS - self.digits.get(symbol, SCALE_DIGITS))
+        kept = [c for c in rows.values() if c.volume % divisor == 0 and c.volume // divisor < 1 << 64]
+        if len(kept) < len(rows):
+            self.counts.unstorable += len(rows) - len(kept)
+            log.error("%s: %d volumes do not fit its volume scale of 10^%d: ingest it anew with another one",
+                      symbol, len(rows) - len(kept), self.digits.get(symbol, SCALE_DIGITS))  # fmt: skip
+        return columns_of(kept, divisor) if kept else None
+
+
+def columns_of(candles: list[Candle], divisor: int) -> Columns:
+    """Candles as columns in time order."""
+    ordered = sorted(candles, key=lambda c: c.t)
+    columns: dict[str, Any] = {
+        name: np.array([getattr(c, name) for c in ordered], np.int64) for name in CANDLE_COLUMNS[:-1]
+    }
+    columns["volume"] = np.array([c.volume // divisor for c in ordered], np.uint64)
+    return columns
+
+
+def missing_spans(times: set[int], start: int, end: int) -> list[Span]:
+    """The stretches of `start <= t < end` that have no minute among `times`."""
+    out: list[Span] = []
+    at = start
+    for t in sorted(x for x in times if start <= x < end):
+        if t > at:
+            out.append((at, t))
+        at = t + MINUTE_MS
+    if at < end:
+        out.append((at, end))
+    return out
+
+
+def midnight(ms: int) -> int:
+    return ms // DAY_MS * DAY_MS

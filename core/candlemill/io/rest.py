@@ -1,0 +1,158 @@
+"""Asking an exchange over HTTP, within its limits: never faster than it allows, silent while it wants silence.
+
+aiohttp is the one library for WebSocket and HTTP, client and server: the feed, its metrics page and the simulator.
+"""
+
+import asyncio
+import random
+import time
+from collections import deque
+from typing import Final
+
+import aiohttp
+
+from candlemill.errors import BadMessage, ExchangeDown
+from candlemill.exchange import MINUTE_MS, Ask, Candle, Exchange, Rules
+
+SHARE: Final = 0.8  # of the limit: others behind the same address ask too
+SECONDS: Final = 20
+TRIES: Final = 4
+CLOSED_MS: Final = 3_000  # after a candle's end, until it is taken for closed: the exchange finishes it that late
+WINDOWS: Final = 60
+
+
+class Clock:
+    """This machine's time in ms, which never goes back, and waiting. Tests replace it by one that runs faster."""
+
+    def __init__(self) -> None:
+        self._start = time.time() - time.monotonic()
+
+    def now_ms(self) -> int:
+        return int((self._start + time.monotonic()) * 1000)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def patience(self, seconds: float) -> float:
+        """How long to wait, in real seconds, for an answer that others may wait `seconds` for."""
+        return seconds
+
+
+class Rest:
+    """One per address of ours: it counts what all requests together weigh."""
+
+    def __init__(self, exchange: Exchange, session: aiohttp.ClientSession, clock: Clock, rng: random.Random) -> None:
+        self.exchange = exchange
+        self.requests = 0
+        self.refused = 0
+        self._session = session
+        self._clock = clock
+        self._rng = rng
+        self._spent: deque[tuple[int, int]] = deque()  # when, weight
+        self._silent_until = 0
+        self._ahead_ms = 0  # the exchange's clock before ours, at least
+        self.synced = False
+
+    def now(self) -> int:
+        """The exchange's time in ms, never later than it really is."""
+        return self._clock.now_ms() + self._ahead_ms
+
+    async def sync(self) -> None:
+        """Learn the exchange's time. What it says is past when it arrives: that errs on the safe side."""
+        said = self.exchange.time(await self.get(self.exchange.ask_time()))
+        self._ahead_ms = said - self._clock.now_ms()
+        self.synced = True
+
+    async def rules(self) -> list[Rules]:
+        return self.exchange.rules(await self.get(self.exchange.ask_rules()))
+
+    async def candles(self, symbol: str, start: int, end: int) -> tuple[list[Candle], bool]:
+        """Closed candles from `start` on, in time order, and whether the exchange may have more after them.
+
+        They may go on after `end`, so that a gap before a later candle shows as one.
+        """
+        rows = min(self.exchange.limits.rows, (end - start) // MINUTE_MS + 1)
+        for _ in range(WINDOWS):
+            closed_until = self.now() - CLOSED_MS
+            body = await self.get(self.exchange.ask_candles(symbol, start, rows))
+            found = self.exchange.candles(symbol, body)
+            if any(row.t < start for row in found):
+                raise BadMessage(f"{symbol}: candles from {found[0].t} on where {start} was asked for")
+            closed = [row for row in _unique(found) if row.t + MINUTE_MS <= closed_until]
+            start += rows * MINUTE_MS
+            if found or not self.exchange.windowed or start >= closed_until:
+                break
+            rows = self.exchange.limits.rows
+        return closed, len(found) >= rows
+
+    async def get(self, ask: Ask) -> bytes:
+        """The body of an answer. Raises ExchangeDown when it does not come, BadMessage when the request is refused."""
+        problem = ExchangeDown("never asked")
+        for k in range(TRIES):
+            if k:
+                await self._clock.sleep(self._rng.uniform(0.5, 1.0) * 2**k)
+            await self._turn(ask.weight)
+            try:
+                return await self._once(ask)
+            except ExchangeDown as error:
+                problem = error
+        raise problem
+
+    async def _turn(self, weight: int) -> None:
+        """Wait until the request may be sent, and count it."""
+        limits = self.exchange.limits
+        while True:
+            now = self._clock.now_ms()
+            while self._spent and self._spent[0][0] <= now - 1000 * limits.weight_seconds:
+                self._spent.popleft()
+            spent = sum(each for _, each in self._spent)
+            if now >= self._silent_until and (not spent or spent + weight <= limits.weight * SHARE):
+                self._spent.append((now, weight))
+                return
+            wait = max(self._silent_until - now, 0)
+            if wait == 0:
+                wait = self._spent[0][0] + 1000 * limits.weight_seconds - now
+            await self._clock.sleep(max(wait, 10) / 1000)
+
+    async def _once(self, ask: Ask) -> bytes:
+        self.requests += 1
+        limit = aiohttp.ClientTimeout(total=self._clock.patience(SECONDS))
+        try:
+            async with self._session.get(
+                self.exchange.rest_url + ask.path, params=ask.query, timeout=limit, allow_redirects=False
+            ) as answer:
+                body, status, headers = await answer.read(), answer.status, answer.headers
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ExchangeDown(f"{ask.path}: {error or type(error).__name__}") from None
+        self._count(self.exchange.used_weight(headers))
+        refusal = self.exchange.refusal(status, body)
+        if refusal is not None and refusal.kind in ("limit", "ban"):
+            self.refused += 1
+            wait = self._be_silent(headers.get("Retry-After", ""), refusal.kind)
+            raise ExchangeDown(f"{ask.path}: {status}, {refusal.text}", wait)
+        if refusal is not None:
+            raise BadMessage(f"{ask.path} with {ask.query}: {status}, {refusal.text}")
+        if status != 200:
+            raise ExchangeDown(f"{ask.path}: status {status}")
+        return body
+
+    def _be_silent(self, text: str, kind: str) -> float:
+        """Nobody asks anything for as long as the exchange wants."""
+        limits = self.exchange.limits
+        named = float(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0.0
+        wait = max(named, 1.0) if named else float(limits.ban_seconds if kind == "ban" else limits.weight_seconds)
+        self._silent_until = max(self._silent_until, self._clock.now_ms() + int(1000 * wait))
+        return wait
+
+    def _count(self, used: int | None) -> None:
+        """What the exchange counted counts, where it is more: others behind our address ask too."""
+        ours = sum(each for _, each in self._spent)
+        if used is not None and used > ours:
+            self._spent.append((self._clock.now_ms(), used - ours))
+
+
+def _unique(candles: list[Candle]) -> list[Candle]:
+    """In time order, one per minute."""
+    return list({candle.t: candle for candle in candles}.values())
+
+
