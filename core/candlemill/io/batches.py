@@ -128,7 +128,9 @@ class Batches:
 
     async def flush(self, tries: int = 1 << 30) -> bool:
         """Write what is there now; whether it is written. Tries again and again unless told otherwise."""
-        self._writing, self._rows = self._rows, {}
+        for symbol, rows in self._rows.items():  # what a flush was cancelled over may still be in `_writing`
+            self._writing.setdefault(symbol, {}).update(rows)
+        self._rows = {}
         outages, self._outages = self._outages, []
         self.waiting, self._since_ms = 0, 0
         self._full.clear()

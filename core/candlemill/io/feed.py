@@ -1,0 +1,387 @@
+"""The always-on feed: sockets, REST and the store around the state machine of `candlemill.feed`.
+
+One event loop and one thread for the store. At the start, after whatever went wrong, and every hour, what the store has
+is compared with what it should have; what is missing is asked for over REST. Once a day the day before is read over
+REST again and compared candle by candle: the exchange's own history is the truth, the live stream a first edition.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import aiohttp
+import msgspec
+import numpy as np
+
+from candlemill.engine.tape import DAY_MS
+from candlemill.errors import BadInput, BadMessage, ExchangeDown, StoreError, UnknownName
+from candlemill.exchange import MINUTE_MS, Candle, Exchange, Rules
+from candlemill.feed import Close, Feed, Open, Outage, Question, Send, Tuning
+from candlemill.io.batches import SCALE_DIGITS, Batches, columns_of, midnight, missing_spans
+from candlemill.io.coverage import CANDLE_COLUMNS, recount, touched_days, unsure_days, write
+from candlemill.io.feedstore import FeedStore
+from candlemill.io.rest import Clock, Rest
+from candlemill.minutes import Minutes, Span, Spans
+
+MESSAGE_BYTES_MAX: Final = 2**20
+SETTLE_MS: Final = 600_000  # the schedule looks at minutes older than this: younger ones are the live path's
+SYMBOLS_MAX: Final = 5000
+
+log = logging.getLogger("candlemill.feed")
+T = TypeVar("T")
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What an operator may set. See docs/feed.md."""
+
+    tuning: Tuning = Tuning()
+    batch_rows: int = 20_000
+    batch_seconds: float = 2.0
+    buffer_rows: int = 400_000
+    heal_days: int = 30  # how far back gaps are looked for
+    new_days: int = 1  # history of a symbol that the store does not know
+    heal_seconds: float = 3600.0
+    sync_seconds: float = 600.0
+    tick_seconds: float = 0.25
+    drain_seconds: float = 20.0
+    audit: bool = True
+
+
+class AuditCounts(msgspec.Struct):
+    days: int = 0
+    corrected: int = 0
+
+
+class LiveFeed:
+    """`await run()` until `stop()`. Symbols are the exchange's own names."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        symbols: Sequence[str],
+        store: FeedStore,
+        settings: Settings,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        if not 0 < len(set(symbols)) <= SYMBOLS_MAX:
+            raise BadInput(f"{len(set(symbols))} symbols, but a feed follows 1 to {SYMBOLS_MAX}")
+        self.exchange = exchange
+        self.settings = settings
+        self.feed = Feed(exchange, settings.tuning, rng)
+        self.audits = AuditCounts()
+        self.store = store
+        self.started = False
+        self._wanted = list(dict.fromkeys(symbols))
+        self._clock = clock
+        self._rng = rng
+        self._pool = ThreadPoolExecutor(1, "store")
+        self.batches = Batches(
+            store, self._pool, clock, self._missing, settings.batch_rows, settings.batch_seconds, settings.buffer_rows
+        )
+        self._stop = asyncio.Event()
+        self._connections: dict[int, asyncio.Task[None]] = {}
+        self._sockets: dict[int, aiohttp.ClientWebSocketResponse] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._names: dict[str, str] = {}  # the store's name of a symbol -> the exchange's
+        self._audited: dict[str, int] = {}
+        self._known: dict[str, Rules] = {}
+        self._rules_stored: dict[str, Rules] = {}
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End soon, and in order: what has come is written first. May be called more than once."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        connector = aiohttp.TCPConnector(limit=0, limit_per_host=0)
+        async with aiohttp.ClientSession(connector=connector, auto_decompress=True) as session:
+            self._session = session
+            self.rest = Rest(self.exchange, session, self._clock, self._rng)
+            jobs = [self._spawn(self._work())]
+            stopping = asyncio.create_task(self._stop.wait())
+            try:
+                await asyncio.wait([*jobs, stopping], return_when=asyncio.FIRST_COMPLETED)
+                for job in jobs:
+                    if job.done():
+                        job.result()
+            finally:
+                stopping.cancel()
+                await self._drain()
+
+    async def _work(self) -> None:
+        await self._until_done(self.rest.sync)
+        await self._until_done(self._learn_rules)
+        await self.follow(self._wanted)
+        self.started = True
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tick())
+            group.create_task(self.batches.run())
+            group.create_task(self._every(self.settings.sync_seconds, self.rest.sync))
+            group.create_task(self._every(self.settings.heal_seconds, self._learn_rules))
+            group.create_task(self._every(self.settings.heal_seconds, self.heal))
+            if self.settings.audit:
+                group.create_task(self._every(self.settings.heal_seconds, self.audit))
+
+    async def _drain(self) -> None:
+        """Close what is open, write what is there."""
+        running = [*self._connections.values(), *self._tasks]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        self._pump_candles()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.batches.flush(), self._clock.patience(self.settings.drain_seconds))
+        self._pool.shutdown(wait=True)
+
+    def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _until_done(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        wait = 1.0
+        while True:
+            try:
+                return await job()
+            except (ExchangeDown, BadMessage, StoreError) as error:
+                log.warning("%s; trying again", error)
+                await self._clock.sleep(wait)
+                wait = min(2 * wait, 60.0)
+
+    async def _every(self, seconds: float, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            await self._clock.sleep(seconds * self._rng.uniform(0.9, 1.0))
+            try:
+                await job()
+            except (ExchangeDown, BadMessage, StoreError) as error:
+                log.warning("%s; the next round tries again", error)
+
+    async def _in_store(self, job: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, job, *arguments)
+
+    # -- symbols -------------------------------------------------------------------------------------------------------
+
+    async def _learn_rules(self) -> None:
+        """The exchange's rules of our symbols, into the store where they are new or have changed."""
+        rules = {rule.symbol: rule for rule in await self.rest.rules()}
+        self._known = rules
+        scales = await self._in_store(self.store.scales)
+        changed = {}
+        for symbol in self._wanted:
+            if symbol not in rules:
+                continue
+            name = self.exchange.store_name(symbol)
+            scale = scales.get(name, 10 ** rules[symbol].volume_digits)
+            self.batches.digits[name] = len(str(scale)) - 1
+            if self._rules_stored.get(name) != rules[symbol]:
+                changed[name] = (rules[symbol], scale)
+        if changed:
+            await self._in_store(self.store.put_rules, changed)
+            self._rules_stored |= {name: rule for name, (rule, _) in changed.items()}
+
+    async def follow(self, symbols: Sequence[str]) -> None:
+        """Follow exactly these symbols from now on. Raises UnknownName, and follows what it did before."""
+        for symbol in symbols:
+            if symbol not in self._known:
+                raise UnknownName("symbol", symbol, sorted(self._known), f"{self.exchange.name} does not list it")
+        self._wanted = list(dict.fromkeys(symbols))
+        if self.started:
+            await self._learn_rules()
+        accounts = {}
+        for symbol in self._wanted:
+            known = self.feed.minutes.get(symbol)
+            accounts[symbol] = known or await self._in_store(self._account, self.exchange.store_name(symbol))
+        self._names = {self.exchange.store_name(symbol): symbol for symbol in self._wanted}
+        self.feed.want(accounts)
+        self._pump()
+
+    def _account(self, name: str) -> Minutes:
+        """Where to go on: after the last candle that is stored, with the holes before it."""
+        unsure = unsure_days(self.store, [name])  # whoever wrote last may have died writing
+        if unsure:
+            recount(self.store, unsure)
+        now = whole_minute(self.rest.now())
+        days = self.store.days(name)
+        if not days:
+            return Minutes(now - self.settings.new_days * DAY_MS)
+        start = max(days[0].first, now - self.settings.heal_days * DAY_MS)
+        end = max(start, min(days[-1].last + MINUTE_MS, now))
+        return Minutes(end, self._holes(name, start, end))
+
+    def _holes(self, name: str, start: int, end: int) -> list[Span]:
+        """What the store lacks of `start <= t < end` and the exchange is not known to lack."""
+        full = {day.start for day in self.store.days(name, start, end) if day.rows == DAY_MS // MINUTE_MS}
+        lacking = Spans()
+        for day in range(midnight(start), end, DAY_MS):
+            if day not in full:
+                lacking.add(max(day, start), min(day + DAY_MS, end))
+        for a, b in self.store.outages(name):
+            lacking.remove(a, b)
+        holes = Spans()
+        for a, b in lacking:
+            for span in missing_spans(set(self.store.times(name, a, b).tolist()), a, b):
+                holes.add(*span)
+        return list(holes)
+
+    # -- doing what the state machine says -----------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        while True:
+            self.feed.paused = self.batches.crowded
+            self.feed.tick(self.rest.now())
+            self._pump()
+            await self._clock.sleep(self.settings.tick_seconds)
+
+    def _pump(self) -> None:
+        self._pump_candles()
+        while self.feed.actions:
+            actions, self.feed.actions = self.feed.actions, []
+            for action in actions:
+                if isinstance(action, Open):
+                    self._connections[action.connection] = asyncio.create_task(self._connection(action.connection))
+                elif isinstance(action, Close):
+                    if action.connection in self._connections:
+                        log.info("connection %d: closed, %s", action.connection, action.why)
+                        self._connections[action.connection].cancel()
+                elif isinstance(action, Send):
+                    self._spawn(self._send(action))
+                elif isinstance(action, Question):
+                    self._spawn(self._ask(action))
+                elif isinstance(action, Outage):
+                    name = self.exchange.store_name(action.symbol)
+                    self.batches.add_outage(name, action.start, action.end)
+
+    def _pump_candles(self) -> None:
+        if self.feed.fresh:
+            fresh, self.feed.fresh = self.feed.fresh, []
+            for candle in fresh:
+                self.batches.add(self.exchange.store_name(candle.symbol), candle)
+
+    async def _connection(self, number: int) -> None:
+        limit = aiohttp.ClientWSTimeout(ws_close=1.0)  # type: ignore[call-arg]
+        try:
+            async with asyncio.timeout(self._clock.patience(20)):
+                socket = await self._session.ws_connect(
+                    self.exchange.stream_url, timeout=limit, max_msg_size=MESSAGE_BYTES_MAX
+                )
+            async with socket:
+                self._sockets[number] = socket
+                self.feed.opened(number, self.rest.now())
+                self._pump()
+                async for message in socket:
+                    if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                        break
+                    self.feed.received(number, message.data, self.rest.now())
+                    if self.feed.fresh or self.feed.actions:
+                        self._pump()
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            log.info("connection %d: %s", number, error or type(error).__name__)
+        finally:
+            self._sockets.pop(number, None)
+            self._connections.pop(number, None)
+            self.feed.closed(number, self.rest.now())
+
+    async def _send(self, action: Send) -> None:
+        socket = self._sockets.get(action.connection)
+        if socket is not None and not socket.closed:
+            with contextlib.suppress(aiohttp.ClientError, ConnectionError, RuntimeError):
+                await socket.send_str(action.text)
+
+    async def _ask(self, question: Question) -> None:
+        try:
+            candles, full = await self.rest.candles(question.symbol, question.start, question.end)
+        except (ExchangeDown, BadMessage) as error:
+            log.info("%s from %d: %s", question.symbol, question.start, error)
+            self.feed.unanswered(question.symbol, self.rest.now())
+        except BaseException:
+            self.feed.unanswered(question.symbol, self.rest.now())
+            raise
+        else:
+            self.feed.answered(question.symbol, candles, full, self.rest.now())
+        self._pump()
+
+    def _missing(self, name: str, spans: Iterable[Span]) -> None:
+        if name in self._names:
+            self.feed.missing(self._names[name], spans)
+
+    # -- on schedule ---------------------------------------------------------------------------------------------------
+
+    async def heal(self) -> None:
+        """Compare the store with what it should have, and have what is missing asked for."""
+        for name, symbol in list(self._names.items()):
+            account = self.feed.minutes.get(symbol)
+            if account is None:
+                continue
+            now = self.rest.now()
+            end = min(account.next, whole_minute(now - SETTLE_MS))
+            coming = Spans(account.holes)
+            for t in self.batches.pending(name):
+                coming.add(t, t + MINUTE_MS)
+            spans = await self._in_store(self._lacking, name, now - self.settings.heal_days * DAY_MS, end)
+            missing = Spans(spans)
+            for a, b in coming:
+                missing.remove(a, b)
+            if missing:
+                log.warning("%s: %d minutes are not in the store", symbol, missing.total() // MINUTE_MS)
+                self.feed.missing(symbol, missing)
+
+    def _lacking(self, name: str, earliest: int, end: int) -> list[Span]:
+        days = self.store.days(name)
+        unsure = [day.start for day in days if not day.digest and day.start < end]
+        if unsure:
+            recount(self.store, {name: unsure})
+        return self._holes(name, max(days[0].first, whole_minute(earliest)), end) if days else []
+
+    async def audit(self) -> None:
+        """Read the last whole UTC day over REST once more, and correct what differs from it."""
+        for name, symbol in list(self._names.items()):
+            day = midnight(self.rest.now() - SETTLE_MS) - DAY_MS
+            if self._audited.get(name) == day:
+                continue
+            while self.batches.crowded:
+                await self._clock.sleep(1.0)
+            found = await self._whole_day(symbol, day)
+            if found:
+                self.audits.corrected += await self._in_store(self._correct, name, found)
+            self._audited[name] = day
+            self.audits.days += 1
+
+    async def _whole_day(self, symbol: str, day: int) -> list[Candle]:
+        out: dict[int, Candle] = {}
+        start, end = day, day + DAY_MS
+        while start < end:
+            candles, full = await self.rest.candles(symbol, start, end)
+            out |= {candle.t: candle for candle in candles if candle.t < end}
+            if not candles or not full:
+                break
+            start = candles[-1].t + MINUTE_MS
+        return list(out.values())
+
+    def _correct(self, name: str, candles: list[Candle]) -> int:
+        """In the store's thread: write those candles that are not stored like that, and count them."""
+        divisor = 10 ** (SCALE_DIGITS - self.batches.digits.get(name, SCALE_DIGITS))
+        candles = [c for c in candles if c.volume % divisor == 0 and c.volume // divisor < 1 << 64]
+        if not candles:
+            return 0
+        new = columns_of(candles, divisor)
+        old = self.store.read_columns(name, int(new["t"][0]), int(new["t"][-1]) + 1, CANDLE_COLUMNS[1:])
+        stored = set(zip(*(old[column].tolist() for column in CANDLE_COLUMNS), strict=True))
+        rows = zip(*(new[column].tolist() for column in CANDLE_COLUMNS), strict=True)
+        different = np.array([row not in stored for row in rows])
+        if not different.any():
+            return 0
+        part = {column: values[different] for column, values in new.items()}
+        write(self.store, {name: part})
+        recount(self.store, touched_days({name: part}))
+        return int(different.sum())
+
+
+def whole_minute(ms: int) -> int:
+    return ms // MINUTE_MS * MINUTE_MS

@@ -1,0 +1,127 @@
+"""A feed beside a simulator in one process, and the comparison of what both ended with."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from candlemill.exchange import Exchange
+from candlemill.exchanges import exchange
+from candlemill.feed import Tuning
+from candlemill.io.coverage import current_days
+from candlemill.io.feed import LiveFeed, Settings
+from candlemill.io.feedstore import FeedStore
+
+from loadtests.exchange.faults import NONE, Dice, Menu
+from loadtests.exchange.market import MINUTE_MS, Market, Row, VirtualClock
+from loadtests.exchange.server import Simulator, serve
+
+NAMES = ("open", "high", "low", "close", "volume")
+FAST = Settings(tuning=Tuning(), heal_seconds=1800.0, tick_seconds=1.0, batch_seconds=2.0)
+
+
+def adapter(name: str, port: int) -> Exchange:
+    """The real adapter, pointed at the simulator."""
+    path = "/v5/public/spot" if name == "bybit" else "/stream"
+    here = f"127.0.0.1:{port}"
+    return exchange(name, rest=f"http://{here}", stream=f"ws://{here}{path}", archive=f"http://{here}")
+
+
+def stored(store: FeedStore, symbol: str, start: int, end: int) -> dict[int, Row]:
+    columns = store.read_columns(symbol, start, end, NAMES)
+    rows = zip(*(columns[name].tolist() for name in NAMES), strict=True)
+    return dict(zip(columns["t"].tolist(), rows, strict=True))
+
+
+def differences(store: FeedStore, market: Market, names: dict[str, str], start: int, end: int) -> dict[str, list[int]]:
+    """Minutes of `start <= t < end` that are lost, wrong or too many in the store; empty where all is well."""
+    found: dict[str, list[int]] = {}
+    for symbol, name in names.items():
+        have = stored(store, name, start, end)
+        want = {t: row for t, row in market.rows[symbol].items() if start <= t < end}
+        for kind, minutes in (
+            ("lost", want.keys() - have.keys()),
+            ("extra", have.keys() - want.keys()),
+            ("wrong", {t for t in want.keys() & have.keys() if want[t] != have[t]}),
+        ):
+            if minutes:
+                found[f"{symbol} {kind}"] = sorted(minutes)
+    return found
+
+
+def digests_true(store: FeedStore, symbols: list[str]) -> bool:
+    """Whether every digest of the index is that of the stored rows."""
+    from candlemill.io.coverage import CANDLE_COLUMNS, count_days
+
+    for symbol in symbols:
+        days = list(current_days(store, symbol))
+        columns = store.read_columns(symbol, 0, 1 << 42, CANDLE_COLUMNS[1:])
+        if days != count_days(columns):
+            return False
+    return True
+
+
+async def until(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        await asyncio.sleep(0.02)
+    return True
+
+
+class Stage:
+    """A simulator that runs, and feeds made for it. `skew_ms` is how far our clock is ahead of the exchange's."""
+
+    def __init__(self, market: Market, base_ms: int, speed: float, seed: int, menu: Menu = NONE, skew_ms: int = 0):
+        self.market = market
+        self.seed = seed
+        start = time.time()
+        self.clock = VirtualClock(base_ms, start, speed)
+        self.ours = VirtualClock(base_ms, start, speed, skew_ms)
+        self.simulator = Simulator(market, self.clock, Dice(seed, menu))
+        self.port = 0
+
+    async def __aenter__(self) -> "Stage":
+        self._runner, self.port = await serve(self.simulator)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    def feed(self, store: FeedStore, name: str = "binance", settings: Settings = FAST, **tuning: int) -> LiveFeed:
+        if tuning:
+            settings = msgspec.structs.replace(settings, tuning=msgspec.structs.replace(settings.tuning, **tuning))
+        rng = random.Random(self.seed)
+        return LiveFeed(adapter(name, self.port), self.market.symbols, store, settings, self.ours, rng)
+
+    async def caught_up(self, feed: LiveFeed, seconds: float = 60.0) -> int:
+        """Calm the simulator, wait until nothing is missing, and return until when everything must be there."""
+        self.simulator.dice.menu = NONE
+        for subscriber in list(self.simulator.subscribers):  # silent ones would take long to be noticed
+            self.simulator._abort(subscriber)
+        now = self.clock.now_ms()
+        end = (now - MINUTE_MS) // MINUTE_MS * MINUTE_MS
+
+        def done() -> bool:
+            accounts = feed.feed.minutes.values()
+            return feed.started and all(a.next >= end and not a.holes.within(0, end) for a in accounts)
+
+        if not await until(done, seconds):
+            raise TimeoutError(f"holes after {seconds} s: {feed.feed.hole_minutes()} minutes; {feed.feed.counts}")
+        return end
+
+
+async def with_feed(feed: LiveFeed, body: Callable[[], Awaitable[int]]) -> int:
+    """Run the feed while `body` runs, then stop it in order."""
+    running = asyncio.create_task(feed.run())
+    try:
+        working = asyncio.ensure_future(body())
+        await asyncio.wait([running, working], return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+        return await working
+    finally:
+        feed.stop()
+        await running
