@@ -128,7 +128,7 @@ def scaled(text: str) -> int:
         raise BadMessage(f"{shown(text)} is not a decimal number")
     if text[-9:-8] == "." and len(text) > 9:  # as Binance writes them
         return int(digits)
-    whole, point, fraction = text.partition(".")
+    whole, _, fraction = text.partition(".")
     fraction = fraction.rstrip("0")
     if not whole or text.endswith(".") or len(fraction) > 8:
         raise BadMessage(f"{shown(text)} is not a decimal number of at most 8 decimals")
@@ -146,9 +146,7 @@ def open_time(t: int) -> int:
     return t
 
 
-def candle(
-    symbol: str, t: int, open_: str, high: str, low: str, close: str, volume: str, final: bool
-) -> Candle:
+def candle(symbol: str, t: int, open_: str, high: str, low: str, close: str, volume: str, final: bool) -> Candle:
     """A candle from an exchange's own fields; raise BadMessage if it cannot be one."""
     o, h, low_, c, v = scaled(open_), scaled(high), scaled(low), scaled(close), scaled(volume)
     if not (0 < low_ <= o <= h <= PRICE_MAX and low_ <= c <= h):

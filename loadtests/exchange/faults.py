@@ -1,4 +1,4 @@
-"""What goes wrong, how often, from a seed. Rates of the stream are per connection and virtual hour, of REST per request."""
+"""What goes wrong, how often, from a seed. Rates are per virtual hour of a connection, per candle, or per request."""
 
 import random
 

@@ -24,7 +24,13 @@ class VirtualClock(Clock):
         self.base_ms, self.start, self.speed, self.skew_ms = base_ms, start, speed, skew_ms
 
     def now_ms(self) -> int:
-        return int(self.base_ms + (time.time() - self.start) * 1000 * self.speed) + self.skew_ms
+        passed = (time.time() - self.start) * 1000 * self.speed
+        return int(self.base_ms + passed) + self.skew_ms
+
+    def slow_down(self, jump_ms: int) -> None:
+        """Jump ahead, and go on at our own speed."""
+        self.base_ms = self.now_ms() - self.skew_ms + jump_ms
+        self.start, self.speed = time.time(), 1.0
 
     async def sleep(self, seconds: float) -> None:
         await super().sleep(seconds / self.speed)

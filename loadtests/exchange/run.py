@@ -100,7 +100,7 @@ class Stage:
         """Calm the simulator, wait until nothing is missing, and return until when everything must be there."""
         self.simulator.dice.menu = NONE
         for subscriber in list(self.simulator.subscribers):  # silent ones would take long to be noticed
-            self.simulator._abort(subscriber)
+            self.simulator.abort(subscriber)
         now = self.clock.now_ms()
         end = (now - MINUTE_MS) // MINUTE_MS * MINUTE_MS
 
@@ -111,6 +111,14 @@ class Stage:
         if not await until(done, seconds):
             raise TimeoutError(f"holes after {seconds} s: {feed.feed.hole_minutes()} minutes; {feed.feed.counts}")
         return end
+
+
+async def audited(stage: Stage, feed: LiveFeed) -> int:
+    """Calm down, catch up, audit; returns until when the store must equal the exchange."""
+    await stage.caught_up(feed)
+    await stage.ours.sleep(700)
+    await feed.audit()
+    return min(feed.audited.values())
 
 
 async def with_feed(feed: LiveFeed, body: Callable[[], Awaitable[int]]) -> int:

@@ -20,7 +20,7 @@ from candlemill.exchange import MINUTE_MS, Candle
 from candlemill.io.coverage import CANDLE_COLUMNS, Columns, recount, touched_days, write
 from candlemill.io.feedstore import FeedStore
 from candlemill.io.rest import Clock
-from candlemill.minutes import Span
+from candlemill.minutes import Span, Spans
 
 SCALE_DIGITS: Final = 8
 RETRY_SECONDS: Final = 1.0
@@ -204,6 +204,43 @@ def missing_spans(times: set[int], start: int, end: int) -> list[Span]:
     if at < end:
         out.append((at, end))
     return out
+
+
+def holes_of(store: FeedStore, name: str, start: int, end: int) -> list[Span]:
+    """What the store lacks of `start <= t < end` and the exchange is not known to lack."""
+    if start >= end:
+        return []
+    full = {day.start for day in store.days(name, start, end) if day.rows == DAY_MS // MINUTE_MS}
+    lacking = Spans()
+    for day in range(midnight(start), end, DAY_MS):
+        if day not in full:
+            lacking.add(max(day, start), min(day + DAY_MS, end))
+    for a, b in store.outages(name):
+        lacking.remove(a, b)
+    holes = Spans()
+    for a, b in lacking:
+        for span in missing_spans(set(store.times(name, a, b).tolist()), a, b):
+            holes.add(*span)
+    return list(holes)
+
+
+def correct(store: FeedStore, name: str, candles: list[Candle], digits: int) -> int:
+    """Write those of the candles that are not stored like that, and count them."""
+    divisor = 10 ** (SCALE_DIGITS - digits)
+    candles = [c for c in candles if c.volume % divisor == 0 and c.volume // divisor < 1 << 64]
+    if not candles:
+        return 0
+    new = columns_of(candles, divisor)
+    old = store.read_columns(name, int(new["t"][0]), int(new["t"][-1]) + 1, CANDLE_COLUMNS[1:])
+    stored = set(zip(*(old[column].tolist() for column in CANDLE_COLUMNS), strict=True))
+    rows = zip(*(new[column].tolist() for column in CANDLE_COLUMNS), strict=True)
+    different = np.array([row not in stored for row in rows])
+    if not different.any():
+        return 0
+    part = {column: values[different] for column, values in new.items()}
+    write(store, {name: part})
+    recount(store, touched_days({name: part}))
+    return int(different.sum())
 
 
 def midnight(ms: int) -> int:

@@ -1,8 +1,8 @@
 """The always-on feed: sockets, REST and the store around the state machine of `candlemill.feed`.
 
 One event loop and one thread for the store. At the start, after whatever went wrong, and every hour, what the store has
-is compared with what it should have; what is missing is asked for over REST. Once a day the day before is read over
-REST again and compared candle by candle: the exchange's own history is the truth, the live stream a first edition.
+is compared with what it should have; what is missing is asked for over REST. And what the streams brought is read over
+REST once more and compared candle by candle: the exchange's own history is the truth, the streams a first edition.
 """
 
 import asyncio
@@ -15,14 +15,13 @@ from typing import Any, Final, TypeVar
 
 import aiohttp
 import msgspec
-import numpy as np
 
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, BadMessage, ExchangeDown, StoreError, UnknownName
-from candlemill.exchange import MINUTE_MS, Candle, Exchange, Rules
+from candlemill.exchange import MINUTE_MS, Exchange, Rules
 from candlemill.feed import Close, Feed, Open, Outage, Question, Send, Tuning
-from candlemill.io.batches import SCALE_DIGITS, Batches, columns_of, midnight, missing_spans
-from candlemill.io.coverage import CANDLE_COLUMNS, recount, touched_days, unsure_days, write
+from candlemill.io.batches import SCALE_DIGITS, Batches, correct, holes_of, midnight
+from candlemill.io.coverage import recount, unsure_days
 from candlemill.io.feedstore import FeedStore
 from candlemill.io.rest import Clock, Rest
 from candlemill.minutes import Minutes, Span, Spans
@@ -52,7 +51,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class AuditCounts(msgspec.Struct):
-    days: int = 0
+    minutes: int = 0
     corrected: int = 0
 
 
@@ -88,7 +87,7 @@ class LiveFeed:
         self._sockets: dict[int, aiohttp.ClientWebSocketResponse] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._names: dict[str, str] = {}  # the store's name of a symbol -> the exchange's
-        self._audited: dict[str, int] = {}
+        self.audited: dict[str, int] = {}
         self._known: dict[str, Rules] = {}
         self._rules_stored: dict[str, Rules] = {}
 
@@ -208,27 +207,14 @@ class LiveFeed:
         if unsure:
             recount(self.store, unsure)
         now = whole_minute(self.rest.now())
-        days = self.store.days(name)
-        if not days:
-            return Minutes(now - self.settings.new_days * DAY_MS)
-        start = max(days[0].first, now - self.settings.heal_days * DAY_MS)
-        end = max(start, min(days[-1].last + MINUTE_MS, now))
-        return Minutes(end, self._holes(name, start, end))
+        start = self._begin(name, now)
+        end = max([start, *(min(day.last + MINUTE_MS, now) for day in self.store.days(name)[-1:])])
+        return Minutes(end, holes_of(self.store, name, start, end))
 
-    def _holes(self, name: str, start: int, end: int) -> list[Span]:
-        """What the store lacks of `start <= t < end` and the exchange is not known to lack."""
-        full = {day.start for day in self.store.days(name, start, end) if day.rows == DAY_MS // MINUTE_MS}
-        lacking = Spans()
-        for day in range(midnight(start), end, DAY_MS):
-            if day not in full:
-                lacking.add(max(day, start), min(day + DAY_MS, end))
-        for a, b in self.store.outages(name):
-            lacking.remove(a, b)
-        holes = Spans()
-        for a, b in lacking:
-            for span in missing_spans(set(self.store.times(name, a, b).tolist()), a, b):
-                holes.add(*span)
-        return list(holes)
+    def _begin(self, name: str, now: int) -> int:
+        """From when on candles are this feed's business: as far back as they are stored, and a little in any case."""
+        first = min((day.first for day in self.store.days(name) if day.rows), default=now)
+        return max(min(first, now - self.settings.new_days * DAY_MS), now - self.settings.heal_days * DAY_MS)
 
     # -- doing what the state machine says -----------------------------------------------------------------------------
 
@@ -324,7 +310,7 @@ class LiveFeed:
             coming = Spans(account.holes)
             for t in self.batches.pending(name):
                 coming.add(t, t + MINUTE_MS)
-            spans = await self._in_store(self._lacking, name, now - self.settings.heal_days * DAY_MS, end)
+            spans = await self._in_store(self._lacking, name, now, end)
             missing = Spans(spans)
             for a, b in coming:
                 missing.remove(a, b)
@@ -332,55 +318,36 @@ class LiveFeed:
                 log.warning("%s: %d minutes are not in the store", symbol, missing.total() // MINUTE_MS)
                 self.feed.missing(symbol, missing)
 
-    def _lacking(self, name: str, earliest: int, end: int) -> list[Span]:
-        days = self.store.days(name)
-        unsure = [day.start for day in days if not day.digest and day.start < end]
-        if unsure:
-            recount(self.store, {name: unsure})
-        return self._holes(name, max(days[0].first, whole_minute(earliest)), end) if days else []
+    def _lacking(self, name: str, now: int, end: int) -> list[Span]:
+        unsure = {name: [day.start for day in self.store.days(name) if not day.digest and day.start < end]}
+        if unsure[name]:
+            recount(self.store, unsure)
+        return holes_of(self.store, name, self._begin(name, whole_minute(now)), end)
 
     async def audit(self) -> None:
-        """Read the last whole UTC day over REST once more, and correct what differs from it."""
+        """Read what has come since the last audit over REST once more, and correct what differs from it.
+
+        The first audit goes back to the midnight before the last: whoever fed before may not have come to it.
+        """
         for name, symbol in list(self._names.items()):
-            day = midnight(self.rest.now() - SETTLE_MS) - DAY_MS
-            if self._audited.get(name) == day:
+            account = self.feed.minutes.get(symbol)
+            if account is None:
                 continue
-            while self.batches.crowded:
-                await self._clock.sleep(1.0)
-            found = await self._whole_day(symbol, day)
-            if found:
-                self.audits.corrected += await self._in_store(self._correct, name, found)
-            self._audited[name] = day
-            self.audits.days += 1
-
-    async def _whole_day(self, symbol: str, day: int) -> list[Candle]:
-        out: dict[int, Candle] = {}
-        start, end = day, day + DAY_MS
-        while start < end:
-            candles, full = await self.rest.candles(symbol, start, end)
-            out |= {candle.t: candle for candle in candles if candle.t < end}
-            if not candles or not full:
-                break
-            start = candles[-1].t + MINUTE_MS
-        return list(out.values())
-
-    def _correct(self, name: str, candles: list[Candle]) -> int:
-        """In the store's thread: write those candles that are not stored like that, and count them."""
-        divisor = 10 ** (SCALE_DIGITS - self.batches.digits.get(name, SCALE_DIGITS))
-        candles = [c for c in candles if c.volume % divisor == 0 and c.volume // divisor < 1 << 64]
-        if not candles:
-            return 0
-        new = columns_of(candles, divisor)
-        old = self.store.read_columns(name, int(new["t"][0]), int(new["t"][-1]) + 1, CANDLE_COLUMNS[1:])
-        stored = set(zip(*(old[column].tolist() for column in CANDLE_COLUMNS), strict=True))
-        rows = zip(*(new[column].tolist() for column in CANDLE_COLUMNS), strict=True)
-        different = np.array([row not in stored for row in rows])
-        if not different.any():
-            return 0
-        part = {column: values[different] for column, values in new.items()}
-        write(self.store, {name: part})
-        recount(self.store, touched_days({name: part}))
-        return int(different.sum())
+            # Not beyond what is still on its way: a first edition must not be written after its correction.
+            firsts = [account.next, *(a for a, _ in account.holes), *self.batches.pending(name)]
+            end = min(whole_minute(self.rest.now() - SETTLE_MS), *firsts)
+            start = self.audited.get(name, max(midnight(end) - DAY_MS, await self._in_store(self._begin, name, end)))
+            while start < end:
+                while self.batches.crowded:
+                    await self._clock.sleep(1.0)
+                candles, full = await self.rest.candles(symbol, start, end)
+                candles = [candle for candle in candles if candle.t < end]
+                self.audits.corrected += await self._in_store(
+                    correct, self.store, name, candles, self.batches.digits.get(name, SCALE_DIGITS)
+                )
+                self.audits.minutes += len(candles)
+                start = candles[-1].t + MINUTE_MS if candles and full else end
+            self.audited[name] = max(end, self.audited.get(name, end))
 
 
 def whole_minute(ms: int) -> int:

@@ -48,7 +48,7 @@ class Report(msgspec.Struct):
         return "\n".join(lines)
 
 
-def ingest(store: Store, paths: Sequence[Path], volume_scale: int | None = None) -> Report:
+def ingest(store: Store, paths: Sequence[Path], volume_scale: int | None = None, quiet: bool = False) -> Report:
     """Store the candles of all kline files among `paths`.
 
     A file that is refused leaves no trace, the others are stored all the same; then BadFile or BadInput tells.
@@ -58,7 +58,7 @@ def ingest(store: Store, paths: Sequence[Path], volume_scale: int | None = None)
     files = find_kline_files(paths, report.ignored)
     refused: list[BadFile] = []
     scales = _Scales(store, volume_scale)
-    bar = tqdm(total=len(files), desc="ingest", unit="file", delay=1, disable=None, dynamic_ncols=True)
+    bar = tqdm(total=len(files), desc="ingest", unit="file", delay=1, disable=quiet or None, dynamic_ncols=True)
     with bar, _Writer(store, report) as writer:
         for loaded in _loaded(files, scales):
             bar.update()

@@ -154,5 +154,3 @@ class Rest:
 def _unique(candles: list[Candle]) -> list[Candle]:
     """In time order, one per minute."""
     return list({candle.t: candle for candle in candles}.values())
-
-

@@ -244,7 +244,7 @@ class Store:
         return [day for day in days if day.rows or not day.digest]
 
     def put_days(self, symbol: str, days: Sequence[Day], version: int | None = None) -> None:
-        """Set days of the index. Of a day's rows the one with the highest version counts: the time in ns unless given."""
+        """Set days of the index. Of a day's rows that with the highest version counts: the time in ns unless given."""
         self.put_days_of({symbol: days}, version)
 
     def put_days_of(self, found: Mapping[str, Sequence[Day]], version: int | None = None) -> None:
