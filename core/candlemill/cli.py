@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from candlemill import cli_feed
 from candlemill._version import __version__
 from candlemill.engine.flag import COMPILED
 from candlemill.errors import BadInput, CandlemillError, one_line
@@ -102,9 +103,11 @@ def parser() -> Parser:
         sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
         return sub
 
-    ingest = with_json(command("ingest", run_ingest, "store candles from Binance public-data zips, CSVs or folders"))
-    ingest.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    ingest = with_json(command("ingest", run_ingest, "store candles from kline files, or from an exchange"))
+    ingest.add_argument("paths", nargs="*", type=Path, metavar="PATH")
     ingest.add_argument("--volume-scale", type=int, metavar="N", help="a power of ten for new symbols (default 10^8)")
+    cli_feed.add_download(ingest)
+    cli_feed.add_feed(command("feed", cli_feed.run_feed, "follow an exchange's candles and keep the store complete"))
 
     _job_arguments(with_json(command("backtest", run_backtest, "run one strategy over a range")))
     sweep = with_json(command("sweep", run_sweep, "run a strategy for every combination of a grid"))
@@ -116,6 +119,7 @@ def parser() -> Parser:
 
     coverage = with_json(command("coverage", run_coverage, "show which candles are stored"))
     coverage.add_argument("symbol", nargs="?", type=_text)
+    coverage.add_argument("--check", action="store_true", help="list every gap, and whether the exchange has it too")
     results = with_json(command("results", run_results, "show stored results"))
     results.add_argument("job", nargs="?", type=_text)
     results.add_argument("--top", type=_count, metavar="N", help="how many: of a sweep the best, else the newest")
@@ -174,6 +178,12 @@ def _count(text: str) -> int:
 def run_ingest(args: argparse.Namespace) -> None:
     from candlemill.io.ingest import ingest
 
+    if args.symbol:
+        downloaded = cli_feed.download(args)
+        _print(args, downloaded.to_dict(), downloaded.text())
+        return
+    if not args.paths:
+        raise BadInput("nothing to ingest: give files or folders, or --symbol BTCUSDT --days 30")
     with _store() as store:
         report = ingest(store, args.paths, args.volume_scale)
     _print(args, report.to_dict(), report.text())
@@ -257,11 +267,14 @@ def run_coverage(args: argparse.Namespace) -> None:
     from candlemill.errors import UnknownName
     from candlemill.io.coverage import current_days
 
-    with _store() as store:
+    with cli_feed.store() as store:
         known = store.symbols()
         if args.symbol and args.symbol not in known:
             raise UnknownName("symbol", args.symbol, known, "`candlemill coverage` lists what is stored")
         chosen = [args.symbol] if args.symbol else known
+        if args.check:
+            _print(args, *cli_feed.check(store, chosen))
+            return
         days = {symbol: current_days(store, symbol) for symbol in chosen}
     if args.symbol:
         text = show.coverage(args.symbol, days[args.symbol])

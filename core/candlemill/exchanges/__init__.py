@@ -1,11 +1,13 @@
 """The exchanges that are known, by name."""
 
+from collections.abc import Callable
+
 from candlemill.errors import UnknownName
 from candlemill.exchange import Exchange
 from candlemill.exchanges.binance import Binance, BinanceUS
 from candlemill.exchanges.bybit import Bybit
 
-_MAKERS = {"binance": Binance, "binanceus": BinanceUS, "bybit": Bybit}
+_MAKERS: dict[str, Callable[[], Exchange]] = {"binance": Binance, "binanceus": BinanceUS, "bybit": Bybit}
 
 
 def exchange(name: str, rest: str = "", stream: str = "", archive: str | None = None) -> Exchange:

@@ -193,10 +193,12 @@ class LiveFeed:
         self._wanted = list(dict.fromkeys(symbols))
         if self.started:
             await self._learn_rules()
-        accounts = {}
+        accounts: dict[str, Minutes] = {}
         for symbol in self._wanted:
-            known = self.feed.minutes.get(symbol)
-            accounts[symbol] = known or await self._in_store(self._account, self.exchange.store_name(symbol))
+            account = self.feed.minutes.get(symbol)
+            if account is None:
+                account = await self._in_store(self._account, self.exchange.store_name(symbol))
+            accounts[symbol] = account
         self._names = {self.exchange.store_name(symbol): symbol for symbol in self._wanted}
         self.feed.want(accounts)
         self._pump()
@@ -251,7 +253,7 @@ class LiveFeed:
                 self.batches.add(self.exchange.store_name(candle.symbol), candle)
 
     async def _connection(self, number: int) -> None:
-        limit = aiohttp.ClientWSTimeout(ws_close=1.0)  # type: ignore[call-arg]
+        limit = aiohttp.ClientWSTimeout(ws_close=1.0)
         try:
             async with asyncio.timeout(self._clock.patience(20)):
                 socket = await self._session.ws_connect(

@@ -1,0 +1,139 @@
+"""The commands around exchanges: `feed`, `ingest --symbol`, `coverage --check`."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from candlemill.errors import BadInput
+from candlemill.model import parse_range
+
+DAY_MS = 86_400_000
+DAYS_MAX = 20_000
+
+
+def add_exchange(sub: argparse.ArgumentParser) -> None:
+    """Where candles come from. The addresses are for mirrors, proxies and the simulator."""
+    sub.add_argument("--exchange", default="binance", help="binance, binanceus or bybit (default binance)")
+    for name in ("rest", "stream", "archive"):
+        sub.add_argument(f"--{name}-url", metavar="URL", help=f"another address for {name}")
+
+
+def add_download(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--symbol", action="append", default=[], metavar="S", help="download it; several, or with commas")
+    sub.add_argument("--days", type=int, metavar="N", help="the last N days, until now")
+    sub.add_argument("--from", dest="first", metavar="DATE", help="from 2023, 2023-01 or 2023-01-31 on")
+    sub.add_argument("--to", dest="last", metavar="DATE", help="to its end (default: until now)")
+    sub.add_argument("--all", action="store_true", help="all there is")
+    add_exchange(sub)
+
+
+def add_feed(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--symbol", action="append", required=True, metavar="S", help="several, or with commas")
+    sub.add_argument("--port", type=int, metavar="PORT", help="serve /healthz and /metrics there; 0 takes any free one")
+    sub.add_argument("--host", default="127.0.0.1")
+    add_exchange(sub)
+
+
+def adapter(args: argparse.Namespace) -> Any:
+    from candlemill.exchanges import exchange
+
+    return exchange(args.exchange, args.rest_url or "", args.stream_url or "", args.archive_url)
+
+
+def symbols_of(args: argparse.Namespace) -> list[str]:
+    return [name for text in args.symbol for name in text.upper().split(",") if name]
+
+
+def span_of(args: argparse.Namespace, now_ms: int) -> tuple[int, int] | None:
+    """What `--days`, `--from`, `--to` and `--all` ask for: `start <= t < end` in ms, None for all."""
+    if (args.days is not None) + (args.first is not None) + args.all != 1:
+        raise BadInput("say how much: one of --days N, --from DATE (with --to DATE or without), or --all")
+    if args.last is not None and args.first is None:
+        raise BadInput(f"--to {args.last} needs --from")
+    if args.all:
+        return None
+    if args.days is not None:
+        if not 1 <= args.days <= DAYS_MAX:
+            raise BadInput(f"--days {args.days} is not between 1 and {DAYS_MAX:,}")
+        midnight = now_ms // DAY_MS * DAY_MS
+        return midnight - args.days * DAY_MS, now_ms
+    if args.last is not None:
+        return parse_range(f"{args.first}..{args.last}")
+    return parse_range(f"{args.first}..{datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}")
+
+
+def download(args: argparse.Namespace) -> Any:
+    """Run `ingest --symbol …`; returns its report."""
+    from candlemill.io.clock import clock_ms
+    from candlemill.io.download import Downloader
+    from candlemill.io.rest import Clock
+    from candlemill.io.settings import data_folder
+
+    if args.paths:
+        raise BadInput(f"give either files ({args.paths[0]}, …) or --symbol, not both")
+    if args.volume_scale is not None:
+        raise BadInput("--volume-scale is for files: with --symbol the exchange says how fine volumes are")
+    exchange, symbols, span = adapter(args), symbols_of(args), span_of(args, clock_ms())
+    with store() as opened:
+        loader = Downloader(exchange, opened, Clock(), data_folder() / "downloads")
+        return asyncio.run(loader.run(symbols, span))
+
+
+def run_feed(args: argparse.Namespace) -> None:
+    from candlemill.io.feed import Settings
+    from candlemill.io.feedservice import run_service
+    from candlemill.io.settings import dsn
+
+    def ready(port: int) -> None:
+        print(f"feeding, with /healthz and /metrics on http://{args.host}:{port}", file=sys.stderr, flush=True)
+
+    run_service(adapter(args), symbols_of(args), dsn(), Settings(), host=args.host, port=args.port, ready=ready)
+
+
+def store() -> Any:
+    from candlemill.io.feedstore import FeedStore
+    from candlemill.io.settings import dsn
+
+    return FeedStore(dsn())
+
+
+def check(store: Any, symbols: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """`coverage --check`: every missing stretch between a symbol's first and last candle, and whose fault it is."""
+    from candlemill.io.batches import holes_of
+    from candlemill.io.coverage import current_days
+    from candlemill.minutes import Spans
+    from candlemill.show import table
+
+    found: dict[str, Any] = {}
+    lines: list[tuple[str, str, str, str, str]] = []
+    for symbol in symbols:
+        days = current_days(store, symbol)
+        start, end = (days[0].first, days[-1].last) if days else (0, 0)
+        holes = Spans(holes_of(store, symbol, start, end))
+        outages = Spans(missing_of(store, symbol, Spans(store.outages(symbol)).within(start, end)))
+        found[symbol] = {"outages": _rows(outages), "missing": _rows(holes)}
+        for kind, spans in (("at the exchange", outages), ("here", holes)):
+            lines += [(symbol, _iso(a), _iso(b), f"{(b - a) // 60_000:,}", kind) for a, b in spans]
+    lines.sort()
+    text = table(lines, ["symbol", "from", "to", "minutes", "missing"], right=[3]) if lines else "nothing is missing"
+    if any(row[4] == "here" for row in lines):
+        text += "\nwhat is missing here: candlemill ingest --symbol S --from DATE fetches it, and so does a feed"
+    return {"symbols": found}, text
+
+
+def missing_of(store: Any, symbol: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Of outages what is still missing: the exchange may have come to have it."""
+    from candlemill.io.batches import missing_spans
+
+    return [c for a, b in spans for c in missing_spans(set(store.times(symbol, a, b).tolist()), a, b)]
+
+
+def _rows(spans: Iterable[tuple[int, int]]) -> list[dict[str, int]]:
+    return [{"start": a, "end": b, "minutes": (b - a) // 60_000} for a, b in spans]
+
+
+def _iso(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%MZ")

@@ -1,0 +1,149 @@
+"""The feed as a service: `/healthz` and `/metrics` beside it, an end in order when it is asked to end."""
+
+import asyncio
+import logging
+import random
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from candlemill.exchange import Exchange
+from candlemill.io.feed import LiveFeed, Settings
+from candlemill.io.feedstore import FeedStore
+from candlemill.io.rest import Clock
+
+LAG_LIMIT_MS: Final = 180_000
+STUCK_LIMIT_MS: Final = 120_000
+START_LIMIT_MS: Final = 120_000
+
+_MESSAGES: Final = ("candles", "unfinished", "duplicates", "conflicts", "foreign", "others", "bad")
+
+
+class Health:
+    """Whether the feed does its work, and if not, why, in one line."""
+
+    def __init__(self, feed: LiveFeed, clock: Clock) -> None:
+        self._feed = feed
+        self._clock = clock
+        self._since = clock.now_ms()
+        self._connected_at = self._since
+
+    def problem(self) -> str:
+        """Empty where all is well. A symbol that does not trade lags for ever: only when half of them do, it counts."""
+        feed, now = self._feed, self._clock.now_ms()
+        if not feed.started:
+            return "still starting" if now - self._since < START_LIMIT_MS else "cannot start: see the log"
+        if feed.feed.connected():
+            self._connected_at = now
+        elif now - self._connected_at > STUCK_LIMIT_MS:
+            return f"no connection for {(now - self._connected_at) // 1000} s"
+        oldest = feed.batches.oldest_ms()
+        if oldest and now - oldest > STUCK_LIMIT_MS:
+            return f"the store has taken nothing for {(now - oldest) // 1000} s"
+        lags = [feed.feed.lag_ms(symbol, feed.rest.now()) for symbol in feed.feed.minutes]
+        late = sum(lag > LAG_LIMIT_MS for lag in lags)
+        if 2 * late > len(lags):
+            return f"{late} of {len(lags)} symbols lag more than {LAG_LIMIT_MS // 1000} s"
+        return ""
+
+
+class Figures:
+    """What Prometheus is told, read from the feed when it asks."""
+
+    def __init__(self, feed: LiveFeed) -> None:
+        self._feed = feed
+
+    def collect(self) -> Iterator[Metric]:
+        live, feed, counts = self._feed, self._feed.feed, self._feed.feed.counts
+        batches, audits = self._feed.batches.counts, self._feed.audits
+        exchange = live.exchange.name
+        messages = CounterMetricFamily("candlemill_feed_messages", "Messages by kind", labels=["exchange", "kind"])
+        for kind in _MESSAGES:
+            messages.add_metric([exchange, kind], getattr(counts, kind))
+        yield messages
+        for name, text, value in (
+            ("connects", "Connections that were begun", counts.connects),
+            ("reconnects", "Connections that ended unasked", counts.breaks),
+            ("silences", "Connections that were given up as silent", counts.silences),
+            ("resubscribed", "Symbols that had gone quiet", counts.resubscribed),
+            ("filled", "Candles that came over REST", counts.filled),
+            ("outage_minutes", "Minutes that the exchange itself lacks", counts.outage_minutes),
+            ("audited", "Candles that were read again over REST", audits.minutes),
+            ("corrected", "Candles that were stored otherwise than REST says", audits.corrected),
+            ("rows", "Candles that were written", batches.rows),
+            ("batches", "Batches that were written", batches.batches),
+            ("batch_failures", "Attempts to write a batch that failed", batches.failures),
+            ("given_up", "Candles that were dropped, to be asked for again", batches.given_up),
+            ("unstorable", "Candles whose volume does not fit", batches.unstorable),
+            ("requests", "REST requests", live.rest.requests if live.started else 0),
+            ("requests_refused", "REST requests answered 429 or 418", live.rest.refused if live.started else 0),
+        ):
+            yield CounterMetricFamily(f"candlemill_feed_{name}", text, value=value)
+        for name, text, value in (
+            ("connections", "Connections that are open", feed.connected()),
+            ("gap_minutes", "Minutes that are missing and being asked for", feed.hole_minutes()),
+            ("buffered_rows", "Candles that wait for the store", live.batches.waiting),
+            ("batch_rows", "Candles in the last batch", batches.last_rows),
+            ("symbols", "Symbols that are followed", len(feed.minutes)),
+        ):
+            yield GaugeMetricFamily(f"candlemill_feed_{name}", text, value=value)
+        lag = GaugeMetricFamily("candlemill_feed_lag_seconds", "Age of the first missing minute", labels=["symbol"])
+        if live.started:
+            now = live.rest.now()
+            for symbol in feed.minutes:
+                lag.add_metric([live.exchange.store_name(symbol)], feed.lag_ms(symbol, now) / 1000)
+        yield lag
+
+
+def application(feed: LiveFeed, health: Health) -> web.Application:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Figures(feed))
+
+    async def healthz(_: web.Request) -> web.Response:
+        problem = health.problem()
+        return web.Response(text=f"{problem or 'ok'}\n", status=503 if problem else 200)
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/metrics", metrics)])
+    return app
+
+
+async def serve_feed(
+    exchange: Exchange,
+    symbols: Sequence[str],
+    store: FeedStore,
+    settings: Settings,
+    host: str,
+    port: int | None,
+    ready: Callable[[int], None] = lambda port: None,
+) -> None:
+    """Feed until SIGTERM or SIGINT, then write what has come and return. `port` None serves no page, 0 any free one."""
+    clock = Clock()
+    feed = LiveFeed(exchange, symbols, store, settings, clock, random.Random())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, feed.stop)
+    runner = web.AppRunner(application(feed, Health(feed, clock)), access_log=None, shutdown_timeout=1.0)
+    try:
+        await runner.setup()
+        if port is not None:
+            await web.TCPSite(runner, host, port).start()
+            ready(int(runner.addresses[0][1]))
+        await feed.run()
+    finally:
+        await runner.cleanup()
+
+
+def run_service(exchange: Exchange, symbols: Sequence[str], dsn: str, settings: Settings, **where: Any) -> None:
+    """The whole of it, for a process that does nothing else."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    with FeedStore(dsn) as store:
+        asyncio.run(serve_feed(exchange, symbols, store, settings, **where))
