@@ -146,7 +146,7 @@ class Binance:
     def decode(self, raw: bytes | str) -> Sequence[Message]:
         try:
             found = _combined.decode(raw)
-        except (msgspec.MsgspecError, ValueError):
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             return _decode_rare(raw)
         return (_candle(found.data),)
 
@@ -187,7 +187,7 @@ class Binance:
             return None
         try:
             text = _problem.decode(body).msg
-        except (msgspec.MsgspecError, ValueError):
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             text = "no reason given"
         if status in (403, 418):
             return Refusal("ban", text)

@@ -136,7 +136,7 @@ class Bybit:
     def decode(self, raw: bytes | str) -> Sequence[Message]:
         try:
             found = _push.decode(raw)
-        except (msgspec.MsgspecError, ValueError):
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             return _decode_rare(raw)
         if not found.topic.startswith(_TOPIC):
             raise BadMessage(f"candles of the topic {shown(found.topic)}, which was not asked for")
@@ -190,7 +190,7 @@ class Bybit:
         if status == 200:
             try:
                 found = _envelope.decode(body)
-            except (msgspec.MsgspecError, ValueError):
+            except (msgspec.MsgspecError, ValueError, RecursionError):
                 return None  # whoever reads the body will say so
             if found.retCode == _TOO_MANY:
                 return Refusal("limit", found.retMsg)
