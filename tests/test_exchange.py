@@ -27,7 +27,17 @@ def fixture(number: str) -> Any:
 
 
 def kline(**changes: Any) -> dict[str, Any]:
-    k = {"t": T, "T": T + 59_999, "s": "NKNUSDT", "i": "1m", "f": 1, "L": 2, "o": "0.3527", "c": "0.3528", "h": "0.3529"}
+    k = {
+        "t": T,
+        "T": T + 59_999,
+        "s": "NKNUSDT",
+        "i": "1m",
+        "f": 1,
+        "L": 2,
+        "o": "0.3527",
+        "c": "0.3528",
+        "h": "0.3529",
+    }
     k |= {"l": "0.3522", "v": "25877.00000000", "n": 30, "x": True, "q": "9", "V": "5", "Q": "2", "B": "0"} | changes
     return {"stream": "nknusdt@kline_1m", "data": {"e": "kline", "E": T, "s": k["s"], "k": k}}
 
@@ -87,7 +97,7 @@ def test_documented_control_messages() -> None:
 @needs_fixtures
 def test_real_rest_answers() -> None:
     rows = fixture("06")["klines"]
-    with pytest.raises(BadMessage, match="volume|minute|prices"):  # an example with the open time of another unit
+    with pytest.raises(BadMessage, match="no candle's prices"):  # an example with the open time of another unit
         BINANCE.candles("X", raw([[*rows[0][:1], "0", *rows[0][2:]]]))
     hour = BINANCE.candles("BTCUSDT", raw(fixture("07")))
     assert [c.t for c in hour] == sorted(c.t for c in hour) and hour[0].close == 2_804_111_000_000
@@ -140,10 +150,11 @@ def test_microseconds_are_read_by_their_magnitude() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"t": T + 1}, {"t": 0}, {"t": -T}, {"t": 10**20}, {"t": str(T)}, {"t": T + 0.5}, {"i": "1h"}, {"s": ""},
-        {"s": "A B"}, {"o": "0.36"}, {"c": "0.3"}, {"h": "0.3521"}, {"l": "0"}, {"l": "-1"}, {"o": "1e-1"}, {"o": ""},
-        {"o": "."}, {"o": ".5"}, {"o": "5."}, {"o": "0.352700001"}, {"o": " 0.3527"}, {"o": "0_3527"}, {"o": "٣"},
-        {"o": 0.3527}, {"o": None}, {"h": "9" * 30}, {"v": "-1"}, {"v": "9" * 39}, {"v": "nan"}, {"x": 1}, {"x": "true"},
+        {"t": T + 1}, {"t": 0}, {"t": -T}, {"t": 10**20}, {"t": str(T)}, {"t": T + 0.5}, {"i": "1h"},
+        {"s": ""}, {"s": "A B"}, {"o": "0.36"}, {"c": "0.3"}, {"h": "0.3521"}, {"l": "0"}, {"l": "-1"},
+        {"o": "1e-1"}, {"o": ""}, {"o": "."}, {"o": ".5"}, {"o": "5."}, {"o": "0.352700001"}, {"o": " 0.3527"},
+        {"o": "0_3527"}, {"o": "٣"}, {"o": 0.3527}, {"o": None}, {"h": "9" * 30}, {"v": "-1"}, {"v": "9" * 39},
+        {"v": "nan"}, {"x": 1}, {"x": "true"},
     ],
 )  # fmt: skip
 def test_what_is_no_candle_is_refused(change: dict[str, Any]) -> None:

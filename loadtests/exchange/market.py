@@ -27,10 +27,11 @@ class VirtualClock(Clock):
         passed = (time.time() - self.start) * 1000 * self.speed
         return int(self.base_ms + passed) + self.skew_ms
 
-    def slow_down(self, jump_ms: int) -> None:
-        """Jump ahead, and go on at our own speed."""
-        self.base_ms = self.now_ms() - self.skew_ms + jump_ms
-        self.start, self.speed = time.time(), 1.0
+    def change(self, speed: float, jump_ms: int = 0) -> None:
+        """Go on at another speed, some time ahead."""
+        now = time.time()
+        self.base_ms = int(self.base_ms + (now - self.start) * 1000 * self.speed) + jump_ms
+        self.start, self.speed = now, speed
 
     async def sleep(self, seconds: float) -> None:
         await super().sleep(seconds / self.speed)

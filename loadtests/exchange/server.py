@@ -52,8 +52,8 @@ class Simulator:
         self.app = web.Application()
         self.app.add_routes(
             [
-                web.get("/stream", lambda request: self._stream(request, "binance")),
-                web.get("/v5/public/spot", lambda request: self._stream(request, "bybit")),
+                web.get("/stream", self._stream),
+                web.get("/v5/public/spot", self._stream),
                 web.get("/api/v3/klines", self._klines),
                 web.get("/api/v3/time", self._time),
                 web.get("/api/v3/exchangeInfo", self._info),
@@ -74,7 +74,8 @@ class Simulator:
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
-    async def _stream(self, request: web.Request, dialect: str) -> web.StreamResponse:
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        dialect = "bybit" if request.path.startswith("/v5/") else "binance"
         if self.dice.hits("refused_connection"):
             self.counts["refused_connection"] += 1
             return web.Response(status=503)

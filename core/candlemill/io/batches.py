@@ -83,8 +83,8 @@ class Batches:
             self._since_ms = self._clock.now_ms()
         if self.waiting >= self._rows_max:
             self._full.set()
-            if self.waiting + sum(map(len, self._writing.values())) > self._buffer_rows:
-                self._give_up()
+        if self.failing_since_ms and self.waiting + sum(map(len, self._writing.values())) > self._buffer_rows:
+            self._give_up()
 
     def add_outage(self, symbol: str, start: int, end: int) -> None:
         self._outages.append((symbol, start, end))
