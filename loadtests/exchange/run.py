@@ -19,7 +19,7 @@ from loadtests.exchange.server import Simulator, serve
 
 NAMES = ("open", "high", "low", "close", "volume")
 CALM_SPEED = 600.0
-FAST = Settings(tuning=Tuning(), heal_seconds=1800.0, tick_seconds=1.0, batch_seconds=2.0)
+FAST = Settings(tuning=Tuning(), new_days=2, heal_seconds=600.0, tick_seconds=1.0, batch_seconds=2.0)
 
 
 def adapter(name: str, port: int) -> Exchange:

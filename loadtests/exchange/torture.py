@@ -80,6 +80,8 @@ async def torture(seed: int, hours: float, speed: float, folder: Path) -> dict[s
     async with AsyncExitStack() as stack:
         stage = await stack.enter_async_context(Stage(market, base, speed, seed, Menu(), skew))
         server = await _served(folder) if pair else None
+        if server:
+            stack.callback(_kill, server[0])
         dsn = server[1] if server else f"chdb://{folder / 'db'}"
         orders = Orders(
             dsn, stage.port, SYMBOLS, base, stage.clock.start, speed, seed, skew, [(down_at, down_at + 3_600_000)],
@@ -89,8 +91,6 @@ async def torture(seed: int, hours: float, speed: float, folder: Path) -> dict[s
         for victim in victims:
             stack.push_async_callback(victim.end, kill=True)
             await victim.start()
-        if server:
-            stack.callback(_kill, server[0])
         ends = began + hours * 3600 / speed
         kills = 0
         while (left := ends - time.monotonic()) > 0:

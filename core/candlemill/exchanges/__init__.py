@@ -18,6 +18,6 @@ def exchange(name: str, rest: str = "", stream: str = "", archive: str | None = 
     found = maker()
     found.rest_url = (rest or found.rest_url).rstrip("/")
     found.stream_url = (stream or found.stream_url).rstrip("/")
-    if archive is not None:
+    if archive is not None and found.archive_url:
         found.archive_url = archive.rstrip("/")
     return found

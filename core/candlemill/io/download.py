@@ -31,7 +31,7 @@ from candlemill.minutes import SETTLED_MS, Span, Spans
 from candlemill.plan import months_of
 
 AT_ONCE: Final = 6
-TRIES: Final = 4
+TRIES: Final = 6
 SECONDS: Final = 120
 PIECE: Final = 2**18
 GROUP: Final = 64  # files that are stored together, and that the folder may hold
@@ -128,8 +128,8 @@ class Downloader:
     async def _all(self, symbol: str) -> Span:
         if self._exchange.windowed:
             raise BadInput(f"{self._exchange.name} does not say where {symbol} begins: give --from or --days")
-        body = await self._rest.get(self._exchange.ask_candles(symbol, 0, 1))
-        first = self._exchange.candles(symbol, body)
+        ask = self._exchange.ask_candles(symbol, 0, 1)
+        first = await self._rest.get(ask, lambda body: self._exchange.candles(symbol, body))
         now = self._rest.now()
         return (first[0].t // DAY_MS * DAY_MS if first else now, now)
 

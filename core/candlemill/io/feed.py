@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 
 from candlemill.engine.tape import DAY_MS
-from candlemill.errors import BadInput, BadMessage, ExchangeDown, StoreError, UnknownName
+from candlemill.errors import BadInput, BadMessage, ExchangeDown, NotThere, StoreError, UnknownName
 from candlemill.exchange import MINUTE_MS, Exchange, Rules
 from candlemill.feed import Close, Feed, Open, Outage, Question, Send, Tuning
 from candlemill.io.batches import SCALE_DIGITS, Batches, correct, holes_of, midnight
@@ -149,7 +149,7 @@ class LiveFeed:
         while True:
             try:
                 return await job()
-            except (ExchangeDown, BadMessage, StoreError) as error:
+            except (ExchangeDown, BadMessage, NotThere, StoreError) as error:
                 log.warning("%s; trying again", error)
                 await self._clock.sleep(wait)
                 wait = min(2 * wait, 60.0)
@@ -159,7 +159,7 @@ class LiveFeed:
             await self._clock.sleep(seconds * self._rng.uniform(0.9, 1.0))
             try:
                 await job()
-            except (ExchangeDown, BadMessage, StoreError) as error:
+            except (ExchangeDown, BadMessage, NotThere, StoreError) as error:
                 log.warning("%s; the next round tries again", error)
 
     async def _in_store(self, job: Callable[..., T], *arguments: Any) -> T:
@@ -285,7 +285,7 @@ class LiveFeed:
     async def _ask(self, question: Question) -> None:
         try:
             candles, full = await self.rest.candles(question.symbol, question.start, question.end)
-        except (ExchangeDown, BadMessage) as error:
+        except (ExchangeDown, BadMessage, NotThere) as error:
             log.info("%s from %d: %s", question.symbol, question.start, error)
             self.feed.unanswered(question.symbol, self.rest.now())
         except BaseException:

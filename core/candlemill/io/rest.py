@@ -7,18 +7,21 @@ import asyncio
 import random
 import time
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import aiohttp
 
-from candlemill.errors import BadMessage, ExchangeDown
+from candlemill.errors import BadMessage, ExchangeDown, NotThere
 from candlemill.exchange import MINUTE_MS, Ask, Candle, Exchange, Rules
 
 SHARE: Final = 0.8  # of the limit: others behind the same address ask too
 SECONDS: Final = 20
-TRIES: Final = 4
+TRIES: Final = 6
 CLOSED_MS: Final = 3_000  # after a candle's end, until it is taken for closed: the exchange finishes it that late
 WINDOWS: Final = 60
+
+T = TypeVar("T")
 
 
 class Clock:
@@ -59,12 +62,12 @@ class Rest:
 
     async def sync(self) -> None:
         """Learn the exchange's time. What it says is past when it arrives: that errs on the safe side."""
-        said = self.exchange.time(await self.get(self.exchange.ask_time()))
+        said = await self.get(self.exchange.ask_time(), self.exchange.time)
         self._ahead_ms = said - self._clock.now_ms()
         self.synced = True
 
     async def rules(self) -> list[Rules]:
-        return self.exchange.rules(await self.get(self.exchange.ask_rules()))
+        return await self.get(self.exchange.ask_rules(), self.exchange.rules)
 
     async def candles(self, symbol: str, start: int, end: int) -> tuple[list[Candle], bool]:
         """Closed candles from `start` on, in time order, and whether the exchange may have more after them.
@@ -74,8 +77,8 @@ class Rest:
         rows = min(self.exchange.limits.rows, (end - start) // MINUTE_MS + 1)
         for _ in range(WINDOWS):
             closed_until = self.now() - CLOSED_MS
-            body = await self.get(self.exchange.ask_candles(symbol, start, rows))
-            found = self.exchange.candles(symbol, body)
+            ask = self.exchange.ask_candles(symbol, start, rows)
+            found = await self.get(ask, lambda body: self.exchange.candles(symbol, body))
             if any(row.t < start for row in found):
                 raise BadMessage(f"{symbol}: candles from {found[0].t} on where {start} was asked for")
             closed = [row for row in _unique(found) if row.t + MINUTE_MS <= closed_until]
@@ -83,18 +86,21 @@ class Rest:
             if found or not self.exchange.windowed or start >= closed_until:
                 break
             rows = self.exchange.limits.rows
-        return closed, len(found) >= rows
+        return closed, len(found) >= rows or (self.exchange.windowed and start < closed_until)
 
-    async def get(self, ask: Ask) -> bytes:
-        """The body of an answer. Raises ExchangeDown when it does not come, BadMessage when the request is refused."""
-        problem = ExchangeDown("never asked")
+    async def get(self, ask: Ask, decode: Callable[[bytes], T]) -> T:
+        """The decoded answer. What is damaged is asked for again, like what does not come.
+
+        Raises ExchangeDown or BadMessage when that does not help, NotThere when the request itself is refused.
+        """
+        problem: ExchangeDown | BadMessage = ExchangeDown("never asked")
         for k in range(TRIES):
             if k:
                 await self._clock.sleep(self._rng.uniform(0.5, 1.0) * 2**k)
             await self._turn(ask.weight)
             try:
-                return await self._once(ask)
-            except ExchangeDown as error:
+                return decode(await self._once(ask))
+            except (ExchangeDown, BadMessage) as error:
                 problem = error
         raise problem
 
@@ -131,7 +137,7 @@ class Rest:
             wait = self._be_silent(headers.get("Retry-After", ""), refusal.kind)
             raise ExchangeDown(f"{ask.path}: {status}, {refusal.text}", wait)
         if refusal is not None:
-            raise BadMessage(f"{ask.path} with {ask.query}: {status}, {refusal.text}")
+            raise NotThere(f"{ask.path} with {ask.query}: {status}, {refusal.text}")
         if status != 200:
             raise ExchangeDown(f"{ask.path}: status {status}")
         return body
