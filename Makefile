@@ -9,12 +9,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 ENGINE  := $(wildcard core/candlemill/engine/*.py)
 BUILT   := $(VENV)/.built
-EXTRAS  := embedded,functions,test,bench
+EXTRAS  := embedded,functions,feed,test,bench
 
-.PHONY: help install demo test lint bench schemas clean
+.PHONY: help install demo demo-live test lint bench schemas clean
 
 help:
 	@echo "make demo [DATA=folder]  from nothing to a backtest's result"
+	@echo "make demo-live           an exchange full of faults, simulated, and a feed that keeps the store complete"
 	@echo "make test                lint, types and all tests, on the compiled and the pure engine"
 	@echo "make install             .venv with candlemill and all that use, tests and benchmarks need"
 	@echo "make bench               the engine beside C, numba and vectorbt"
@@ -33,6 +34,9 @@ $(BUILT): pyproject.toml setup.py $(ENGINE)
 
 demo: install
 	@$(BIN)/python benchmarks/demo.py $(DATA)
+
+demo-live: install
+	@$(BIN)/python -m loadtests.exchange.demo
 
 test: install lint
 	$(BIN)/python -m pytest
