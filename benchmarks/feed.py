@@ -121,7 +121,7 @@ def live(folder: Path, seconds: int, count: int) -> dict[str, object]:
     """The simulator in a process of its own; ours is the feed alone."""
     symbols = [f"S{k:04}USDT" for k in range(count)]
     command = [sys.executable, "-m", "loadtests.exchange", "--port", "9310", "--symbols", ",".join(symbols)]
-    command += ["--history", "2", "--days", "1"]
+    command += ["--history", "0", "--days", "1"]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "core")])
     simulator = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True)
     try:

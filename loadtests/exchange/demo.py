@@ -1,4 +1,4 @@
-"""make demo-live: an hour of a faulty exchange in half a minute, and the proof that the store has all of it."""
+"""make demo-live: three hours of a faulty exchange in half a minute, and the proof that the store has all of it."""
 
 import asyncio
 import tempfile
@@ -33,8 +33,8 @@ async def demo(folder: Path) -> int:
                     counts, batches = feed.feed.counts, feed.batches.counts
                     hours = (stage.clock.now_ms() - begin) / 3_600_000
                     print(
-                        f"{hours:5.1f} h: {batches.rows:6,} candles stored, {counts.candles:5,} live, {counts.filled:6,} "
-                        f"over REST, {counts.breaks:3} connections broken, {counts.bad:3} messages refused"
+                        f"{hours:5.1f} h: {batches.rows:6,} candles stored, {counts.candles:5,} live, "
+                        f"{counts.filled:6,} over REST, {counts.breaks:3} connections broken, {counts.bad:3} messages refused"
                     )
                 print("the faults end, the feed catches up")
                 return await audited(stage, feed)
