@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -180,6 +180,10 @@ def _completed(rest: dict[str, object]) -> dict[str, object]:
 def _refusal(error: msgspec.ValidationError, given: Mapping[str, object]) -> str:
     """What msgspec says of a field, the limit, with the value that broke it."""
     text = str(error)
+    choice = re.fullmatch(r"Invalid enum value .* - at `\$\.(\w+)`", text)
+    if choice is not None:
+        known = ", ".join(get_args(get_type_hints(Spec)[choice[1]]))
+        return f"{choice[1]}={given[choice[1]]!r} is none of {known}"
     found = re.fullmatch(r"Expected (.*) - at `\$\.(\w+).*`", text)
     if found is None or found[2] not in given:
         return text
