@@ -48,10 +48,14 @@ class Stretches:
         return [score(days, *row) for row in zip(*sums, strict=True)]
 
 
+def summable(rows: Matrix, more: int = 0) -> NDArray[np.int64] | NDArray[np.object_]:
+    """As Python ints where a row's running sum, starting at `more`, might leave 64 bits."""
+    fits = _largest(rows) * rows.shape[1] + more < INT64
+    return rows if fits else rows.astype(object)
+
+
 def _pieces(rows: Matrix, cuts: Sequence[int]) -> NDArray[np.object_]:
-    fits = _largest(rows) * rows.shape[1] < INT64
-    totals = _between(rows if fits else rows.astype(object), cuts)
-    return np.stack([totals, _squares(rows, cuts), _squares(np.minimum(rows, 0), cuts)])
+    return np.stack([_between(summable(rows), cuts), _squares(rows, cuts), _squares(np.minimum(rows, 0), cuts)])
 
 
 def _between(columns: NDArray[np.int64] | NDArray[np.object_], cuts: Sequence[int]) -> NDArray[np.object_]:
