@@ -84,7 +84,7 @@ class Validation(msgspec.Struct, frozen=True):
 
 def parse_span(text: str) -> Span:
     """`90d` or `3mo`."""
-    found = re.fullmatch(r"([1-9][0-9]{0,4})(d|mo)", text)
+    found = re.fullmatch(r"([1-9][0-9]{0,3})(d|mo)", text)
     if found is None:
         raise BadInput(f"span {text!r}: give days or calendar months, as in 90d or 3mo")
     return Span(int(found[1]), found[2])
@@ -97,11 +97,10 @@ def make_folds(start: int, end: int, train: Span, test: Span, anchored: bool = F
     The last test may be shorter. Bounds within the range are UTC midnights.
     """
     origin = datetime.fromtimestamp(start // DAY_MS * DAY_MS // 1000, UTC)
-    first_test = train.after(origin)
     folds: list[Fold] = []
-    while (test_start := _ms(test.after(first_test, len(folds)))) < end:
+    while (test_start := _ms(_test_start(origin, train, test, len(folds)))) < end:
         train_start = origin if anchored else test.after(origin, len(folds))
-        test_end = min(_ms(test.after(first_test, len(folds) + 1)), end)
+        test_end = min(_ms(_test_start(origin, train, test, len(folds) + 1)), end)
         folds.append(Fold(max(_ms(train_start), start), test_start, test_start, test_end))
         if len(folds) > FOLDS_LIMIT:
             raise BadInput(f"more than {FOLDS_LIMIT:,} folds: take a longer test span than {test.count}{test.unit}")
@@ -111,6 +110,13 @@ def make_folds(start: int, end: int, train: Span, test: Span, anchored: bool = F
             f"a training span of {train.count}{train.unit} leaves nothing of {days} days: take a shorter one"
         )
     return folds
+
+
+def _test_start(origin: datetime, train: Span, test: Span, fold: int) -> datetime:
+    """Months are counted from the origin at once, so that a short February does not move the days after it."""
+    if train.unit == test.unit:
+        return Span(train.count + test.count * fold, train.unit).after(origin)
+    return test.after(train.after(origin), fold)
 
 
 def _ms(instant: datetime) -> int:
