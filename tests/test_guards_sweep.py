@@ -1,6 +1,10 @@
 """What is told with a sweep, costs and stability."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
@@ -65,6 +69,41 @@ def test_one_set_few_days_and_no_trades() -> None:
     )
     with pytest.raises(BadInput, match="best set"):
         sweep_guards(noise(2), [0, 1], [(POINTS[k], k) for k in range(3)], AXES)
+
+
+SCRIPT = """
+import numpy as np
+from candlemill.guards import bootstrap, sweep_guards
+from candlemill.metrics import metrics
+matrix = np.random.Philox(key=3).random_raw((40, 365)).astype(np.int64) >> 20
+sets = [({"a": k}, int(row.sum())) for k, row in enumerate(matrix)]
+result = dict.fromkeys(
+    ("trades", "wins", "gross_profit", "gross_loss", "exposure_bars", "bars", "turnover", "last_close", "first_open"), 7
+)
+days = np.arange(365) * 86_400_000
+print(sweep_guards(matrix, range(40), sets, {"a": list(range(40))}))
+print([metrics(days, row, 10**15, result) for row in matrix], bootstrap(matrix[0], 10**15, 1, 99))
+"""
+
+
+def test_other_processors_give_the_same_bits() -> None:
+    """As far as one machine can show it: without NumPy's vector code, with another kernel of OpenBLAS."""
+    from numpy._core._multiarray_umath import __cpu_dispatch__  # type: ignore[attr-defined]
+
+    core = Path(__file__).parents[1] / "core"
+    plain = {"NPY_DISABLE_CPU_FEATURES": " ".join(__cpu_dispatch__), "OPENBLAS_CORETYPE": "Prescott"}
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT],
+            env={**os.environ, "PYTHONPATH": str(core), **more},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for more in ({}, plain)
+    ]
+    assert said[0] == said[1]
+    assert "deflated_sharpe" in said[0]
 
 
 def test_break_even_fee() -> None:

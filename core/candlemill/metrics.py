@@ -111,10 +111,10 @@ def _drawdown(values: list[int], times: list[int], peak: int, low: int, end: int
 def _values(profits: Column | Sequence[int], capital: int) -> NDArray[Any]:
     """The account's value at the start and after each day: int64 where that is certain to fit, else Python ints."""
     column: NDArray[Any]
-    if isinstance(profits, np.ndarray) and profits.dtype == np.int64:
-        column = profits
-    else:
-        column = np.array(list(profits), dtype=object)
+    try:
+        column = np.array(profits, dtype=np.int64)
+    except OverflowError:
+        column = np.array(profits, dtype=object)
     most = max(int(column.max()), -int(column.min())) if len(column) else 0
     fits = capital + most * len(column) < INT64
     out = np.empty(len(column) + 1, dtype=np.int64 if fits else object)

@@ -76,7 +76,7 @@ def _warnings(out: Mapping[str, Any], found: Overfitting | None, steady: Stabili
     if out["trials"] > 1 and found is None:
         said.append(f"{out['days']} days are too few to tell overfitting: take a longer range")
     if found is not None and found.probability >= CHANCE:
-        said.append(f"probability of overfitting {_share(found.probability)}: the best set was chosen by chance")
+        said.append(f"probability of overfitting {_share(found.probability)}: the choice is no better than a blind one")
     deflated = out["deflated_sharpe"]
     if out["trials"] > 1 and deflated is not None and deflated < CONFIDENCE:
         said.append(f"deflated Sharpe ratio {_share(deflated)}, below 0.95: the best of {out['trials']:,} may be luck")
