@@ -313,7 +313,7 @@ def _outcomes(plan: Plan, rows: Sequence[Partial], suffix: str) -> Outcomes | No
 
 def _result_row(job: JobRow, spec: Spec, plan: Plan, merged: Merged, took_ms: int) -> ResultRow:
     own = job_id(spec, job.data_digest)
-    result, profits = result_of(spec, plan, merged, own, job.data_digest)
+    result, daily = result_of(spec, plan, merged, own, job.data_digest)
     result["execution_time_ms"] = took_ms
     return ResultRow(
         job_id=own,
@@ -324,7 +324,7 @@ def _result_row(job: JobRow, spec: Spec, plan: Plan, merged: Merged, took_ms: in
         execution_time_ms=took_ms,
         sweep_id="" if own == job.job_id else job.job_id,
         result=msgspec.json.encode(result).decode(),
-        daily=pack(merged.days, profits),
+        daily=pack(merged.days, daily),
     )
 
 
