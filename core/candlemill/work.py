@@ -8,6 +8,7 @@ import numpy as np
 
 from candlemill.engine.account import COMPOUND, FIXED, NOTIONAL, Sizing, run_account
 from candlemill.engine.book import Rules
+from candlemill.engine.fills import Fills
 from candlemill.engine.loop import run
 from candlemill.engine.signals import Bits, Changes, changes_of, changes_of_bits
 from candlemill.engine.summary import State, Summary
@@ -125,11 +126,21 @@ def run_task(
         raise TooLarge(f"{spec.symbol} {spec.strategy}: {error}; use smaller windows or rates") from None
 
 
+def run_logged(spec: Spec, window: Window, strategy: Strategy, log: Fills) -> tuple[list[int], Outcome]:
+    """A whole job in one go, its fills taken down in `log`: its days and its outcome."""
+    task = _Task(spec, window, log)
+    try:
+        return task.days, task.run_from(COLD, 0, strategy)
+    except OverflowError as error:
+        raise TooLarge(f"{spec.symbol} {spec.strategy}: {error}; use smaller windows or rates") from None
+
+
 class _Task:
     """One slice, and what its parameter sets have in common."""
 
-    def __init__(self, spec: Spec, window: Window) -> None:
+    def __init__(self, spec: Spec, window: Window, log: Fills | None = None) -> None:
         self._window = window
+        self._log = log
         self._rules = rules_of(spec)
         self._sizing = sizing_of(spec)
         ends = view(window.tape.day_ends)
@@ -187,8 +198,8 @@ class _Task:
 
     def _run(self, changes: Changes, start: State, lo: int, hi: int) -> tuple[Summary, State, list[int]]:
         if self._sizing is None:
-            return run(self._window.tape, changes, self._rules, start, lo, hi)
-        return run_account(self._window.tape, changes, self._rules, self._sizing, start, lo, hi)
+            return run(self._window.tape, changes, self._rules, start, lo, hi, self._log)
+        return run_account(self._window.tape, changes, self._rules, self._sizing, start, lo, hi, self._log)
 
 
 class _Together(msgspec.Struct, frozen=True):
