@@ -1,0 +1,275 @@
+"""The figures of one run, each a plotly Figure of its own: `figures.equity(trace).show()` in a notebook."""
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from candlemill.model import SCALE
+from candlemill.report import thin
+from candlemill.report.series import holding, months, rolling_sharpe, underwater
+from candlemill.report.theme import DIVERGING, LIGHT, figure
+from candlemill.report.units import floats, money, percent
+from candlemill.trace import Column, Trace
+
+LINE_POINTS = 1600  # of a line over the whole range; a wide screen has 1,200 pixels for it
+CANDLES = 1200
+TRADES_SHOWN = 300
+EXCURSIONS_SHOWN = 1500
+BINS = 61
+WINDOW_DAYS = 90
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+DATES = {"type": "date", "hoverformat": "%Y-%m-%d %H:%M"}
+
+
+def equity(trace: Trace) -> Any:
+    """The profit so far beside buying and holding, and below it the drawdown from the running peak."""
+    below, hold = underwater(trace), holding(trace)
+    data = [
+        _line(trace.t, hold, "buy and hold", LIGHT["other"], width=1.2),
+        _line(trace.t, trace.equity, "strategy", LIGHT["line"], width=1.8),
+        _line(trace.t, below, "drawdown", LIGHT["down"], yaxis="y2", fill="tozeroy", fillcolor=LIGHT["loss"]),
+    ]
+    data[-1]["showlegend"] = False
+    layout = {
+        "hovermode": "x unified",
+        "xaxis": {**DATES, "anchor": "y2"},
+        "yaxis": {"title": {"text": "profit"}, "domain": [0.32, 1]},
+        "yaxis2": {"title": {"text": "drawdown"}, "domain": [0, 0.26], "rangemode": "tozero", "nticks": 4},
+    }
+    note = "Profit so far at each bar's close, after costs; buy and hold before costs. Highs and lows are kept."
+    return figure("Equity and drawdown", data, layout, note, height=460)
+
+
+def _line(t: Column, values: Column, name: str, color: str, width: float = 1.0, **more: Any) -> dict[str, Any]:
+    kept = thin.extremes(values, LINE_POINTS)
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": t[kept].tolist(),
+        "y": floats(values[kept]),
+        "name": name,
+        "line": {"color": color, "width": width},
+        "hovertemplate": "%{y:,.6~r}",
+        **more,
+    }
+
+
+def price(trace: Trace) -> Any:
+    """The price over the whole range: closes with the span from low to high, entries and exits of trades."""
+    step = thin.step_for(trace.t, CANDLES)
+    t, _, high, low, close = thin.candles(trace, step)
+    x = t.tolist()
+    edge = {"type": "scatter", "mode": "lines", "x": x, "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    data = [
+        {**edge, "y": floats(low), "name": "low"},
+        {**edge, "y": floats(high), "name": "high", "fill": "tonexty", "fillcolor": LIGHT["band"]},
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": x,
+            "y": floats(close),
+            "name": "price",
+            "line": {"color": LIGHT["line"], "width": 1.2},
+            "hovertemplate": "%{y:,.8~r}<extra></extra>",
+        },
+    ]
+    chosen = thin.telling(trace.trades.profit, TRADES_SHOWN)
+    data += _markers(trace, chosen)
+    layout = {"hovermode": "closest", "xaxis": DATES, "yaxis": {"title": {"text": escape(trace.spec.symbol)}}}
+    return figure("Price and trades", data, layout, _price_note(len(chosen), len(trace.trades), step), height=420)
+
+
+def _price_note(shown: int, total: int, step: int) -> str:
+    size = f"{step} min" if step < 60 else f"{step // 60} h" if step < 1440 else f"{step // 1440} d"
+    drawn = f"Closes of {size} bars in the band from their lows to their highs."
+    if shown == total:
+        return f"{drawn} All {total:,} trades are marked."
+    return f"{drawn} {shown:,} of {total:,} trades are marked: the best, the worst, and evenly chosen ones."
+
+
+def _markers(trace: Trace, chosen: Column) -> list[dict[str, Any]]:
+    """Entries by side and exits by outcome, at the exact fills."""
+    trades = trace.trades
+    side, profit = trades.side[chosen], trades.profit[chosen]
+    outcome = [f"{money(p)}" for p in profit.tolist()]
+
+    def marks(name: str, kept: Any, when: Column, at: Column, symbol: str, color: str, text: str) -> dict[str, Any]:
+        picked = np.flatnonzero(kept)
+        return {
+            "type": "scatter",
+            "mode": "markers",
+            "name": name,
+            "x": when[chosen][picked].tolist(),
+            "y": floats(at[chosen][picked]),
+            "customdata": [outcome[k] for k in picked],
+            "marker": {"symbol": symbol, "color": color, "size": 7, "line": {"width": 0.8, "color": LIGHT["paper"]}},
+            "hovertemplate": f"{text} %{{y:,.8~r}}<br>profit %{{customdata}}<br>%{{x|%Y-%m-%d %H:%M}}<extra></extra>",
+        }
+
+    entry, leave = (trades.entry_t, trades.entry_price), (trades.exit_t, trades.exit_price)
+    return [
+        marks("long", side > 0, *entry, "triangle-up", LIGHT["up"], "long at"),
+        marks("short", side < 0, *entry, "triangle-down", LIGHT["down"], "short at"),
+        marks("exit, won", profit > 0, *leave, "circle", LIGHT["up"], "exit at"),
+        marks("exit, lost", profit <= 0, *leave, "x", LIGHT["down"], "exit at"),
+    ]
+
+
+def monthly(trace: Trace) -> Any:
+    """Years by months: what each month made, in percent."""
+    number, profit, part = months(trace)
+    first, last = int(number[0]) // 12, int(number[-1]) // 12
+    shape = (last - first + 1, 13)
+    share, text, told = np.full(shape, np.nan), np.full(shape, "", object), np.full(shape, "", object)
+    for m, p, s in zip(number.tolist(), profit.tolist(), part.tolist(), strict=True):
+        cell = (m // 12 - first, m % 12)
+        share[cell], text[cell], told[cell] = s * 100, percent(round(s * SCALE)), money(p)
+    for row, year in enumerate(range(first, last + 1)):
+        inside = number // 12 == year
+        if inside.any():
+            whole = _year_share(trace, part[inside])
+            text[row, 12], told[row, 12] = percent(round(whole * SCALE)), money(int(profit[inside].sum()))
+            share[row, 12] = whole * 100
+    # A year is as strong as its mean month: one great year must not bleach the months.
+    z = share.copy()
+    z[:, 12] /= 12
+    top = float(np.nanmax(np.abs(share[:, :12]), initial=0.01)) or 0.01
+    heat = {
+        "type": "heatmap",
+        "x": [*MONTHS, "Year"],
+        "y": [str(1970 + year) for year in range(first, last + 1)],
+        "z": [[None if np.isnan(v) else round(float(v), 3) for v in row] for row in z],
+        "text": text.tolist(),
+        "customdata": told.tolist(),
+        "texttemplate": "%{text}",
+        "hovertemplate": "%{x} %{y}: %{text}<br>profit %{customdata}<extra></extra>",
+        "colorscale": DIVERGING,
+        "zmin": -top,
+        "zmax": top,
+        "xgap": 2,
+        "ygap": 2,
+        "showscale": False,
+    }
+    base = "of the capital" if trace.spec.sizing == "fixed" else "of the account's value when it began"
+    layout = {
+        "xaxis": {"side": "top", "showgrid": False, "fixedrange": True, "tickangle": 0},
+        "yaxis": {"autorange": "reversed", "showgrid": False, "type": "category", "fixedrange": True},
+        "margin": {"l": 48, "r": 8, "t": 40, "b": 8},
+    }
+    return figure("Months", [heat], layout, f"Profit of each UTC month, {base}.", height=90 + 34 * shape[0])
+
+
+def _year_share(trace: Trace, parts: Any) -> float:
+    return float(parts.sum() if trace.spec.sizing == "fixed" else np.prod(1 + parts) - 1)
+
+
+def profits(trace: Trace) -> Any:
+    """How the trades' profits are distributed; the ends gather what lies beyond."""
+    profit = trace.trades.profit / SCALE
+    if not len(profit):
+        return _empty("Profits of trades", "No trade was closed.")
+    reach = float(np.quantile(np.abs(profit), 0.99)) or float(np.abs(profit).max()) or 1.0
+    width = 2 * reach / (BINS - 1)  # bins meet at 0: none mixes gains and losses
+    slot = np.clip(np.floor(profit / width), -(BINS // 2), BINS // 2 - 1).astype(np.int64)
+    counts = np.bincount(slot + BINS // 2, minlength=BINS - 1)
+    left = (np.arange(len(counts)) - BINS // 2) * width
+    bars = {
+        "type": "bar",
+        "x": np.round(left + width / 2, 8).tolist(),
+        "y": counts.tolist(),
+        "width": width,
+        "marker": {"color": [LIGHT["up"] if x >= 0 else LIGHT["down"] for x in left], "line": {"width": 0}},
+        "hovertemplate": "about %{x:,.3~r}: %{y:,} trades<extra></extra>",
+    }
+    mean, middle = float(profit.mean()), float(np.median(profit))
+    layout = {
+        "bargap": 0.08,
+        "showlegend": False,
+        "xaxis": {"title": {"text": "profit of a trade, after costs"}, "separatethousands": True},
+        "yaxis": {"title": {"text": "trades"}},
+        "shapes": [_upright(mean, LIGHT["ink"], "dash"), _upright(middle, LIGHT["muted"], "dot")],
+    }
+    scaled = (round(mean * SCALE), round(middle * SCALE))
+    note = f"{len(profit):,} trades. Mean {money(scaled[0])} (dashed), median {money(scaled[1])} (dotted)."
+    beyond = int((np.abs(profit) > reach).sum())
+    if beyond:
+        note += f" The outermost bars hold {beyond:,} beyond ±{money(round(reach * SCALE))}."
+    return figure("Profits of trades", [bars], layout, note)
+
+
+def _upright(x: float, color: str, dash: str) -> dict[str, Any]:
+    line = {"color": color, "width": 1.4, "dash": dash}
+    return {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line}
+
+
+def sharpe(trace: Trace, window: int = WINDOW_DAYS) -> Any:
+    """The Sharpe ratio of the last `window` days, day by day; of fewer where the range is short."""
+    days = len(trace.days)
+    window = min(window, max(days // 3, 7))
+    t, values = rolling_sharpe(trace, window)
+    if not len(t):
+        return _empty("Rolling Sharpe ratio", f"{days} days are too few.")
+    kept = thin.extremes(np.round(values * SCALE).astype(np.int64), LINE_POINTS)
+    line = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": t[kept].tolist(),
+        "y": np.round(values[kept], 3).tolist(),
+        "line": {"color": LIGHT["line"], "width": 1.6},
+        "hovertemplate": "%{y:.2f}<br>%{x|%Y-%m-%d}<extra></extra>",
+    }
+    whole = trace.result["sharpe_ratio"] / SCALE
+    layout = {
+        "showlegend": False,
+        "xaxis": DATES,
+        "yaxis": {"title": {"text": "Sharpe ratio"}, "zeroline": True, "zerolinecolor": LIGHT["muted"]},
+        "shapes": [_level(whole)],
+    }
+    note = f"Of the {window} days before each day, annualised with 365; dashed: {whole:.2f}, the whole range."
+    return figure(f"Rolling Sharpe ratio, {window} days", [line], layout, note)
+
+
+def _level(y: float) -> dict[str, Any]:
+    line = {"color": LIGHT["ink"], "width": 1.2, "dash": "dash"}
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line}
+
+
+def excursions(trace: Trace) -> Any:
+    """Each trade's worst moment beside how it ended: what a stop would have cut, and what it would have cost."""
+    trades = trace.trades
+    if not len(trades):
+        return _empty("Worst moment and outcome", "No trade was closed.")
+    chosen = thin.telling(trades.profit, EXCURSIONS_SHOWN)
+    won = trades.profit[chosen] > 0
+
+    def cloud(name: str, kept: Any, color: str) -> dict[str, Any]:
+        picked = chosen[kept]
+        return {
+            "type": "scatter",
+            "mode": "markers",
+            "name": name,
+            "x": floats(trades.mae[picked]),
+            "y": floats(trades.profit[picked]),
+            "marker": {"color": color, "size": 4, "opacity": 0.6},
+            "hovertemplate": "worst moment %{x:,.5~r}<br>profit %{y:,.5~r}<extra></extra>",
+        }
+
+    data = [cloud("won", won, LIGHT["up"]), cloud("lost", ~won, LIGHT["down"])]
+    layout = {
+        "xaxis": {"title": {"text": "worst mark-to-market while held (MAE)"}, "separatethousands": True},
+        "yaxis": {"title": {"text": "profit"}, "zeroline": True, "zerolinecolor": LIGHT["muted"]},
+    }
+    shown = "All" if len(chosen) == len(trades) else f"{len(chosen):,} of {len(trades):,}"
+    note = f"{shown} trades. Winners far to the left came close to being stopped."
+    return figure("Worst moment and outcome", data, layout, note)
+
+
+def _empty(title: str, text: str) -> Any:
+    hidden = {"visible": False}
+    label = {"text": text, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False}
+    return figure(title, [], {"xaxis": hidden, "yaxis": hidden, "annotations": [label]}, height=160)
+
+
+ALL: tuple[Callable[[Trace], Any], ...] = (equity, price, monthly, sharpe, profits, excursions)
