@@ -17,7 +17,7 @@ def command_of(spec: Spec, verb: str | None = None) -> str:
     words = ["candlemill", verb or ("sweep" if spec.grid else "backtest")]
     words += ["--symbol", spec.symbol, "--strategy", spec.strategy]
     for name, value in spec.params.items():
-        words += ["--param", f"{name}={_value(value)}"]
+        words += ["--param", f"{name}={value_text(value)}"]
     for name, values in spec.grid.items():
         words += ["--grid", f"{name}={_grid(values)}"]
     words += ["--range", range_of(spec.start, spec.end)]
@@ -29,7 +29,7 @@ def command_of(spec: Spec, verb: str | None = None) -> str:
     return shlex.join(words)
 
 
-def _value(value: ParamValue) -> str:
+def value_text(value: ParamValue) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -40,7 +40,7 @@ def _grid(values: list[ParamValue]) -> str:
         span = range(first, int(values[-1]) + 1, max(second - first, 1))
         if list(span) == values:
             return f"{first}:{values[-1]}" + (f":{span.step}" if span.step > 1 else "")
-    return ",".join(_value(v) for v in values)
+    return ",".join(value_text(v) for v in values)
 
 
 def _option(name: str, value: Any) -> str:

@@ -1,6 +1,5 @@
 """The figures of one run, each a plotly Figure of its own: `figures.equity(trace).show()` in a notebook."""
 
-from collections.abc import Callable
 from html import escape
 from typing import Any
 
@@ -15,7 +14,7 @@ from candlemill.trace import Column, Trace
 
 LINE_POINTS = 1600  # of a line over the whole range; a wide screen has 1,200 pixels for it
 CANDLES = 1200
-TRADES_SHOWN = 300
+TRADES_SHOWN = 120
 EXCURSIONS_SHOWN = 1500
 BINS = 61
 WINDOW_DAYS = 90
@@ -35,8 +34,14 @@ def equity(trace: Trace) -> Any:
     layout = {
         "hovermode": "x unified",
         "xaxis": {**DATES, "anchor": "y2"},
-        "yaxis": {"title": {"text": "profit"}, "domain": [0.32, 1]},
-        "yaxis2": {"title": {"text": "drawdown"}, "domain": [0, 0.26], "rangemode": "tozero", "nticks": 4},
+        "yaxis": {"title": {"text": "profit"}, "domain": [0.32, 1], "fixedrange": True},
+        "yaxis2": {
+            "title": {"text": "drawdown"},
+            "domain": [0, 0.26],
+            "rangemode": "tozero",
+            "nticks": 4,
+            "fixedrange": True,
+        },
     }
     note = "Profit so far at each bar's close, after costs; buy and hold before costs. Highs and lows are kept."
     return figure("Equity and drawdown", data, layout, note, height=460)
@@ -71,13 +76,19 @@ def price(trace: Trace) -> Any:
             "x": x,
             "y": floats(close),
             "name": "price",
+            "showlegend": False,
             "line": {"color": LIGHT["line"], "width": 1.2},
             "hovertemplate": "%{y:,.8~r}<extra></extra>",
         },
     ]
     chosen = thin.telling(trace.trades.profit, TRADES_SHOWN)
     data += _markers(trace, chosen)
-    layout = {"hovermode": "closest", "xaxis": DATES, "yaxis": {"title": {"text": escape(trace.spec.symbol)}}}
+    layout = {
+        "hovermode": "closest",
+        "legend": {"traceorder": "normal", "entrywidth": 64},
+        "xaxis": DATES,
+        "yaxis": {"title": {"text": escape(trace.spec.symbol)}, "fixedrange": True},
+    }
     return figure("Price and trades", data, layout, _price_note(len(chosen), len(trace.trades), step), height=420)
 
 
@@ -86,7 +97,7 @@ def _price_note(shown: int, total: int, step: int) -> str:
     drawn = f"Closes of {size} bars in the band from their lows to their highs."
     if shown == total:
         return f"{drawn} All {total:,} trades are marked."
-    return f"{drawn} {shown:,} of {total:,} trades are marked: the best, the worst, and evenly chosen ones."
+    return f"{drawn} {shown:,} of {total:,} trades are marked: best, worst and evenly chosen ones; closer by, all."
 
 
 def _markers(trace: Trace, chosen: Column) -> list[dict[str, Any]]:
@@ -104,7 +115,7 @@ def _markers(trace: Trace, chosen: Column) -> list[dict[str, Any]]:
             "x": when[chosen][picked].tolist(),
             "y": floats(at[chosen][picked]),
             "customdata": [outcome[k] for k in picked],
-            "marker": {"symbol": symbol, "color": color, "size": 7, "line": {"width": 0.8, "color": LIGHT["paper"]}},
+            "marker": {"symbol": symbol, "color": color, "size": 6, "line": {"width": 0.8, "color": LIGHT["paper"]}},
             "hovertemplate": f"{text} %{{y:,.8~r}}<br>profit %{{customdata}}<br>%{{x|%Y-%m-%d %H:%M}}<extra></extra>",
         }
 
@@ -118,51 +129,49 @@ def _markers(trace: Trace, chosen: Column) -> list[dict[str, Any]]:
 
 
 def monthly(trace: Trace) -> Any:
-    """Years by months: what each month made, in percent."""
-    number, profit, part = months(trace)
-    first, last = int(number[0]) // 12, int(number[-1]) // 12
-    shape = (last - first + 1, 13)
-    share, text, told = np.full(shape, np.nan), np.full(shape, "", object), np.full(shape, "", object)
-    for m, p, s in zip(number.tolist(), profit.tolist(), part.tolist(), strict=True):
-        cell = (m // 12 - first, m % 12)
-        share[cell], text[cell], told[cell] = s * 100, percent(round(s * SCALE)), money(p)
-    for row, year in enumerate(range(first, last + 1)):
+    """Years by months: what each month made, in percent of the account's value when it began."""
+    number, profit, gain = months(trace)
+    years = np.unique(number // 12)
+    shape = (len(years), 13)
+    z, text, told = np.full(shape, np.nan), np.full(shape, "", object), np.full(shape, "", object)
+    for m, p, g in zip(number.tolist(), profit.tolist(), gain.tolist(), strict=True):
+        cell = (int(np.searchsorted(years, m // 12)), m % 12)
+        z[cell], text[cell], told[cell] = g * 100, _gain(g), money(p)
+    for row, year in enumerate(years):
         inside = number // 12 == year
-        if inside.any():
-            whole = _year_share(trace, part[inside])
-            text[row, 12], told[row, 12] = percent(round(whole * SCALE)), money(int(profit[inside].sum()))
-            share[row, 12] = whole * 100
-    # A year is as strong as its mean month: one great year must not bleach the months.
-    z = share.copy()
-    z[:, 12] /= 12
-    top = float(np.nanmax(np.abs(share[:, :12]), initial=0.01)) or 0.01
+        whole = float(np.prod(1 + gain[inside]) - 1)
+        # A year is as strong as its mean month: one great year must not bleach the months.
+        z[row, 12], text[row, 12], told[row, 12] = whole * 100 / 12, _gain(whole), money(int(profit[inside].sum()))
+    sizes = np.abs(z[:, :12][~np.isnan(z[:, :12])])
+    top = float(np.quantile(sizes, 0.95)) if sizes.size else 0.0
     heat = {
         "type": "heatmap",
+        "meta": "turn",  # narrow screens show it with the months downwards
         "x": [*MONTHS, "Year"],
-        "y": [str(1970 + year) for year in range(first, last + 1)],
+        "y": [str(1970 + year) for year in years],
         "z": [[None if np.isnan(v) else round(float(v), 3) for v in row] for row in z],
         "text": text.tolist(),
         "customdata": told.tolist(),
         "texttemplate": "%{text}",
         "hovertemplate": "%{x} %{y}: %{text}<br>profit %{customdata}<extra></extra>",
         "colorscale": DIVERGING,
-        "zmin": -top,
-        "zmax": top,
+        "zmin": -(top or 0.01),
+        "zmax": top or 0.01,
         "xgap": 2,
         "ygap": 2,
         "showscale": False,
     }
-    base = "of the capital" if trace.spec.sizing == "fixed" else "of the account's value when it began"
     layout = {
-        "xaxis": {"side": "top", "showgrid": False, "fixedrange": True, "tickangle": 0},
+        "xaxis": {"side": "top", "showgrid": False, "fixedrange": True, "tickangle": 0, "type": "category"},
         "yaxis": {"autorange": "reversed", "showgrid": False, "type": "category", "fixedrange": True},
         "margin": {"l": 48, "r": 8, "t": 40, "b": 8},
     }
-    return figure("Months", [heat], layout, f"Profit of each UTC month, {base}.", height=90 + 34 * shape[0])
+    note = "Profit of each UTC month over the account's value when it began."
+    return figure("Months", [heat], layout, note, height=70 + 34 * shape[0])
 
 
-def _year_share(trace: Trace, parts: Any) -> float:
-    return float(parts.sum() if trace.spec.sizing == "fixed" else np.prod(1 + parts) - 1)
+def _gain(share: float) -> str:
+    return "" if np.isnan(share) else percent(round(share * SCALE), 0 if abs(share) >= 10 else 1)
 
 
 def profits(trace: Trace) -> Any:
@@ -270,6 +279,3 @@ def _empty(title: str, text: str) -> Any:
     hidden = {"visible": False}
     label = {"text": text, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False}
     return figure(title, [], {"xaxis": hidden, "yaxis": hidden, "annotations": [label]}, height=160)
-
-
-ALL: tuple[Callable[[Trace], Any], ...] = (equity, price, monthly, sharpe, profits, excursions)

@@ -4,41 +4,67 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from candlemill.engine.tape import MINUTE_MS
+from candlemill.engine.tape import DAY_MS, MINUTE_MS
 from candlemill.model import SCALE
 from candlemill.report import figures, units
-from candlemill.report.command import command_of
+from candlemill.report.command import command_of, value_text
 from candlemill.report.metrics_table import metric_rows
 from candlemill.report.page import Cell, Figures, Html, Key, card, command, facts, keys, pairs, render, table, toned
 from candlemill.report.series import Drawdown, holding, worst_drawdowns
+from candlemill.report.zoom import detail
 from candlemill.trace import Reason, Trace
 
 WORST = 8  # drawdowns listed
 ENDS = 8  # best and worst trades listed
 LAST = 15  # latest trades listed
+SHORT_DAYS = 31
 
 
 def page(trace: Trace) -> str:
     boxes = Figures()
-    half = {"rolling", "profits", "excursions"}
-    names = ("equity", "price", "monthly", "rolling", "profits", "excursions")
-    plots = {
-        name: boxes.card(name, make(trace), "half" if name in half else "")
-        for name, make in zip(names, figures.ALL, strict=True)
-    }
     body = [
         keys(headline(trace)),
-        card("What was run", Html(facts(run_facts(trace)) + command(command_of(trace.spec)))),
-        *plots.values(),
+        card("What was run", Html(facts(run_facts(trace)) + facts(identity(trace)) + command(command_of(trace.spec)))),
+        boxes.card("equity", figures.equity(trace)),
+        *run_cards(trace, boxes),
+    ]
+    return render(title(trace.spec), subtitle(trace), body, boxes, {"zoom": detail(trace, _listed(trace))})
+
+
+def run_cards(trace: Trace, boxes: Figures) -> list[Html]:
+    """What a run's page and a walk-forward's have in common, below the equity."""
+    return [
+        boxes.card("price", figures.price(trace), above=_zoom_buttons(trace)),
+        boxes.card("monthly", figures.monthly(trace)),
         card("Figures", statistics(trace)),
-        card("Worst drawdowns", drawdown_table(worst_drawdowns(trace, WORST)), kind="half"),
+        boxes.card("rolling", figures.sharpe(trace), "half"),
+        boxes.card("profits", figures.profits(trace), "half"),
+        boxes.card("excursions", figures.excursions(trace), "half"),
+        card("Worst drawdowns", drawdown_table(worst_drawdowns(trace, WORST), len(trace.days)), kind="half"),
         *trade_cards(trace),
     ]
-    return render(title(trace.spec), subtitle(trace), body, boxes, {})
+
+
+def _zoom_buttons(trace: Trace) -> Html:
+    """Spans of the price figure to look at."""
+    end = int(trace.t[-1]) + MINUTE_MS
+    spans = [("last month", 30 * DAY_MS), ("last week", 7 * DAY_MS), ("last day", DAY_MS), ("last hours", DAY_MS // 4)]
+    buttons = [
+        f'<button type="button" data-exact data-from="{end - ms}" data-to="{end}">{name}</button>'
+        for name, ms in spans
+        if ms < end - int(trace.t[0])
+    ]
+    return Html(f'<div class="choices"><button type="button" id="whole">all</button>{"".join(buttons)}</div>')
+
+
+def _listed(trace: Trace) -> list[int]:
+    """The trades that tables show, by number."""
+    order = trace.trades.profit.argsort(kind="stable")
+    return sorted({int(k) for k in (*order[:ENDS], *order[-ENDS:])} | set(range(len(order))[-LAST:]))
 
 
 def title(spec: Any) -> str:
-    given = ", ".join(f"{name}={value}" for name, value in spec.params.items())
+    given = ", ".join(f"{name}={value_text(value)}" for name, value in spec.params.items())
     return f"{spec.symbol} · {spec.strategy}({given})"
 
 
@@ -86,7 +112,7 @@ def run_facts(trace: Trace) -> list[tuple[str, Cell]]:
     rows: list[tuple[str, Cell]] = [
         ("symbol", spec.symbol),
         ("strategy", spec.strategy),
-        *[(f"parameter {name}", str(value)) for name, value in spec.params.items()],
+        *[(f"parameter {name}", value_text(value)) for name, value in spec.params.items()],
         ("range, UTC", f"{units.minute(spec.start)} to {last}"),
         ("bars", f"{r['bars']:,} of {spec.minutes:,} minutes"),
         ("missing minutes", f"{r['missing_minutes']:,}"),
@@ -94,11 +120,13 @@ def run_facts(trace: Trace) -> list[tuple[str, Cell]]:
         ("ambiguous bars", f"{r['ambiguous_bars']:,}"),
         *other_options(spec),
         ("capital", units.money(trace.capital)),
-        ("job", _mono(r["job_id"])),
-        ("candles' digest", _mono(r["data_digest"])),
-        ("result's digest", _mono(r["result_digest"])),
     ]
     return rows
+
+
+def identity(trace: Trace) -> list[tuple[str, Cell]]:
+    names = (("job", "job_id"), ("digest of the candles", "data_digest"), ("digest of the result", "result_digest"))
+    return [(name, _mono(str(trace.result[key]))) for name, key in names if trace.result.get(key)]
 
 
 def other_options(spec: Any) -> list[tuple[str, Cell]]:
@@ -168,23 +196,25 @@ def _ended(trace: Trace, reason: Reason) -> str:
     return f"{int((trace.trades.reason == reason).sum()):,}"
 
 
-def drawdown_table(found: Sequence[Drawdown]) -> Html:
+def drawdown_table(found: Sequence[Drawdown], days: int) -> Html:
+    """Times to the minute where the run's days are few."""
+    when = units.day if days > SHORT_DAYS else units.minute
     if not found:
         return Html("<p>The profit was never below its peak.</p>")
     largest = found[0].depth
     rows = [
         (
-            units.minute(d.start),
-            units.minute(d.bottom),
-            units.minute(d.end) if d.end is not None else "not yet",
+            when(d.start),
             units.money(d.depth, largest),
             f"{100 * d.share:,.1f}%",
             units.span(d.end - d.start) if d.end is not None else units.NO_VALUE,
+            when(d.bottom),
+            when(d.end) if d.end is not None else "not yet",
         )
         for d in found
     ]
     names = [f'data-from="{d.start}" data-to="{d.end or d.bottom}"' for d in found]
-    return table(("peak", "bottom", "recovered", "depth", "of peak", "length"), rows, left=3, names=names)
+    return table(("peak", "depth", "of peak", "length", "bottom", "recovered"), rows, names=names)
 
 
 def trade_cards(trace: Trace) -> list[Html]:
@@ -209,21 +239,20 @@ def trade_table(trace: Trace, chosen: Sequence[int]) -> Html:
     rows = [
         (
             units.minute(int(trades.entry_t[k])),
-            units.minute(int(trades.exit_t[k])),
             "long" if trades.side[k] > 0 else "short",
-            Reason(int(trades.reason[k])).name.lower() + _marks(trace, k),
+            toned(units.money(int(trades.profit[k]), profit), int(trades.profit[k])),
+            units.span(int(trades.exit_t[k] - trades.entry_t[k])),
             units.money(int(trades.entry_price[k]), price),
             units.money(int(trades.exit_price[k]), price),
-            toned(units.money(int(trades.profit[k]), profit), int(trades.profit[k])),
             units.money(int(trades.mae[k]), span),
             units.money(int(trades.mfe[k]), span),
-            units.span(int(trades.exit_t[k] - trades.entry_t[k])),
+            Reason(int(trades.reason[k])).name.lower() + _marks(trace, k),
         )
         for k in chosen
     ]
     names = [f'data-from="{trades.entry_t[k]}" data-to="{trades.exit_t[k]}"' for k in chosen]
-    headers = ("entry", "exit", "side", "ended by", "at", "to", "profit", "MAE", "MFE", "held")
-    return table(headers, rows, left=4, names=names)
+    headers = ("entry", "side", "profit", "held", "bought or sold at", "closed at", "MAE", "MFE", "ended by")
+    return table(headers, rows, left=2, names=names)
 
 
 def _marks(trace: Trace, k: int) -> str:

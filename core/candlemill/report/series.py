@@ -53,16 +53,14 @@ def holding(trace: Trace) -> Column:
     return ((trace.close / first - 1) * trace.capital).astype(np.int64)
 
 
-def months(trace: Trace) -> tuple[NDArray[np.int64], Column, NDArray[np.float64]]:
-    """Each UTC month that has bars as months since 1970, its profit, and that as a share: of the capital when sizing
-    is fixed, else of the account's value when the month began."""
+def months(trace: Trace) -> tuple[Column, Column, NDArray[np.float64]]:
+    """Each UTC month that has bars as months since 1970, its profit, and that over the account's value when it began:
+    NaN where that is not positive."""
     number = trace.days.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
     found, starts = np.unique(number, return_index=True)
     profit = np.add.reduceat(trace.daily, starts)
-    base = np.full(len(profit), float(max(trace.capital, 1)))
-    if trace.spec.sizing != "fixed":
-        base += np.cumsum(profit) - profit
-    return found, profit, profit / base
+    before = trace.capital + np.cumsum(profit) - profit
+    return found, profit, np.divide(profit, before, out=np.full(len(profit), np.nan), where=before > 0)
 
 
 def returns(trace: Trace) -> NDArray[np.float64]:
