@@ -213,7 +213,7 @@ def test_window_is_what_a_task_sees() -> None:
     spec = Spec(
         symbol="X", strategy="buy_and_hold", params={}, start=1_609_459_200_000, end=1_609_459_200_000 + 86_400_000
     )
-    window: Window = world.runtime.tapes.window(spec, spec.end, spec.end + 86_400_000, 10, False)
+    window: Window = world.runtime.tapes.window(spec, spec.end, spec.end + 86_400_000, 10, ("t", "open", "close"))
     from candlemill.strategies import build
 
     (outcome,) = run_task(spec, window, [(0, build("buy_and_hold", {}))], {0: b"1,1,0,0,0|"})

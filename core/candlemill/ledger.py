@@ -69,7 +69,7 @@ class Index(Protocol):
 class TapeSource(Protocol):
     """Where a slice's bars come from."""
 
-    def window(self, spec: Spec, start: int, end: int, context: int, with_range: bool) -> Window: ...
+    def window(self, spec: Spec, start: int, end: int, context: int, columns: Sequence[str]) -> Window: ...
 
 
 class Runtime(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from candlemill.model import Spec, grid_points, iso, job_id, resolve
 from candlemill.plan import Day, Plan, digest_of_days, make_plan
 from candlemill.reduce import Merged, Outcomes, Repair, join, result_of
 from candlemill.strategies import Strategy
-from candlemill.work import Outcome, context_bars, needs_range, run_task, split_state
+from candlemill.work import Outcome, columns_read, context_bars, run_task, split_state
 
 REPAIR_EVENT_POINTS = 256
 REPAIR_EVENT_SLICES = 1024
@@ -188,7 +188,7 @@ def _run(
 ) -> list[Outcome]:
     strategies = list(sets.values())
     context = context_bars(spec, strategies, starts is not None)
-    window = runtime.tapes.window(spec, start, end, context, needs_range(spec, strategies))
+    window = runtime.tapes.window(spec, start, end, context, columns_read(spec, strategies))
     return run_task(spec, window, list(sets.items()), starts)
 
 

@@ -36,7 +36,7 @@ Length = Annotated[int, Meta(ge=1, le=LOOKBACK_LIMIT)]
 class Strategy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The base of all strategies; its subclasses' fields are their parameters."""
 
-    needs_range: ClassVar[bool] = False  # whether `decide` looks at highs and lows
+    reads: ClassVar[frozenset[str]] = frozenset()  # of "high", "low", "volume"; `t`, `open`, `close` are always there
     stateful: ClassVar[bool] = False  # whether it carries a memory; a windowed strategy needs only its lookback
 
     def lookback(self) -> int:
@@ -114,7 +114,7 @@ class Momentum(Strategy, frozen=True):
 class Donchian(Strategy, frozen=True):
     """Long from a close above the highest high of `entry` bars until one below the lowest low of `exit` bars."""
 
-    needs_range: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset({"high", "low"})
     stateful: ClassVar[bool] = True
 
     entry: Annotated[Length, Meta(description="bars of the channel that is broken upwards")] = 480

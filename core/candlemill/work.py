@@ -19,6 +19,7 @@ WARM_UP_BARS = 4_320  # three days of minutes: nearly every guess is right then
 SHARED_SETS = 4  # from this many sets on, what they share is made beforehand
 
 COLD = b"0,0,0,0,0|"
+COLUMNS = ("t", "open", "high", "low", "close", "volume")
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -46,10 +47,14 @@ def rules_of(spec: Spec) -> Rules:
     return Rules(spec.fee, spec.slippage, spec.stop_loss, spec.take_profit, spec.trailing_stop, spec.fill == "close")
 
 
-def needs_range(spec: Spec, strategies: Sequence[Strategy]) -> bool:
-    """Whether highs and lows are read at all."""
-    stops = spec.stop_loss or spec.take_profit or spec.trailing_stop
-    return bool(stops) or any(strategy.needs_range for strategy in strategies)
+def columns_read(spec: Spec, strategies: Sequence[Strategy]) -> tuple[str, ...]:
+    """The columns of candles that are read at all, in the order of `COLUMNS`."""
+    names = {"t", "open", "close"}
+    if spec.stop_loss or spec.take_profit or spec.trailing_stop:
+        names |= {"high", "low"}
+    for strategy in strategies:
+        names |= strategy.reads
+    return tuple(name for name in COLUMNS if name in names)
 
 
 def context_bars(spec: Spec, strategies: Sequence[Strategy], exact: bool) -> int:

@@ -4,6 +4,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from candlemill.engine.tape import Tape, k_minute_bars, view
+from candlemill.work import COLUMNS
 from hypothesis import given
 from numpy.typing import NDArray
 from reference import DAY, MINUTE, Bar, decision_bars
@@ -19,11 +20,11 @@ def column(values: list[int]) -> list[NDArray[np.int64]]:
 
 
 def tape_of(bars: list[Bar]) -> Tape:
-    return Tape(*(column([getattr(bar, name) for bar in bars]) for name in ("t", "open", "high", "low", "close")))
+    return Tape(*(column([getattr(bar, name) for bar in bars]) for name in COLUMNS))
 
 
 def bars_at(minutes: list[int]) -> list[Bar]:
-    return [Bar(FIRST + m * MINUTE, 10 + m % 7, 20 + m % 5, 3 + m % 3, 10 + m % 4, 0) for m in minutes]
+    return [Bar(FIRST + m * MINUTE, 10 + m % 7, 20 + m % 5, 3 + m % 3, 10 + m % 4, m % 9) for m in minutes]
 
 
 @given(MINUTES)
@@ -43,14 +44,22 @@ def test_k_minute_bars_are_those_of_the_reference(minutes: list[int], k: int, sk
         return
     expected = decision_bars(bars, k)[1 if skip else 0 :]
     assert found.last is not None
-    rows = zip(found.open.tolist(), found.high.tolist(), found.low.tolist(), found.close.tolist(), strict=True)
-    assert list(rows) == [(bar.open, bar.high, bar.low, bar.close) for bar, _ in expected]
+    for name in COLUMNS:
+        assert getattr(found, name).tolist() == [getattr(bar, name) for bar, _ in expected]
     assert found.last.tolist() == [last for _, last in expected]
 
 
 def test_a_price_beyond_the_engine_is_refused() -> None:
     with pytest.raises(OverflowError, match=r"2\^58"):
         tape_of([Bar(FIRST, 1, 2**58 + 1, 1, 1, 0)])
+
+
+def test_a_volume_beyond_the_engine_is_refused() -> None:
+    with pytest.raises(OverflowError, match="volume"):
+        Tape(*([np.array([value], dtype=np.uint64)] for value in (FIRST, 1, 1, 1, 1, 2**63)))  # type: ignore[arg-type]
+    bars = [Bar(FIRST, 1, 1, 1, 1, 2**62), Bar(FIRST + MINUTE, 1, 1, 1, 1, 2**62)]
+    with pytest.raises(OverflowError, match="volume"):
+        k_minute_bars(tape_of(bars), 5, skip_first=False)
 
 
 def test_an_empty_tape() -> None:

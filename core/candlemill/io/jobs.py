@@ -18,7 +18,7 @@ from candlemill.ledger import ResultRow, Runtime
 from candlemill.model import Spec, grid_points
 from candlemill.plan import estimate_seconds
 from candlemill.service import Prepared, days_in, prepare
-from candlemill.work import needs_range
+from candlemill.work import columns_read
 
 TIMES = frozenset({"execution_time_ms", "slices", "repaired_slices"})  # what may differ between equal results
 IDENTITY = frozenset({"job_id", "result_digest"})
@@ -112,7 +112,7 @@ class Home:
         """Run the job's events; interrupted, write what is done."""
         tapes = Tapes(self.index.days, self.store)
         strategies = [strategy for _, _, strategy in grid_points(job.spec, 0, 1 if not job.spec.grid else 64)]
-        tapes.prefetch(job.spec, needs_range(job.spec, strategies))
+        tapes.prefetch(job.spec, columns_read(job.spec, strategies))
         count = self._workers(job, workers) if tapes.shareable() else 1
         pool = Pool(count, tapes, job.spec.symbol, self.index.days(job.spec.symbol)) if count > 1 else None
         try:
