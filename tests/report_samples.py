@@ -1,10 +1,12 @@
 """Traces, sweeps and walk-forwards for the reports' tests: seeded random candles and simple fills."""
 
+from itertools import product
 from typing import Any
 
 import msgspec
 import numpy as np
 from candlemill.engine.tape import DAY_MS, MINUTE_MS
+from candlemill.metrics import metrics
 from candlemill.model import SCALE, Spec
 from candlemill.reduce import SHARPE_RECIPE, sharpe, sortino
 from candlemill.trace import Column, Reason, Trace, Trades
@@ -57,7 +59,7 @@ def trace(
         symbol=symbol, strategy="sma_cross", params={"fast": fast, "slow": slow, "allow_short": short},
         start=start, end=int(t[-1]) + MINUTE_MS, fee=fee, **changes,
     )  # fmt: skip
-    result = _result(spec, t, equity, position, fees, change, daily, trades)
+    result = _result(spec, t, equity, position, fees, change, daily, trades, days * DAY_MS, int(o[0]), int(c[-1]))
     return Trace(spec, result, int(o[0]), t, o, h, lo, c, equity, position, days * DAY_MS, daily, trades)
 
 
@@ -88,14 +90,14 @@ def _trades(
 
 def _result(
     spec: Spec, t: Column, equity: Column, position: NDArray[np.int8], fees: Column, change: Column, daily: Column,
-    trades: Trades,
+    trades: Trades, dates: Column, o: int, c: int,
 ) -> dict[str, Any]:  # fmt: skip
     days = [int(x) for x in daily]
     losses = sum(x * x for x in days if x < 0)
     total, squares = int(equity[-1]), sum(x * x for x in days)
     won, lost = trades.profit[trades.profit > 0], trades.profit[trades.profit < 0]
     peak = np.maximum.accumulate(np.maximum(equity, 0))
-    return {
+    result: dict[str, Any] = {
         "job_id": "5f3a" * 8, "strategy_id": spec.strategy, "symbol": spec.symbol, "params": spec.params,
         "start": spec.start, "end": spec.end, "bars": len(t), "missing_minutes": spec.minutes - len(t),
         "total_pnl": total, "sharpe_ratio": sharpe(total, squares, len(days)),
@@ -105,5 +107,63 @@ def _result(
         "open_position": int(position[-1]), "ambiguous_bars": 0, "trades_over_gaps": int(trades.gap.sum()),
         "days": len(days), "sharpe_recipe": SHARPE_RECIPE, "spec": msgspec.to_builtins(spec),
         "data_digest": "0d" * 32, "result_digest": "1e" * 32, "slices": 4, "repaired_slices": 1,
-        "execution_time_ms": 321,
+        "execution_time_ms": 321, "turnover": 2 * int(fees.sum()), "first_open": o, "last_close": c,
     }  # fmt: skip
+    return {**result, "metrics": metrics(dates, daily, o, result)}
+
+
+def sweep(sets: int = 240, *, extra: bool = False, guards: bool = True, seed: int = 5) -> dict[str, Any]:
+    """A hill over `fast` and `slow`, noisy; `extra` varies a third parameter."""
+    rng = np.random.default_rng(seed)
+    base = trace(3_000)
+    side = max(int((sets // (2 if extra else 1)) ** 0.5), 2)
+    grid: dict[str, list[Any]] = {
+        "fast": [5 + 5 * k for k in range(side)],
+        "slow": [20 + 10 * k for k in range(side)],
+        **({"allow_short": [False, True]} if extra else {}),
+    }
+    fixed = {name: value for name, value in base.spec.params.items() if name not in grid}
+    spec = msgspec.structs.replace(base.spec, params=fixed, grid=grid)
+    results = []
+    for values in product(*grid.values()):
+        params = {**fixed, **dict(zip(grid, values, strict=True))}
+        if params["fast"] >= params["slow"]:
+            continue
+        hill = 1 - abs(params["fast"] / grid["fast"][-1] - 0.4) - abs(params["slow"] / grid["slow"][-1] - 0.5)
+        ratio = int((hill + rng.normal(0, 0.4)) * SCALE)
+        changed = {"total_pnl": ratio * 900, "sharpe_ratio": ratio, "sortino_ratio": ratio * 3 // 2, "params": params}
+        changed["max_drawdown"] = int(abs(rng.normal(3000, 600)) * SCALE)
+        changed["trades"] = 10_000 // params["slow"]
+        results.append({**base.result, **changed})
+    return {"job_id": "ab" * 16, "spec": spec, "results": results, "guards": GUARDS if guards else None}
+
+
+GUARDS = {
+    "trials": 240,
+    "independent_trials": 31,
+    "probabilistic_sharpe": 97_120_000,
+    "deflated_sharpe": 41_300_000,
+    "expected_maximum": 180_000_000,
+    "overfitting": {
+        "sets": 240, "days": 365, "blocks": 16, "splits": 12_870, "probability": 38_250_000,
+        "logits": [int(1500 * np.exp(-((k - 12.6) ** 2) / 18)) for k in range(24)], "slope": -31_000_000,
+        "intercept": 70_000_000, "loss_probability": 22_000_000, "in_sample": 210_000_000, "out_of_sample": 64_000_000,
+    },
+    "novel_figure": 123_456_789,
+}  # fmt: skip
+
+
+def walk_forward(days: int = 120, folds: int = 8, *, guards: bool = True) -> dict[str, Any]:
+    run = trace(days * 1440, fast=200, slow=900)
+    width = days // folds * DAY_MS
+    rng = np.random.default_rng(3)
+    found = [
+        {
+            "train_start": START + (k - 2) * width, "train_end": START + k * width,
+            "test_start": START + k * width, "test_end": START + (k + 1) * width,
+            "params": {"fast": int(rng.integers(2, 20)) * 10, "slow": int(rng.integers(20, 90)) * 10},
+            "in_sample": int(rng.normal(2.4, 0.4) * SCALE), "out_of_sample": int(rng.normal(0.7, 1.2) * SCALE),
+        }
+        for k in range(folds)
+    ]  # fmt: skip
+    return {"folds": found, "trace": run, "guards": GUARDS if guards else None, "command": "candlemill walk-forward"}

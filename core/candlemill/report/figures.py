@@ -1,14 +1,16 @@
 """The figures of one run, each a plotly Figure of its own: `figures.equity(trace).show()` in a notebook."""
 
+import math
 from html import escape
 from typing import Any
 
 import numpy as np
 
+from candlemill import metrics
 from candlemill.model import SCALE
 from candlemill.report import thin
-from candlemill.report.series import holding, months, rolling_sharpe, underwater
-from candlemill.report.theme import DIVERGING, LIGHT, figure
+from candlemill.report.series import holding, rolling_sharpe, underwater
+from candlemill.report.theme import DIVERGING, LIGHT, figure, level, upright
 from candlemill.report.units import floats, money, percent
 from candlemill.trace import Column, Trace
 
@@ -130,25 +132,29 @@ def _markers(trace: Trace, chosen: Column) -> list[dict[str, Any]]:
 
 def monthly(trace: Trace) -> Any:
     """Years by months: what each month made, in percent of the account's value when it began."""
-    number, profit, gain = months(trace)
-    years = np.unique(number // 12)
+    found = metrics.monthly(trace.days, trace.daily, trace.capital)
+    years = list(range(found[0].year, found[-1].year + 1))
     shape = (len(years), 13)
     z, text, told = np.full(shape, np.nan), np.full(shape, "", object), np.full(shape, "", object)
-    for m, p, g in zip(number.tolist(), profit.tolist(), gain.tolist(), strict=True):
-        cell = (int(np.searchsorted(years, m // 12)), m % 12)
-        z[cell], text[cell], told[cell] = g * 100, _gain(g), money(p)
+    for month in found:
+        cell = (month.year - years[0], month.month - 1)
+        told[cell] = money(month.profit)
+        if month.gain is not None:
+            z[cell], text[cell] = month.gain * 100 / SCALE, _gain(month.gain)
     for row, year in enumerate(years):
-        inside = number // 12 == year
-        whole = float(np.prod(1 + gain[inside]) - 1)
-        # A year is as strong as its mean month: one great year must not bleach the months.
-        z[row, 12], text[row, 12], told[row, 12] = whole * 100 / 12, _gain(whole), money(int(profit[inside].sum()))
+        inside = [month for month in found if month.year == year]
+        told[row, 12] = money(sum(month.profit for month in inside))
+        if all(month.gain is not None for month in inside):
+            whole = math.prod(1 + (month.gain or 0) / SCALE for month in inside) - 1
+            # A year is as strong as its mean month: one great year must not bleach the months.
+            z[row, 12], text[row, 12] = whole * 100 / 12, _gain(round(whole * SCALE))
     sizes = np.abs(z[:, :12][~np.isnan(z[:, :12])])
     top = float(np.quantile(sizes, 0.95)) if sizes.size else 0.0
     heat = {
         "type": "heatmap",
         "meta": "turn",  # narrow screens show it with the months downwards
         "x": [*MONTHS, "Year"],
-        "y": [str(1970 + year) for year in years],
+        "y": [str(year) for year in years],
         "z": [[None if np.isnan(v) else round(float(v), 3) for v in row] for row in z],
         "text": text.tolist(),
         "customdata": told.tolist(),
@@ -170,8 +176,8 @@ def monthly(trace: Trace) -> Any:
     return figure("Months", [heat], layout, note, height=70 + 34 * shape[0])
 
 
-def _gain(share: float) -> str:
-    return "" if np.isnan(share) else percent(round(share * SCALE), 0 if abs(share) >= 10 else 1)
+def _gain(share: int) -> str:
+    return percent(share, 0 if abs(share) >= 10 * SCALE else 1)
 
 
 def profits(trace: Trace) -> Any:
@@ -198,7 +204,7 @@ def profits(trace: Trace) -> Any:
         "showlegend": False,
         "xaxis": {"title": {"text": "profit of a trade, after costs"}, "separatethousands": True},
         "yaxis": {"title": {"text": "trades"}},
-        "shapes": [_upright(mean, LIGHT["ink"], "dash"), _upright(middle, LIGHT["muted"], "dot")],
+        "shapes": [upright(mean, LIGHT["ink"], "dash"), upright(middle, LIGHT["muted"], "dot")],
     }
     scaled = (round(mean * SCALE), round(middle * SCALE))
     note = f"{len(profit):,} trades. Mean {money(scaled[0])} (dashed), median {money(scaled[1])} (dotted)."
@@ -206,11 +212,6 @@ def profits(trace: Trace) -> Any:
     if beyond:
         note += f" The outermost bars hold {beyond:,} beyond ±{money(round(reach * SCALE))}."
     return figure("Profits of trades", [bars], layout, note)
-
-
-def _upright(x: float, color: str, dash: str) -> dict[str, Any]:
-    line = {"color": color, "width": 1.4, "dash": dash}
-    return {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line}
 
 
 def sharpe(trace: Trace, window: int = WINDOW_DAYS) -> Any:
@@ -234,15 +235,10 @@ def sharpe(trace: Trace, window: int = WINDOW_DAYS) -> Any:
         "showlegend": False,
         "xaxis": DATES,
         "yaxis": {"title": {"text": "Sharpe ratio"}, "zeroline": True, "zerolinecolor": LIGHT["muted"]},
-        "shapes": [_level(whole)],
+        "shapes": [level(whole)],
     }
     note = f"Of the {window} days before each day, annualised with 365; dashed: {whole:.2f}, the whole range."
     return figure(f"Rolling Sharpe ratio, {window} days", [line], layout, note)
-
-
-def _level(y: float) -> dict[str, Any]:
-    line = {"color": LIGHT["ink"], "width": 1.2, "dash": "dash"}
-    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line}
 
 
 def excursions(trace: Trace) -> Any:

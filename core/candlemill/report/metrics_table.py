@@ -6,24 +6,27 @@ from typing import Any
 from candlemill.report import units
 
 _SHARES = frozenset({
-    "return", "total_return", "cagr", "volatility", "var_95", "cvar_95", "win_rate", "exposure", "hold_return",
-    "buy_and_hold", "best_day", "worst_day", "best_month", "worst_month", "probabilistic_sharpe", "average_return",
+    "return", "cagr", "volatility", "max_drawdown_share", "value_at_risk", "expected_shortfall", "best_day",
+    "worst_day", "positive_days", "win_rate", "exposure", "buy_and_hold", "probability",
+    "loss_probability", "probabilistic_sharpe", "deflated_sharpe", "worse_half", "loss",
 })  # fmt: skip
 _MONEY = frozenset({
-    "expectancy", "average_trade", "average_win", "average_loss", "best_trade", "worst_trade", "total_pnl",
-    "max_drawdown", "gross_profit", "gross_loss", "fees", "funding", "hold_profit",
+    "total_pnl", "max_drawdown", "gross_profit", "gross_loss", "fees", "funding", "average_trade", "average_win",
+    "average_loss", "turnover",
 })  # fmt: skip
 _COUNTS = frozenset({
-    "trades", "wins", "losses", "days", "bars", "fills", "longest_drawdown", "longest_drawdown_days", "median_bars",
-    "exposure_bars", "max_consecutive_wins", "max_consecutive_losses", "ambiguous_bars", "trades_over_gaps",
+    "trades", "wins", "days", "bars", "fills", "longest_drawdown_days", "exposure_bars", "ambiguous_bars",
+    "trades_over_gaps", "sets", "blocks", "splits", "trials", "paths", "missing_minutes", "minimum_track_record",
+    "independent_trials",
 })  # fmt: skip
 _NAMES = {
-    "cagr": "CAGR", "var_95": "daily VaR, 95%", "cvar_95": "daily CVaR, 95%", "total_pnl": "profit",
-    "max_drawdown": "max drawdown", "return": "return", "sharpe_ratio": "Sharpe ratio",
-    "sortino_ratio": "Sortino ratio", "longest_drawdown": "longest drawdown, days",
-    "longest_drawdown_days": "longest drawdown, days",
+    "cagr": "growth a year (CAGR)", "total_pnl": "profit", "sharpe_ratio": "Sharpe ratio",
+    "deflated_sharpe": "deflated Sharpe",
+    "sortino_ratio": "Sortino ratio", "calmar_ratio": "Calmar ratio", "omega_ratio": "Omega ratio",
+    "value_at_risk": "value at risk, 95%", "probabilistic_sharpe": "probabilistic Sharpe",
+    "longest_drawdown_days": "longest drawdown, days", "max_drawdown_share": "max drawdown, daily",
+    "positive_days": "days with a profit",
 }  # fmt: skip
-
 _SHOW: dict[str, Callable[[int], str]] = {
     "share": units.percent,
     "money": units.money,

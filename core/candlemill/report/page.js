@@ -178,6 +178,23 @@
     document.getElementById("whole").addEventListener("click", reset);
   };
 
+  // -- a sweep: which heat map, and the ranking that goes with it
+  const setUpChoices = ({ figures: maps }) => {
+    const box = document.getElementById("heat"), card = box.parentElement;
+    const chosen = (name, otherwise) => document.getElementById(`choose-${name}`)?.value ?? otherwise;
+    const choose = () => {
+      const metric = chosen("metric", maps[0].metric);
+      const map = maps.find((m) => m.metric === metric && m.axes === Number(chosen("axes", 0)) &&
+        m.over === chosen("over", maps[0].over));
+      figures.set("heat", map.figure);
+      card.querySelector("h2").innerHTML = map.figure.title; // escaped where it was made
+      card.querySelector(".note").textContent = map.figure.note;
+      for (const part of document.querySelectorAll(".ranking")) part.hidden = part.dataset.metric !== metric;
+      return draw("heat");
+    };
+    for (const select of card.querySelectorAll("select")) select.addEventListener("change", choose);
+  };
+
   try {
     const script = document.createElement("script");
     script.textContent = await unpack("plotly");
@@ -187,6 +204,7 @@
     for (const [name, figure] of Object.entries(found.figures)) figures.set(name, figure);
     for (const name of figures.keys()) await draw(name);
     if (found.zoom) setUpZoom(found.zoom);
+    if (found.choices) setUpChoices(found.choices);
     root.dataset.ready = "1";
   } catch (error) {
     for (const box of document.querySelectorAll(".plot")) {

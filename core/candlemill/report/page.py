@@ -82,9 +82,9 @@ def keys(found: Iterable[Key]) -> Html:
     return Html(f'<section class="keys">{"".join(cards)}</section>')
 
 
-def card(title: str, body: Html, note: str = "", kind: str = "") -> Html:
+def card(title: Cell, body: Html, note: str = "", kind: str = "") -> Html:
     below = f'<p class="note">{escape(note)}</p>' if note else ""
-    return Html(f'<section class="card {kind}"><h2>{escape(title)}</h2>{body}{below}</section>')
+    return Html(f'<section class="card {kind}"><h2>{markup(title)}</h2>{body}{below}</section>')
 
 
 def command(text: str) -> Html:
@@ -98,16 +98,23 @@ class Figures:
     def __init__(self) -> None:
         self._found: dict[str, Any] = {}
 
-    def card(self, name: str, figure: Any, kind: str = "", above: Html | None = None) -> Html:
-        """A figure's own title and note become the card's; `above` stands between title and plot."""
+    @staticmethod
+    def plain(figure: Any) -> dict[str, Any]:
+        """A figure as the page's script takes it, with its title and its note beside it."""
         plot = figure.to_plotly_json()
         layout = plot["layout"]
         title, note = layout.pop("title")["text"], layout.pop("meta")["note"]
-        height = layout["height"]
         layout["margin"] = {**layout["template"]["layout"]["margin"], "t": 28, **layout.get("margin", {})}
-        self._found[name] = {"data": plot["data"], "layout": layout}
-        box = f'{above or ""}<div class="plot" id="{name}" style="height:{height}px" role="img"></div>'
-        return card(title, Html(box.replace('role="img"', f'role="img" aria-label="{escape(title)}"')), note, kind)
+        return {"data": plot["data"], "layout": layout, "title": title, "note": note}
+
+    def card(self, name: str, figure: Any, kind: str = "", above: Html | None = None) -> Html:
+        """A figure's own title and note become the card's; `above` stands between title and plot."""
+        plot = self.plain(figure)
+        self._found[name] = plot
+        title, height = plot["title"], plot["layout"]["height"]
+        label = f'role="img" aria-label="{title}"'  # escaped where it was made, for plotly too
+        box = f'{above or ""}<div class="plot" id="{name}" style="height:{height}px" {label}></div>'
+        return card(Html(title), Html(box), plot["note"], kind)
 
     def to_dict(self) -> dict[str, Any]:
         return self._found

@@ -1,4 +1,4 @@
-"""What figures and tables read off a trace: drawdowns, months, buy and hold, the rolling Sharpe ratio."""
+"""What figures and tables read off a trace: drawdowns, buy and hold, the rolling Sharpe ratio."""
 
 from typing import NamedTuple
 
@@ -51,16 +51,6 @@ def holding(trace: Trace) -> Column:
     if trace.spec.sizing == "fixed":
         return ((trace.close - first).astype(np.float64) * (trace.spec.quantity / SCALE)).astype(np.int64)
     return ((trace.close / first - 1) * trace.capital).astype(np.int64)
-
-
-def months(trace: Trace) -> tuple[Column, Column, NDArray[np.float64]]:
-    """Each UTC month that has bars as months since 1970, its profit, and that over the account's value when it began:
-    NaN where that is not positive."""
-    number = trace.days.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
-    found, starts = np.unique(number, return_index=True)
-    profit = np.add.reduceat(trace.daily, starts)
-    before = trace.capital + np.cumsum(profit) - profit
-    return found, profit, np.divide(profit, before, out=np.full(len(profit), np.nan), where=before > 0)
 
 
 def returns(trace: Trace) -> NDArray[np.float64]:

@@ -69,3 +69,15 @@ def figure(title: str, data: list[dict[str, Any]], layout: dict[str, Any], note:
             },
         }
     )
+
+
+def upright(x: float, color: str, dash: str) -> dict[str, Any]:
+    """A vertical line at `x`, over the whole height."""
+    line = {"color": color, "width": 1.4, "dash": dash}
+    return {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line}
+
+
+def level(y: float) -> dict[str, Any]:
+    """A horizontal line at `y`, over the whole width."""
+    line = {"color": LIGHT["ink"], "width": 1.2, "dash": "dash"}
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line}
