@@ -107,7 +107,8 @@ def _result(
         "open_position": int(position[-1]), "ambiguous_bars": 0, "trades_over_gaps": int(trades.gap.sum()),
         "days": len(days), "sharpe_recipe": SHARPE_RECIPE, "spec": msgspec.to_builtins(spec),
         "data_digest": "0d" * 32, "result_digest": "1e" * 32, "slices": 4, "repaired_slices": 1,
-        "execution_time_ms": 321, "turnover": 2 * int(fees.sum()), "first_open": o, "last_close": c,
+        "execution_time_ms": 321, "capital": o, "funding": 0, "unfilled": 0,
+        "turnover": 2 * int(fees.sum()), "first_open": o, "last_close": c,
     }  # fmt: skip
     return {**result, "metrics": metrics(dates, daily, o, result)}
 
@@ -138,18 +139,34 @@ def sweep(sets: int = 240, *, extra: bool = False, guards: bool = True, seed: in
     return {"job_id": "ab" * 16, "spec": spec, "results": results, "guards": GUARDS if guards else None}
 
 
+def interval(middle: int) -> dict[str, int]:
+    return {"actual": middle, "low": middle // 3, "median": middle, "high": middle * 2}
+
+
 GUARDS = {
-    "trials": 240,
-    "independent_trials": 31,
-    "probabilistic_sharpe": 97_120_000,
-    "deflated_sharpe": 41_300_000,
-    "expected_maximum": 180_000_000,
+    "best": {"fast": 30, "slow": 160},
+    "trials": 240, "rows": 240, "days": 365, "independent_trials": 31, "luck_sharpe": 162_000_000,
+    "sharpe_ratio": 174_800_000, "probabilistic_sharpe": 97_120_000, "deflated_sharpe": 41_300_000,
+    "deflated_sharpe_all": 18_000_000, "minimum_track_days": 410,
     "overfitting": {
         "sets": 240, "days": 365, "blocks": 16, "splits": 12_870, "probability": 38_250_000,
         "logits": [int(1500 * np.exp(-((k - 12.6) ** 2) / 18)) for k in range(24)], "slope": -31_000_000,
         "intercept": 70_000_000, "loss_probability": 22_000_000, "in_sample": 210_000_000, "out_of_sample": 64_000_000,
     },
+    "stability": {
+        "best": {"fast": 30, "slow": 160}, "figure": 174_800_000, "neighbours": 4, "profitable": SCALE,
+        "mean": 46_000_000, "worst": 12_000_000, "plateau": 46_000_000,
+    },
+    "costs": {"fee": 50, "break_even_fee": 83, "table": [[0, 9_000 * SCALE], [50, 3_100 * SCALE]]},
+    "bootstrap": {
+        "seed": 1, "replicates": 2000, "block_days": 8, "level": 95_000_000, "loss": 7_000_000,
+        "figures": {"sharpe_ratio": interval(174_800_000), "total_pnl": interval(1_572 * SCALE)},
+    },
     "novel_figure": 123_456_789,
+    "warnings": [
+        "deflated Sharpe ratio 0.41, below 0.95: the best of 240 may be luck",
+        "the best set stands alone: its neighbours make 0.46 of its figure",
+    ],
 }  # fmt: skip
 
 

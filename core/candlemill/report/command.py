@@ -8,24 +8,25 @@ import msgspec
 from candlemill.engine.tape import MINUTE_MS
 from candlemill.model import SCALE, ParamValue, Spec, iso, parse_range
 
-_APART = frozenset({"symbol", "strategy", "params", "grid", "start", "end"})
+_APART = frozenset({"symbol", "strategy", "params", "grid", "start", "end", "volume_scale"})
 _UNITS = ((10_080, "w"), (1440, "d"), (60, "h"), (1, "m"))
 
 
 def command_of(spec: Spec, verb: str | None = None) -> str:
     """One line for a POSIX shell; options that have their default are left out."""
-    words = ["candlemill", verb or ("sweep" if spec.grid else "backtest")]
-    words += ["--symbol", spec.symbol, "--strategy", spec.strategy]
-    for name, value in spec.params.items():
-        words += ["--param", f"{name}={value_text(value)}"]
-    for name, values in spec.grid.items():
-        words += ["--grid", f"{name}={_grid(values)}"]
-    words += ["--range", range_of(spec.start, spec.end)]
+    options = [("symbol", spec.symbol), ("strategy", spec.strategy)]
+    options += [("param", f"{name}={value_text(value)}") for name, value in spec.params.items()]
+    options += [("grid", f"{name}={_grid(values)}") for name, values in spec.grid.items()]
+    options.append(("range", range_of(spec.start, spec.end)))
     defaults = {field.name: field.default for field in msgspec.structs.fields(spec)}
     for name in spec.__struct_fields__:
         value = getattr(spec, name)
         if name not in _APART and value != defaults[name]:
-            words += [f"--{name.replace('_', '-')}", _option(name, value)]
+            options.append((name.replace("_", "-"), "" if value is True else _option(name, value)))
+    words = ["candlemill", verb or ("sweep" if spec.grid else "backtest")]
+    for name, text in options:
+        # A value that begins with a dash would be taken for an option.
+        words += [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text] if text else [f"--{name}"]
     return shlex.join(words)
 
 
@@ -44,7 +45,7 @@ def _grid(values: list[ParamValue]) -> str:
 
 
 def _option(name: str, value: Any) -> str:
-    if name in ("quantity", "capital"):
+    if name in ("quantity", "capital", "notional"):
         whole, rest = divmod(value, SCALE)
         return f"{whole}.{rest:08d}".rstrip("0").rstrip(".")
     if name == "timeframe":

@@ -10,7 +10,7 @@ from candlemill.report import units
 from candlemill.report.command import value_text
 from candlemill.report.page import Cell, Html
 
-_APART = frozenset({"symbol", "strategy", "params", "grid", "start", "end", "capital"})
+_APART = frozenset({"symbol", "strategy", "params", "grid", "start", "end", "capital", "volume_scale"})
 
 
 def title(spec: Spec) -> str:
@@ -35,7 +35,8 @@ def asked(spec: Spec, result: Mapping[str, Any]) -> list[tuple[str, Cell]]:
     ]
     for name in spec.__struct_fields__:
         value = getattr(spec, name)
-        if name not in _APART and (value not in (0, None) or name in ("fee", "slippage")):
+        idle = name == "quantity" and spec.sizing != "fixed"
+        if name not in _APART and not idle and (value not in (0, None) or name in ("fee", "slippage")):
             rows.append((name.replace("_", " "), _option(name, value)))
     return rows
 
@@ -43,9 +44,13 @@ def asked(spec: Spec, result: Mapping[str, Any]) -> list[tuple[str, Cell]]:
 def _option(name: str, value: Any) -> str:
     if name == "quantity":
         return units.decimal(value, 8).rstrip("0").rstrip(".")
+    if name == "notional":
+        return units.money(value)
     if name == "timeframe":
         return f"{value} min"
-    return f"{value:,} ppm" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "yes"
+    return f"{value:,} ppm" if isinstance(value, int) else str(value)
 
 
 def identity(found: Mapping[str, Any]) -> list[tuple[str, Cell]]:

@@ -27,6 +27,9 @@ DATES = {"type": "date", "hoverformat": "%Y-%m-%d %H:%M"}
 def equity(trace: Trace) -> Any:
     """The profit so far beside buying and holding, and below it the drawdown from the running peak."""
     below, hold = underwater(trace), holding(trace)
+    share = trace.spec.sizing == "compound"
+    if share:  # of the peak, in percent
+        below = np.round(below / (trace.capital + trace.equity - below) * 100 * SCALE).astype(np.int64)
     data = [
         _line(trace.t, hold, "buy and hold", LIGHT["other"], width=1.2),
         _line(trace.t, trace.equity, "strategy", LIGHT["line"], width=1.8),
@@ -39,6 +42,7 @@ def equity(trace: Trace) -> Any:
         "yaxis": {"title": {"text": "profit"}, "domain": [0.32, 1], "fixedrange": True},
         "yaxis2": {
             "title": {"text": "drawdown"},
+            "ticksuffix": "%" if share else "",
             "domain": [0, 0.26],
             "rangemode": "tozero",
             "nticks": 4,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from candlemill.errors import BadInput, UnknownName
 from candlemill.model import SCALE, Spec
 from candlemill.report.command import value_text
-from candlemill.report.metrics_table import kind
+from candlemill.report.metrics_table import kind, shown
 
 SMALLER_IS_BETTER = frozenset({"max_drawdown", "max_drawdown_share", "gross_loss", "fees", "fills", "volatility"})
 CELLS = 120  # of a heat map's side; longer axes put neighbours together
@@ -35,7 +35,8 @@ class Sets:
         self.results: Sequence[Mapping[str, Any]] = sweep["results"]
         if not self.results:
             raise BadInput("the sweep has no result: run it before its report")
-        self.axes = sorted(name for name in self.spec.grid if len(self.axis(name)) > 1)
+        varied = [name for name in self.spec.grid if len(self.axis(name)) > 1]
+        self.axes = sorted(varied, key=lambda name: (-len(self.axis(name)), name))  # the longest are worth most room
 
     def axis(self, name: str) -> list[Any]:
         """The values of a parameter, ascending."""
@@ -48,12 +49,22 @@ class Sets:
         return found if isinstance(found, int) else None
 
     def column(self, metric: str) -> Doubles:
-        unit = {"count": 1, "share": SCALE / 100}.get(kind(metric), SCALE)
+        unit = self.unit(metric)
         values = [self.raw(metric, r) for r in self.results]
         if all(value is None for value in values):
             known = [name for name, value in self.results[0].items() if isinstance(value, int)]
             raise UnknownName("metric", metric, [*known, *(self.results[0].get("metrics") or {})], "no set has it")
         return np.array([np.nan if value is None else value / unit for value in values])
+
+    def unit(self, metric: str) -> float:
+        """What one of the column's floats is in a result's integers."""
+        return {"count": 1.0, "share": SCALE / 100}.get(kind(metric, self.spec.sizing), float(SCALE))
+
+    def suffix(self, metric: str) -> str:
+        return "%" if kind(metric, self.spec.sizing) == "share" else ""
+
+    def shown(self, metric: str, value: int | None) -> str:
+        return shown(metric, value, self.spec.sizing)
 
     def has(self, metric: str) -> bool:
         return any(self.raw(metric, r) is not None for r in self.results)

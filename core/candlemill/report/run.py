@@ -7,6 +7,7 @@ from candlemill.model import SCALE
 from candlemill.report import figures, units
 from candlemill.report.command import command_of
 from candlemill.report.facts import asked, identity_of, range_text, title
+from candlemill.report.guards_card import guard_cards
 from candlemill.report.page import Cell, Figures, Html, Key, card, command, facts, keys, render
 from candlemill.report.series import holding, worst_drawdowns
 from candlemill.report.tables import drawdown_table, listed, statistics, trade_cards
@@ -24,6 +25,7 @@ def page(trace: Trace) -> str:
         keys(headline(trace)),
         card("What was run", what),
         boxes.card("equity", figures.equity(trace)),
+        *guard_cards(trace.result.get("guards")),
         *run_cards(trace, boxes),
     ]
     return render(title(spec), f"{range_text(spec)} · {len(trace.t):,} one-minute bars", body, boxes, zoom_of(trace))
@@ -93,7 +95,7 @@ def _of_capital(trace: Trace, money: int) -> str:
 
 
 def _drawdown(trace: Trace, value: int) -> str:
-    return units.money(value) if trace.spec.sizing == "fixed" else units.percent(value)
+    return units.percent(value) if trace.spec.sizing == "compound" else units.money(value)
 
 
 def _side(result: dict[str, Any]) -> str:

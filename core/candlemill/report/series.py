@@ -54,11 +54,12 @@ def holding(trace: Trace) -> Column:
 
 
 def returns(trace: Trace) -> NDArray[np.float64]:
-    """d; what the Sharpe ratio is made of: daily profits when sizing is fixed, else daily returns."""
+    """d; what the Sharpe ratio is made of: daily returns when profits are put back in, else daily profits."""
     daily = trace.daily / SCALE
-    if trace.spec.sizing == "fixed":
+    if trace.spec.sizing != "compound":
         return daily
-    return np.asarray(daily / (trace.capital / SCALE + np.cumsum(daily) - daily))
+    before = trace.capital / SCALE + np.cumsum(daily) - daily
+    return np.divide(daily, before, out=np.zeros(len(daily)), where=before > 0)
 
 
 def rolling_sharpe(trace: Trace, window: int) -> tuple[Column, NDArray[np.float64]]:

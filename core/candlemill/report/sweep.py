@@ -11,8 +11,9 @@ from candlemill.model import SCALE
 from candlemill.report import sweep_figures, units
 from candlemill.report.command import command_of, value_text
 from candlemill.report.facts import asked, identity, range_text
-from candlemill.report.metrics_table import label, metric_rows, shown
-from candlemill.report.page import Cell, Figures, Html, Key, card, command, facts, keys, pairs, render, table, toned
+from candlemill.report.guards_card import guard_cards
+from candlemill.report.metrics_table import label
+from candlemill.report.page import Cell, Figures, Html, Key, card, command, facts, keys, render, table, toned
 from candlemill.report.pivot import Sets
 
 METRICS = ("sharpe_ratio", "total_pnl", "sortino_ratio", "max_drawdown", "profit_factor", "trades")
@@ -30,8 +31,7 @@ def page(sweep: Mapping[str, Any]) -> str:
         keys(headline(sets, guards)),
         card("What was run", _what(sweep, sets)),
         boxes.card("heat", choices["figures"][0]["figure"], above=_selects(choices, metrics)),
-        boxes.card("spread", sweep_figures.distribution(sweep), "half"),
-        *_guard_cards(boxes, guards),
+        *_luck_cards(boxes, sweep, guards),
         *(_ranking(sets, metric, hidden=metric != metrics[0]) for metric in metrics),
     ]
     choices["figures"] = [{**found, "figure": boxes.plain(found["figure"])} for found in choices["figures"]]
@@ -116,26 +116,15 @@ def _what(sweep: Mapping[str, Any], sets: Sets) -> Html:
     )
 
 
-def _guard_cards(boxes: Figures, guards: Mapping[str, Any]) -> list[Html]:
-    if not guards:
-        return []
-    plot = sweep_figures.overfitting(guards)
-    cards = [boxes.card("overfitting", plot, "half")] if plot is not None else []
-    return [*cards, card("Guards", guard_table(guards))]
-
-
-def guard_table(guards: Mapping[str, Any]) -> Html:
-    """All figures of the guards, those of nested ones by the names of both."""
-    rows: list[tuple[str, Cell]] = []
-    for name, value in guards.items():
-        if isinstance(value, Mapping):
-            plain = {key: v for key, v in value.items() if not isinstance(v, list | dict)}
-            rows += [(f"{label(name)}: {text}", v) for text, v in metric_rows(plain)]
-        elif not isinstance(value, list):
-            rows.append((label(name), shown(name, value)))
-    height = -(-len(rows) // 3)
-    columns = (pairs(rows[k : k + height]) for k in range(0, len(rows), max(height, 1)))
-    return Html(f'<div class="columns">{"".join(f"<div>{column}</div>" for column in columns)}</div>')
+def _luck_cards(boxes: Figures, sweep: Mapping[str, Any], guards: Mapping[str, Any]) -> list[Html]:
+    spread, plot = sweep_figures.distribution(sweep), sweep_figures.overfitting(guards)
+    if plot is None:
+        return [boxes.card("spread", spread), *guard_cards(guards)]
+    return [
+        boxes.card("spread", spread, "half"),
+        boxes.card("overfitting", plot, "half"),
+        *guard_cards(guards),
+    ]
 
 
 def _ranking(sets: Sets, metric: str, hidden: bool) -> Html:
@@ -145,7 +134,7 @@ def _ranking(sets: Sets, metric: str, hidden: bool) -> Html:
     rows = [
         [
             *(value_text(sets.results[k]["params"][name]) for name in sets.spec.grid),
-            *(_cell(name, sets.raw(name, sets.results[k])) for name in columns),
+            *(_cell(sets, name, sets.raw(name, sets.results[k])) for name in columns),
         ]
         for k in order
     ]
@@ -156,6 +145,6 @@ def _ranking(sets: Sets, metric: str, hidden: bool) -> Html:
     return Html(f'<div class="ranking" data-metric="{metric}"{shut}>{card(title, body)}</div>')
 
 
-def _cell(name: str, value: int | None) -> Cell:
-    text = shown(name, value)
+def _cell(sets: Sets, name: str, value: int | None) -> Cell:
+    text = sets.shown(name, value)
     return toned(text, value or 0) if name == "total_pnl" else text

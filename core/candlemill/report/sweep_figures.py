@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from candlemill.model import SCALE
-from candlemill.report.metrics_table import kind, label, shown
+from candlemill.report.metrics_table import label
 from candlemill.report.pivot import SMALLER_IS_BETTER, Sets
 from candlemill.report.theme import DIVERGING, LIGHT, figure, upright
 from candlemill.report.units import percent
@@ -46,18 +46,18 @@ def _line(sets: Sets, x: str, metric: str, over: str) -> Any:
         "y": _rounded(np.diag(found.cells)),
         "line": {"color": LIGHT["line"], "width": 1.6},
         "marker": {"size": 6},
-        "hovertemplate": f"{escape(x)} %{{x}}: %{{y:,.5~r}}{_unit(metric)}<extra></extra>",
+        "hovertemplate": f"{escape(x)} %{{x}}: %{{y:,.5~r}}{sets.suffix(metric)}<extra></extra>",
     }
     layout = {
         "xaxis": {"title": {"text": escape(x)}, "type": "category", "nticks": 16},
-        "yaxis": {"title": {"text": label(metric)}, "ticksuffix": _unit(metric)},
+        "yaxis": {"title": {"text": label(metric)}, "ticksuffix": sets.suffix(metric)},
     }
     return figure(f"{_title(metric)} by {escape(x)}", [data], layout, f"{len(sets.results):,} sets.")
 
 
 def _heat(sets: Sets, x: str, y: str, metric: str, over: str) -> Any:
     found = sets.pivot(x, y, metric, over)
-    unit = _unit(metric)
+    unit = sets.suffix(metric)
     best = sets.results[sets.order(metric)[0]]["params"]
     text = max(found.cells.shape) <= TEXT_CELLS
     low, high = float(np.nanmin(found.cells)), float(np.nanmax(found.cells))
@@ -126,14 +126,20 @@ def distribution(sweep: Mapping[str, Any], metric: str = "sharpe_ratio") -> Any:
         "marker": {"color": LIGHT["line"], "line": {"width": 0}},
         "hovertemplate": "about %{x:,.4~r}: %{y:,} sets<extra></extra>",
     }
-    layout = {
+    layout: dict[str, Any] = {
         "bargap": 0.06,
         "showlegend": False,
-        "xaxis": {"title": {"text": label(metric)}, "ticksuffix": _unit(metric), "separatethousands": True},
+        "xaxis": {"title": {"text": label(metric)}, "ticksuffix": sets.suffix(metric), "separatethousands": True},
         "yaxis": {"title": {"text": "sets"}},
         "shapes": [upright(best, LIGHT["ink"], "dash"), upright(median, LIGHT["muted"], "dot")],
     }
-    note = f"Best {_shown(metric, best)} (dashed), median {_shown(metric, median)} (dotted) of {len(values):,} sets."
+    luck = (sweep.get("guards") or {}).get("luck_sharpe") if metric == "sharpe_ratio" else None
+    if luck is not None:
+        layout["shapes"].append(upright(luck / SCALE, LIGHT["down"], "solid"))
+    ends = f"Best {_shown(sets, metric, best)} (dashed), median {_shown(sets, metric, median)} (dotted)"
+    note = f"{ends} of {len(values):,} sets."
+    if luck is not None:
+        note += f" {_shown(sets, metric, luck / SCALE)} (red): what luck alone gives the best of so many."
     return figure(f"{_title(metric)} of all sets", [bars], layout, note)
 
 
@@ -172,13 +178,8 @@ def _title(metric: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _unit(metric: str) -> str:
-    return "%" if kind(metric) == "share" else ""
-
-
-def _shown(metric: str, value: float) -> str:
-    scale = {"count": 1, "share": SCALE / 100}.get(kind(metric), SCALE)
-    return shown(metric, round(value * scale))
+def _shown(sets: Sets, metric: str, value: float) -> str:
+    return sets.shown(metric, round(value * sets.unit(metric)))
 
 
 def _rounded(values: Any) -> list[float | None]:

@@ -32,7 +32,7 @@ def statistics(trace: Trace) -> Html:
         ("gross profit", units.money(r["gross_profit"])),
         ("gross loss", units.money(r["gross_loss"])),
         ("fees", units.money(r["fees"])),
-        ("funding", units.money(int(trades.funding.sum()))),
+        ("funding", units.money(r.get("funding"))),
         ("best day", units.money(int(trace.daily.max()))),
         ("worst day", units.money(int(trace.daily.min()))),
     ]

@@ -7,10 +7,10 @@ from candlemill.model import SCALE
 from candlemill.report import units, walk_figures
 from candlemill.report.command import value_text
 from candlemill.report.facts import identity_of, range_text
+from candlemill.report.guards_card import guard_cards
 from candlemill.report.metrics_table import label, shown
 from candlemill.report.page import Cell, Figures, Html, Key, card, command, facts, keys, render, table, toned
 from candlemill.report.run import headline, run_cards, run_facts, zoom_of
-from candlemill.report.sweep import guard_table
 from candlemill.trace import Trace
 
 Fold = Mapping[str, Any]
@@ -20,13 +20,13 @@ def page(found: Mapping[str, Any]) -> str:
     trace: Trace = found["trace"]
     folds: Sequence[Fold] = found["folds"]
     score = str(found.get("score", "sharpe_ratio"))
-    boxes, spec, guards = Figures(), trace.spec, found.get("guards")
+    boxes, spec = Figures(), trace.spec
     body = [
         keys(walk_headline(trace, folds)),
         card("What was run", _what(found)),
         boxes.card("equity", walk_figures.stitched(found)),
         boxes.card("scores", walk_figures.scores(folds, score)),
-        *([card("Guards", guard_table(guards))] if guards else []),
+        *guard_cards(found.get("guards")),
         card("Folds", fold_table(trace, folds, score), kind="long"),
         *run_cards(trace, boxes),
     ]
