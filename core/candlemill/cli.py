@@ -121,6 +121,7 @@ def parser() -> Parser:
     results.add_argument("--top", type=_count, metavar="N", help="how many: of a sweep the best, else the newest")
     verify = with_json(command("verify", run_verify, "compute a stored result again and compare"))
     verify.add_argument("job", type=_text)
+    verify.add_argument("--strategy", metavar="FILE.py[:CLASS]", help="where the job's strategy is, if it is a file's")
     with_json(command("strategies", run_strategies, "list the strategies and their parameters"))
     db = command("db", run_db, "serve the embedded database to other processes over ClickHouse's HTTP interface")
     db.add_argument("--host", default="127.0.0.1")
@@ -131,7 +132,7 @@ def parser() -> Parser:
 
 def _job_arguments(sub: Parser) -> None:
     sub.add_argument("--symbol", required=True, type=_text)
-    sub.add_argument("--strategy", required=True)
+    sub.add_argument("--strategy", required=True, metavar="NAME|FILE.py[:CLASS]")
     sub.add_argument("--param", action="append", default=[], metavar="NAME=VALUE")
     sub.add_argument("--range", default="all", metavar="RANGE", help="2023, 2023-05, 2023-01-01..2023-06-30 or all")
     sub.add_argument("--fee", type=int, default=1000, metavar="PPM", help="of every fill (default 1000 = 0.1 %%)")
@@ -296,8 +297,11 @@ def _sweep_spec(store: Any, sweep_id: str) -> Spec:
 
 
 def run_verify(args: argparse.Namespace) -> int:
+    from candlemill.io import plugins
     from candlemill.io.jobs import Home, fetch
 
+    if args.strategy:
+        plugins.load(args.strategy)
     with _store() as store:
         args.job = store.complete_id(args.job)
         if store.count_sweep(args.job):
@@ -307,6 +311,7 @@ def run_verify(args: argparse.Namespace) -> int:
             result = json.loads(fetch(store, args.job).result)
             spec, digest = spec_from_json(json.dumps(result["spec"])), result["data_digest"]
             stored = result["result_digest"]
+        plugins.load(spec.strategy)
         home = Home(store)
         job = home.prepare(spec, None)
         if job.data_digest != digest:
@@ -331,7 +336,10 @@ def run_verify(args: argparse.Namespace) -> int:
 
 def run_strategies(args: argparse.Namespace) -> None:
     from candlemill import show
+    from candlemill.io import plugins
 
+    for problem in plugins.load_offered():
+        print(f"candlemill: {problem}", file=sys.stderr)
     _print(args, {"strategies": show.strategies_rows()}, show.strategies())
 
 
@@ -375,11 +383,13 @@ def _print(args: argparse.Namespace, found: dict[str, Any], text: str) -> None:
 
 def _spec(args: argparse.Namespace, grid: Sequence[str] = ()) -> Spec:
     """All that can be checked without the database, which is then not even opened. See `_with_span`."""
+    from candlemill.io import plugins
+
     if args.sizing != "fixed":
         raise BadInput(f"sizing {args.sizing!r} is not built yet: use fixed")
     return resolve(
         symbol=args.symbol,
-        strategy=args.strategy,
+        strategy=plugins.load(args.strategy),
         span=(FIRST_MS, LAST_MS) if args.range == "all" else parse_range(args.range),
         params=_params(args.param),
         grid=parse_grid(list(grid)),

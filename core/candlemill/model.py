@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from candlemill.engine.tape import MINUTE_MS
 from candlemill.errors import BadInput
-from candlemill.strategies import REGISTERED, Strategy, build, parameter_fields
+from candlemill.strategies import REGISTERED, Strategy, build, parameter_fields, source_digest
 
 SCALE = 100_000_000
 TIMEFRAME_LIMIT = 10_080  # minutes: one week
@@ -310,14 +310,19 @@ def _grid_values(text: str, values: str) -> list[object]:
 def code_digest() -> str:
     """SHA-256 over the sources that decide a result: the engine, the strategies, the figures made of a summary."""
     root = Path(__file__).parent
-    sources = sorted((root / "engine").glob("*.py"))
+    sources = [*sorted((root / "engine").glob("*.py")), *sorted((root / "strategies").glob("*.py"))]
     digest = hashlib.sha256()
-    for path in [*sources, *(root / name for name in ("reduce.py", "strategies.py", "work.py"))]:
+    for path in [*sources, *(root / name for name in ("reduce.py", "work.py"))]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
 def job_id(spec: Spec, data_digest: str) -> str:
-    """The content address of a job's result: what is asked, of which candles, by which code."""
-    parts = b"\0".join((spec.to_json(), data_digest.encode(), code_digest().encode()))
-    return hashlib.sha256(parts).hexdigest()[:32]
+    """The content address of a job's result: what is asked, of which candles, by which code.
+
+    A plugin's source counts for its own jobs only.
+    """
+    parts = [spec.to_json(), data_digest.encode(), code_digest().encode()]
+    if source := source_digest(spec.strategy):
+        parts.append(source.encode())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]

@@ -155,6 +155,11 @@ def execute(event: Event, runtime: Runtime) -> list[Event]:
     digest = digest_of_days(days_in(runtime.index, task.spec))
     if digest != task.data_digest:
         raise BadInput(f"the candles of {task.spec.symbol} have changed since the job was planned: ask again")
+    if job_id(task.spec, digest) != task.job_id:
+        raise BadInput(
+            f"job {task.job_id[:12]} was planned by another release, or with another version of {task.spec.strategy}, "
+            "than this executor has: run the same ones everywhere and ask again"
+        )
     sets = {point: strategy for point, _, strategy in grid_points(task.spec, task.first, task.count)}
     _check_task(task, sets)
     if task.repairs:

@@ -12,7 +12,8 @@ from tabulate import tabulate
 from candlemill.engine.tape import DAY_MS
 from candlemill.model import SCALE, iso
 from candlemill.plan import Day, Month, Plan, estimate_seconds, months_of
-from candlemill.strategies import REGISTERED
+from candlemill.strategies import REGISTERED, source_digest
+from candlemill.strategies.registry import properties_of
 
 ID_SHOWN = 12  # letters of a job id that lists show
 STOPS = ("stop_loss", "take_profit", "trailing_stop")
@@ -220,40 +221,44 @@ def plan(job_id: str, found: Plan, bars: int, sets: int, cached: bool) -> str:
 
 
 def strategies_rows() -> list[dict[str, Any]]:
-    """Every strategy with its JSON Schema."""
+    """Every strategy with its JSON Schema; `source` is the digest of a plugin's source."""
     return [
-        {"name": name, "description": _summary(kind), "schema": msgspec.json.schema(kind)}
+        {
+            "name": name,
+            "description": _summary(kind),
+            "source": source_digest(name),
+            "schema": msgspec.json.schema(kind),
+        }
         for name, kind in sorted(REGISTERED.items())
     ]
 
 
 def _summary(kind: type) -> str:
-    return (kind.__doc__ or "").strip().splitlines()[0]
+    text = (kind.__doc__ or "").strip()
+    return "" if text.startswith(f"{kind.__name__}(") else " ".join(text.partition("\n\n")[0].split())
 
 
 def strategies() -> str:
     lines = []
     for name, kind in sorted(REGISTERED.items()):
-        lines.append(f"{name}\n  {_summary(kind)}")
-        if not kind.__struct_fields__:
-            lines.append("    no parameters")
-        properties = _properties(msgspec.json.schema(kind))
+        plugin = f"  (plugin {source_digest(name)[:12]})" if source_digest(name) else ""
+        lines.append(f"{name}{plugin}\n  {_summary(kind)}".rstrip())
+        properties = properties_of(kind)
         rows = [
             (param, str(info.get("default", "")), _bounds(info), info.get("description", ""))
             for param, info in properties.items()
         ]
-        if rows:
-            lines.append(indent(str(tabulate(rows, tablefmt="plain", disable_numparse=True)), "    "))
+        shown = str(tabulate(rows, tablefmt="plain", disable_numparse=True)) if rows else "no parameters"
+        lines.append(indent(shown, "    "))
     return "\n".join(lines)
 
 
-def _properties(schema: dict[str, Any]) -> dict[str, Any]:
-    name = schema["$ref"].rsplit("/", 1)[-1]
-    found: dict[str, Any] = schema["$defs"][name]["properties"]
-    return found
-
-
 def _bounds(info: Mapping[str, Any]) -> str:
+    if "enum" in info:
+        return " or ".join(str(value) for value in info["enum"])
     if info["type"] == "boolean":
         return "true or false"
-    return f"{info.get('minimum', '')} to {info.get('maximum', ''):,}"
+    least, most = info.get("minimum"), info.get("maximum")
+    if least is None and most is None:
+        return str(info["type"])
+    return f"{'' if least is None else f'{least:,}'} to {'' if most is None else f'{most:,}'}"

@@ -16,6 +16,7 @@ from candlemill.model import Spec
 from candlemill.strategies import Strategy
 
 WARM_UP_BARS = 4_320  # three days of minutes: nearly every guess is right then
+WARM_UP_LIMIT = 262_144  # minutes; past a slice's own length, repairing a wrong guess is cheaper
 SHARED_SETS = 4  # from this many sets on, what they share is made beforehand
 
 COLD = b"0,0,0,0,0|"
@@ -64,8 +65,10 @@ def context_bars(spec: Spec, strategies: Sequence[Strategy], exact: bool) -> int
     """
     lookback = max((strategy.lookback() for strategy in strategies), default=0)
     decision_bars = (lookback + 1) * spec.timeframe if spec.timeframe > 1 else lookback
-    warm_up = 0 if exact else max(WARM_UP_BARS, 3 * spec.timeframe)
-    return decision_bars + warm_up + 1
+    if exact:
+        return decision_bars + 1
+    own = max((strategy.warm_up() for strategy in strategies), default=0) * spec.timeframe
+    return decision_bars + max(WARM_UP_BARS, 3 * spec.timeframe, min(own, WARM_UP_LIMIT)) + 1
 
 
 def digest_of(state: bytes) -> str:

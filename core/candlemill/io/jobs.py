@@ -9,6 +9,7 @@ import msgspec
 from candlemill import events
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import NoData, UnknownName
+from candlemill.io import plugins
 from candlemill.io.clock import clock_ms
 from candlemill.io.coverage import current_days
 from candlemill.io.local import Broker, FrozenIndex, LocalLedger, Pool, Progress, ScratchLedger, cores
@@ -114,7 +115,10 @@ class Home:
         strategies = [strategy for _, _, strategy in grid_points(job.spec, 0, 1 if not job.spec.grid else 64)]
         tapes.prefetch(job.spec, columns_read(job.spec, strategies))
         count = self._workers(job, workers) if tapes.shareable() else 1
-        pool = Pool(count, tapes, job.spec.symbol, self.index.days(job.spec.symbol)) if count > 1 else None
+        pool = None
+        if count > 1:
+            days = self.index.days(job.spec.symbol)
+            pool = Pool(count, tapes, job.spec.symbol, days, plugins.reference(job.spec.strategy))
         try:
             runtime = Runtime(ledger, self.index, tapes, clock_ms)
             Broker(runtime, pool, progress).run(events.make("cli", events.REQUESTED, job.job_id, request))

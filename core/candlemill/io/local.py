@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from multiprocessing.shared_memory import SharedMemory
 
 import msgspec
@@ -20,6 +21,7 @@ import msgspec
 from candlemill import events
 from candlemill.errors import CandlemillError
 from candlemill.events import Event
+from candlemill.io import plugins
 from candlemill.io.clock import clock_ms
 from candlemill.io.functions import DEAD_LETTERS, ROUTES, handler
 from candlemill.io.store import Store
@@ -255,13 +257,14 @@ class Broker:
 class Pool:
     """Worker processes that run the execute function on columns shared by this one."""
 
-    def __init__(self, workers: int, tapes: Tapes, symbol: str, days: Sequence[Day]) -> None:
+    def __init__(self, workers: int, tapes: Tapes, symbol: str, days: Sequence[Day], strategy: str) -> None:
+        """`strategy` is what `plugins.load` takes, for the workers to load it too."""
         self.workers = workers
         self._memory: SharedMemory
         self._memory, shared = tapes.share()
         # Spawned, not forked: the embedded database's threads would not survive a fork.
         self._pool = ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), _start_worker, (shared, symbol, list(days))
+            workers, multiprocessing.get_context("spawn"), _start_worker, (shared, symbol, list(days), strategy)
         )
 
     def submit(self, event: Event) -> Future[tuple[list[Partial], list[Event]]]:
@@ -291,16 +294,16 @@ class _Collected:
         self.partials += partials
 
 
-_worker: tuple[Tapes, FrozenIndex] | None = None
+_worker: tuple[Tapes, FrozenIndex, str] | None = None
 
 
-def _start_worker(shared: Shared, symbol: str, days: list[Day]) -> None:
+def _start_worker(shared: Shared, symbol: str, days: list[Day], strategy: str) -> None:
     global _worker
     threading.Thread(target=_end_with_parent, daemon=True).start()
     index = FrozenIndex(lambda: [symbol], lambda _: days)
     tapes = Tapes(index.days, None)
     tapes.adopt(shared)
-    _worker = (tapes, index)
+    _worker = (tapes, index, strategy)
 
 
 def _end_with_parent() -> None:
@@ -314,10 +317,16 @@ def _end_with_parent() -> None:
 def _work(event: Event) -> tuple[list[Partial], list[Event]]:
     if _worker is None:
         raise CandlemillError("a worker process was not started properly")
+    _load(_worker[2])
     collected = _Collected()
     runtime = Runtime(collected, _worker[1], _worker[0], clock_ms)  # type: ignore[arg-type]
     answer = handler("execute")(event, runtime)
     return collected.partials, answer
+
+
+@cache
+def _load(strategy: str) -> None:
+    plugins.load(strategy)
 
 
 def cores() -> int:
