@@ -31,7 +31,7 @@ Probe = Callable[[Subject, Market, Rng], Counterexample | None]
 TIMEFRAMES: Final = (1, 15)
 CANDLES_MAX: Final = 120_000
 BARS: Final = (400, 1_500, 3_000)  # decision bars of a trial, beside twice the lookback
-SECONDS: Final = 6.0  # what the trials of all tests may take together
+SECONDS: Final = 5.0  # what the trials of all tests may take together
 HIT_RATE: Final = 0.5  # right guesses, below which slices are computed twice more often than once
 
 # Each test's trials. They end earlier where their share of the time is over.
@@ -47,6 +47,7 @@ TRIALS: Final[dict[str, tuple[Probe, int]]] = {
     "resume": (future.resumed, 24),
     "cuts": (cuts.any_cut, 24),
 }
+BY_COMPARING: Final = ("future-cut", "future-altered", "lookback", "resume", "cuts")
 TESTS: Final = (*TRIALS, "sets", "process", "memory", "guesses", "overflow", "start", "speed", "later")
 
 
@@ -116,7 +117,7 @@ class _Examiner:
         self._seed = seed
         self._pinned = pinned
         self._elsewhere = elsewhere
-        self._share = seconds / len(TRIALS)
+        self._seconds = self._share = seconds
         self._faults: dict[str, str] = {}  # text -> the test that found it first
         self._first = Subject(strategy, _params(strategy), timeframes[0])
 
@@ -131,16 +132,12 @@ class _Examiner:
         except Refused as error:
             return [Finding("answers", "fault", f"it refuses every market that is tried: {error}", 1)]
         found = []
+        self._later: Callable[[], Counterexample | None] = lambda: calls.later(self._first, reference, before)
+        self._share = self._seconds / max(1, sum(test in TRIALS for test in tests))
         for number, test in enumerate(tests):
+            found.append(self._finding(test))
             if progress:
-                progress(number, len(tests))
-            if test == "later":
-                one = self._trial(test, lambda: calls.later(self._first, reference, before))
-                found.append(one or Finding(test, "ok", "the same at the end of the check as at its beginning", 1))
-            else:
-                found.append(self._finding(test))
-        if progress:
-            progress(len(tests), len(tests))
+                progress(number + 1, len(tests))
         return found
 
     def _finding(self, test: str) -> Finding:
@@ -149,18 +146,17 @@ class _Examiner:
             return Finding(test, "skipped", reason)
         if test in TRIALS:
             return self._trials(test, *TRIALS[test])
-        single: Callable[[], Finding] = getattr(self, f"_{test}")
+        single: Callable[[], Finding] = getattr(self, f"_test_{test}")
         found: list[Finding] = []
         return self._trial(test, lambda: found.append(single())) or found[0]
 
     def _pointless(self, test: str) -> str:
         """Why a test would only find again what is known; empty where it would not."""
         faulty = set(self._faults.values())
-        if test in TRIALS and faulty & {"repeat"} and test not in ("inputs", "columns", "answers"):
+        if "repeat" in faulty and test in ("threads", "process", "guesses", "later", *BY_COMPARING):
             return "its answers are not the same twice: see repeat"
-        if test in ("resume", "cuts") and faulty & {"lookback", "resume"}:
-            return f"follows from the fault in {sorted(faulty & {'lookback', 'resume'})[0]}"
-        return ""
+        causes = sorted(faulty & set(BY_COMPARING)) if test in ("resume", "cuts", "guesses") else []
+        return f"follows from the fault in {causes[0]}" if causes else ""
 
     # -- trials ----------------------------------------------------------------------------------------------------
 
@@ -226,7 +222,7 @@ class _Examiner:
 
     # -- tests of one run ------------------------------------------------------------------------------------------
 
-    def _sets(self) -> Finding:
+    def _test_sets(self) -> Finding:
         kind = type(self.strategy)
         if kind.decide_together.__func__ is Strategy.decide_together.__func__:  # type: ignore[attr-defined]
             return Finding("sets", "ok", "no decide_together(): each set is decided alone")
@@ -239,7 +235,7 @@ class _Examiner:
                 return self._trial("sets", lambda case=case: case) or Finding("sets", "ok", "")  # type: ignore[misc]
         return Finding("sets", "ok", "parameter sets decided together are as each alone", 3)
 
-    def _process(self) -> Finding:
+    def _test_process(self) -> Finding:
         if self._elsewhere is None:
             return Finding("process", "skipped", "no way to start another process was given")
         rng = self._rng("process", 0)
@@ -250,7 +246,7 @@ class _Examiner:
         text = "the same with another clock, environment, hash seed and folder"
         return self._trial("process", lambda: case) or Finding("process", "ok", text, len(markets))
 
-    def _memory(self) -> Finding:
+    def _test_memory(self) -> Finding:
         rng = self._rng("memory", 0)
         kept = limits.leak(self._first, rng)
         sizes = limits.memory_sizes(self._first, self._market(rng, self._first, "walk", 20_000))
@@ -265,7 +261,7 @@ class _Examiner:
         self._faults[text] = test
         return Finding(test, "fault", text, 1)
 
-    def _guesses(self) -> Finding:
+    def _test_guesses(self) -> Finding:
         rng = self._rng("guesses", 0)
         market = self._market(rng, self._first, "sparse", 12_000)
         right, slices = cuts.guesses(self._first, market)
@@ -274,22 +270,22 @@ class _Examiner:
             return Finding("guesses", "warning", f"{text}: the others are computed twice, in order", slices)
         return Finding("guesses", "ok", text, slices)
 
-    def _overflow(self) -> Finding:
+    def _test_overflow(self) -> Finding:
         rng = self._rng("overflow", 0)
         verdict: Verdict = "ok"
         text = "no sign of wrapping up to the engine's limits"
         for style in ("walk", "ties"):
             found = limits.overflow(self._first, draw(rng, style, min(2 * self._first.lookback() + 1_500, CANDLES_MAX)))
             if found:
-                verdict, text = "warning", f"{found}: an integer wraps there, or a float ends?"
+                verdict, text = "warning", f"{found}: does an integer wrap there?"
                 break
         return Finding("overflow", verdict, text, 2)
 
-    def _start(self) -> Finding:
+    def _test_start(self) -> Finding:
         market = self._market(self._rng("start", 0), self._first, "jumps")
         return Finding("start", "note", calls.beginning(self._first, market), 1)
 
-    def _speed(self) -> Finding:
+    def _test_speed(self) -> Finding:
         million, steep, n = limits.speed(Subject(self.strategy, self._first.params), self._rng("speed", 0))
         text = f"{million:,.3g} million bars/s over {n:,} bars"
         if steep > limits.STEEP and million < limits.QUICK:
@@ -297,3 +293,7 @@ class _Examiner:
         if million < limits.SLOW:
             return Finding("speed", "warning", f"{text}: a year of minutes takes {0.5256 / million:,.1f} s", 1)
         return Finding("speed", "note", text, 1)
+
+    def _test_later(self) -> Finding:
+        text = "the same at the end of the check as at its beginning"
+        return self._trial("later", self._later) or Finding("later", "ok", text, 1)

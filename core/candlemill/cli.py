@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from candlemill._version import __version__
+from candlemill.cli_check import add_arguments as add_check_arguments
 from candlemill.engine.flag import COMPILED
 from candlemill.errors import BadInput, CandlemillError, one_line
 from candlemill.model import (
@@ -122,6 +123,7 @@ def parser() -> Parser:
     verify = with_json(command("verify", run_verify, "compute a stored result again and compare"))
     verify.add_argument("job", type=_text)
     verify.add_argument("--strategy", metavar="FILE.py[:CLASS]", help="where the job's strategy is, if it is a file's")
+    add_check_arguments(with_json(command("check", run_check, "find out whether a strategy is honest")))
     with_json(command("strategies", run_strategies, "list the strategies and their parameters"))
     db = command("db", run_db, "serve the embedded database to other processes over ClickHouse's HTTP interface")
     db.add_argument("--host", default="127.0.0.1")
@@ -332,6 +334,12 @@ def run_verify(args: argparse.Namespace) -> int:
         return 1
     _print(args, found, f"same bits: {done.computed}" if stored else f"same bits: all {done.sets:,} parameter sets")
     return 0
+
+
+def run_check(args: argparse.Namespace) -> int:
+    from candlemill import cli_check
+
+    return cli_check.run(args, _params(args.param))
 
 
 def run_strategies(args: argparse.Namespace) -> None:

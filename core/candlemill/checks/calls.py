@@ -17,7 +17,9 @@ from candlemill.checks.subject import Broken, Refused, Run, Subject
 Elsewhere = Callable[[Subject, Sequence[Market]], "list[tuple[bytes, bytes]] | None"]
 
 
-def _found(subject: Subject, market: Market, text: str, difference: Difference, left: str, right: str) -> Counterexample:
+def _found(
+    subject: Subject, market: Market, text: str, difference: Difference, left: str, right: str
+) -> Counterexample:
     return Counterexample(
         text=text,
         params=subject.params,
@@ -103,7 +105,7 @@ def columns(subject: Subject, market: Market, rng: Rng) -> Counterexample | None
         missing = sorted({"high", "low", "volume"} - subject.strategy.reads)
         raise Broken(f"{error}; without the columns {', '.join(missing)}, which `reads` does not name") from None
     found = unlike(full, said)
-    text = "it reads a column that `reads` does not name: it is empty where nothing else needs it"
+    text = "its decisions depend on columns that `reads` does not name: they are empty where nothing else needs them"
     return found and _found(subject, market, text, found, "with all columns", "with those it names")
 
 
@@ -124,12 +126,13 @@ def repeated(subject: Subject, market: Market, rng: Rng) -> Counterexample | Non
         return _found(subject, market, "a call for another tape changes what it answers", found, "before", "after")
     parts = [0, *sorted(rng.integers(0, bars.n + 1, 4).tolist()), bars.n]
     memories = [subject.run(market, lo).memory for lo in parts[:-1]]
-    answers = {k: subject.decide(bars, parts[k], parts[k + 1], memories[k]) for k in rng.permutation(5).tolist()}
-    joined = np.concatenate([answers[k].desired for k in range(5)])
-    found = differs(bars, whole.desired, joined)
-    if found:
-        text = "its parts, asked for out of order, are not the whole"
-        return _found(subject, market, text, found, "in one go", "in parts")
+    ordered = [subject.decide(bars, parts[k], parts[k + 1], memories[k]) for k in range(5)]
+    for k in rng.permutation(5).tolist():
+        run = subject.decide(bars, parts[k], parts[k + 1], memories[k])
+        found = differs(bars, ordered[k].desired, run.desired, parts[k])
+        if found:
+            text = "what it answers depends on what it was asked before"
+            return _found(subject, market, text, found, "in order", "out of order")
     twin = Subject(copy.deepcopy(subject.strategy), subject.params, subject.k)
     found = unlike(whole, twin.run(market))
     return found and _found(subject, market, "a copy of the strategy answers otherwise", found, "it", "its copy")

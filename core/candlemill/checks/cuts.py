@@ -39,7 +39,18 @@ class Job(msgspec.Struct, frozen=True):
         return Window(tape, lo - begin, hi - begin, begin == 0)
 
     def run(self, strategies: Sequence[Strategy], cuts: Sequence[int]) -> list[Merged]:
-        """Each strategy's result from slices that are run from guesses, joined, and repaired where they must be."""
+        """Each strategy's result from slices that are run from guesses, joined, and repaired where they must be.
+
+        Raises Broken and Refused.
+        """
+        try:
+            return self._run(strategies, cuts)
+        except TooLarge as error:
+            raise Refused(str(error)) from None
+        except Exception as error:
+            raise Broken(f"a slice of a job fails: {told(error)}") from error
+
+    def _run(self, strategies: Sequence[Strategy], cuts: Sequence[int]) -> list[Merged]:
         outcomes = Outcomes()
         for number, (start, end) in enumerate(pairwise(cuts)):
             window = self.window(start, end, strategies, False)
@@ -115,13 +126,8 @@ def _figures(merged: Merged) -> str:
 
 def _both(job: Job, subject: Subject, chosen: Sequence[int]) -> tuple[Merged, Merged]:
     ends = (job.spec.start, job.spec.end)
-    try:
-        (whole,) = job.run([subject.strategy], ends)
-        (cut,) = job.run([subject.strategy], [ends[0], *chosen, ends[1]])
-    except TooLarge as error:
-        raise Refused(str(error)) from None
-    except Exception as error:
-        raise Broken(f"a slice of a job raises {told(error)}") from error
+    (whole,) = job.run([subject.strategy], ends)
+    (cut,) = job.run([subject.strategy], [ends[0], *chosen, ends[1]])
     return whole, cut
 
 
@@ -130,26 +136,25 @@ def together(subject: Subject, others: Sequence[Strategy], market: Market, rng: 
     job = job_of(market, subject.params, subject.k, rng)
     cuts = [job.spec.start, *midnights(market)[:2], job.spec.end]
     sets = [subject.strategy, *others]
-    try:
-        for strategy, found in zip(sets, job.run(sets, cuts), strict=True):
-            (alone,) = job.run([strategy], cuts)
-            if found.summary.to_list() != alone.summary.to_list():
-                return Counterexample(
-                    text="decide_together() says otherwise than decide()",
-                    params={name: getattr(strategy, name) for name in strategy.__struct_fields__},
-                    timeframe=subject.k,
-                    market=market.label,
-                    said=[("alone", _figures(alone)), ("together", _figures(found))],
-                    bars=len(market),
-                )
-    except TooLarge as error:
-        raise Refused(str(error)) from None
+    for strategy, found in zip(sets, job.run(sets, cuts), strict=True):
+        (alone,) = job.run([strategy], cuts)
+        if found.summary.to_list() != alone.summary.to_list():
+            return Counterexample(
+                text="decide_together() says otherwise than decide()",
+                params={name: getattr(strategy, name) for name in strategy.__struct_fields__},
+                timeframe=subject.k,
+                market=market.label,
+                said=[("alone", _figures(alone)), ("together", _figures(found))],
+                bars=len(market),
+            )
     return None
 
 
 def guesses(subject: Subject, market: Market) -> tuple[int, int]:
-    """How many slices of a job began from a right guess, of how many that had to guess."""
+    """How many slices of a job began from a right guess, of those that did not see the job's first candle."""
     job = job_of(market, subject.params, subject.k)
-    (found,) = job.run([subject.strategy], [job.spec.start, *midnights(market), job.spec.end])
-    slices = len(midnights(market))
-    return slices - found.repaired, slices
+    nights = midnights(market)
+    (found,) = job.run([subject.strategy], [job.spec.start, *nights, job.spec.end])
+    context = context_bars(job.spec, [subject.strategy], False)
+    guessed = int(np.count_nonzero(np.searchsorted(market.t, nights) > context))
+    return guessed - found.repaired, guessed

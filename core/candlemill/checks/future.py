@@ -7,13 +7,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from candlemill.checks.market import COLUMNS, FUTURES, Market, Rng, other_future
 from candlemill.checks.report import Change, Counterexample, decision, rows
 from candlemill.checks.subject import Broken, Refused, Run, Subject
 from candlemill.engine.signals import Desired
-from candlemill.engine.tape import DAY_MS, MINUTE_MS, Bars
+from candlemill.engine.tape import DAY_MS, MINUTE_MS, Bars, Column
 
 POSITIONS = 6  # moments that one trial looks at
 RESTORED = 64  # candles that shrinking tries to restore one by one
@@ -38,13 +39,13 @@ def again(found: Difference | None) -> Difference:
     return found
 
 
-def differs(bars: Bars, left: Desired, right: Desired, first: int = 0) -> Difference | None:
-    """The first of the bars from `first` on for which both have a decision and it is not the same."""
+def differs(bars: Bars, left: Desired, right: Desired, first: int = 0, last: bool = False) -> Difference | None:
+    """The first (or the last) of the bars from `first` on for which both have a decision and it is not the same."""
     n = min(len(left), len(right))
     wrong = np.flatnonzero(left[:n] != right[:n])
     if not len(wrong):
         return None
-    k = int(wrong[0])
+    k = int(wrong[-1 if last else 0])
     return Difference(first + k, int(bars.t[first + k]), decision(int(left[k])), decision(int(right[k])))
 
 
@@ -123,11 +124,11 @@ def _cut(subject: Subject, market: Market, i: int) -> Difference | None:
 def _unlike_cut(subject: Subject, whole: Run, market: Market, i: int) -> Difference | None:
     n = decided(whole.bars, i)
     ended = subject.run(market.crop(0, i + 1))
-    found = differs(whole.bars, whole.desired[:n], ended.desired)
+    found = differs(whole.bars, whole.desired[:n], ended.desired, last=True)
     if found:
         return found
     asked = subject.run(market, n)  # bars after those that are asked for are in sight
-    found = differs(whole.bars, asked.desired, ended.desired)
+    found = differs(whole.bars, asked.desired, ended.desired, last=True)
     return found or (memories(asked, ended, n - 1) if n and n == ended.bars.n else None)
 
 
@@ -190,17 +191,19 @@ def _altered(subject: Subject, market: Market, other: Market, i: int) -> Differe
 def _unlike_with(subject: Subject, whole: Run, asked: Run, other: Market) -> Difference | None:
     """`whole` was decided with another future than `other` has, and `asked` beside it for the common bars only."""
     n = len(asked.desired)
-    found = differs(whole.bars, whole.desired[:n], subject.run(other).desired[:n])
+    found = differs(whole.bars, whole.desired[:n], subject.run(other).desired[:n], last=True)
     if found:
         return found
     answered = subject.run(other, n)
-    return differs(whole.bars, asked.desired, answered.desired) or (memories(asked, answered, n - 1) if n else None)
+    found = differs(whole.bars, asked.desired, answered.desired, last=True)
+    return found or (memories(asked, answered, n - 1) if n else None)
 
 
 def _smallest_altered(subject: Subject, market: Market, other: Market, i: int) -> Counterexample:
     def fails(a: int, i: int, b: int) -> Difference | None:
         return _altered(subject, market.crop(a, b), other.crop(a, b), i - a)
 
+    i = max(i, int(_changed_rows(market, other)[0]) - 1)
     a, i, b = _cropped(subject, market, i, fails)
     kept, changed = market.crop(a, b), other.crop(a, b)
     changed = _restored(subject, kept, changed, i - a)
@@ -218,27 +221,28 @@ def _smallest_altered(subject: Subject, market: Market, other: Market, i: int) -
     )
 
 
+def _changed_rows(market: Market, other: Market) -> Column:
+    n = min(len(market), len(other))
+    return np.flatnonzero(np.any([getattr(market, name)[:n] != getattr(other, name)[:n] for name in COLUMNS], axis=0))
+
+
 def _restored(subject: Subject, market: Market, other: Market, i: int) -> Market:
-    """`other` with as many of its values as in `market` as possible, so that decisions still differ."""
-    if not 0 < len(market) - i - 1 <= RESTORED or len(market) != len(other):
+    """`other` with as many of its values as in `market` as possible, so that decisions still differ: whole columns,
+    then single candles."""
+    if len(market) != len(other):
         return other
+
+    def tried(name: str, rows: Column | slice) -> Market:
+        column = getattr(other, name).copy()
+        column[rows] = getattr(market, name)[rows]
+        less = msgspec.structs.replace(other, **{name: column})
+        return less if _holds(lambda _: _altered(subject, market, less, i), 0) else other
+
     for name in reversed(COLUMNS):
-        other = _with_column(subject, market, other, i, name)
-    return other
-
-
-def _with_column(subject: Subject, market: Market, other: Market, i: int, name: str) -> Market:
-    columns = {column: getattr(other, column) for column in COLUMNS}
-    columns[name] = getattr(market, name)
-    tried = Market(other.label, *columns.values())
-    if _holds(lambda _: _altered(subject, market, tried, i), 0):
-        return tried
-    for row in range(i + 1, len(market)):
-        columns[name] = getattr(other, name).copy()
-        columns[name][row] = getattr(market, name)[row]
-        tried = Market(other.label, *columns.values())
-        if _holds(lambda _, tried=tried: _altered(subject, market, tried, i), 0):  # type: ignore[misc]
-            other = tried
+        other = tried(name, slice(None))
+    for row in _changed_rows(market, other)[:RESTORED]:
+        for name in COLUMNS:
+            other = tried(name, np.array([row]))
     return other
 
 
@@ -246,7 +250,7 @@ def _changes(market: Market, other: Market) -> list[Change]:
     if len(market) != len(other):
         return []
     out = []
-    for row in np.flatnonzero(np.any([getattr(market, c) != getattr(other, c) for c in COLUMNS], axis=0)).tolist():
+    for row in _changed_rows(market, other).tolist():
         for name in COLUMNS:
             before, after = int(getattr(market, name)[row]), int(getattr(other, name)[row])
             if before != after:

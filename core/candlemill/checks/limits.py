@@ -3,8 +3,8 @@
 import time
 import tracemalloc
 from collections.abc import Callable
+from itertools import pairwise
 
-import msgspec
 import numpy as np
 
 from candlemill.checks.future import differs
@@ -12,12 +12,14 @@ from candlemill.checks.market import Market, Rng, draw
 from candlemill.checks.subject import Broken, Refused, Subject
 from candlemill.engine.signals import Desired
 
-ROOM = 57  # prices below 2^58 are the engine's; volumes have room up to 2^62
-FEW = 8  # doublings that must change nothing, before a later change is suspicious
+SMALL = 20  # prices are tried from 2^20 on,
+ROOM = 57  # to the engine's limit, 2^58,
+VOLUME_ROOM = 62  # and volumes to theirs
+FEW = 8  # doublings that change nothing: a later one that does is suspicious
 SLOW = 1.0  # million bars a second; a year of minutes takes half a second then
 QUICK = 5.0  # million bars a second
 STEEP = 3.0  # times as long for twice the bars, where that is slow already: caches do as much to the fast
-LEAK_BYTES = 16 * 1024  # kept per call, call after call
+LEAK_BYTES = 4 * 1024  # kept per call, call after call
 MEASURED_SECONDS = 0.3
 MEASURED_BARS = 1 << 17
 
@@ -25,30 +27,33 @@ MEASURED_BARS = 1 << 17
 def overflow(subject: Subject, market: Market) -> str | None:
     """Evidence that prices or volumes wrap, or leave a float's precision, silently: decisions do not change over
     many doublings of all prices, and then they do."""
-    top = int(market.high.max()).bit_length()
-    found = _doubled(subject, market.scaled, ROOM - top)
+    low = SMALL - int(market.high.max()).bit_length()
+    found = _doubled(subject, lambda bits: market.scaled(low + bits), ROOM - SMALL)
     if found:
-        price = int(market.high.max()) << found
-        return f"decisions do not depend on the price's scale until prices pass {price} (scaled, about 2^{top + found})"
+        return f"the same decisions at every scale of prices, until they pass about 2^{SMALL + found} (scaled)"
     if "volume" not in subject.strategy.reads or subject.k > 1:
         return None
-    thin = msgspec.structs.replace(market, volume=market.volume & (1 << 30) - 1)
-    found = _doubled(subject, lambda shift: thin.scaled(0, shift), 62 - 30)
-    return f"decisions do not depend on the volume's scale until volumes pass about 2^{30 + found}" if found else None
+    low = SMALL - int(market.volume.max()).bit_length()
+    found = _doubled(subject, lambda bits: market.scaled(0, low + bits), VOLUME_ROOM - SMALL)
+    return f"the same decisions at every scale of volumes, until they pass about 2^{SMALL + found}" if found else None
 
 
 def _doubled(subject: Subject, tape: Callable[[int], Market], room: int) -> int:
-    """The doubling that first changes decisions, where at least the `FEW` before it did not; else 0."""
-    base: Desired | None = None
-    for shift in range(room + 1):
+    """The doubling that changes decisions after `FEW` or more that did not; 0 where there is none."""
+    before: Desired | None = None
+    same = 0
+    for bits in range(room + 1):
         try:
-            run = subject.run(tape(shift))
+            run = subject.run(tape(bits))
         except (Refused, Broken):
             return 0
-        if base is None:
-            base = run.desired
-        elif differs(run.bars, base, run.desired):
-            return shift if shift > FEW else 0
+        if before is not None and differs(run.bars, before, run.desired):
+            if same >= FEW:
+                return bits
+            same = 0
+        else:
+            same += 1
+        before = run.desired
     return 0
 
 
@@ -92,7 +97,7 @@ def memory_sizes(subject: Subject, market: Market) -> list[int]:
     bars = subject.bars(market)
     marks = np.linspace(0, bars.n, 33).astype(int).tolist()
     sizes, memory = [], b""
-    for lo, hi in zip(marks[:-1], marks[1:], strict=True):
+    for lo, hi in pairwise(marks):
         memory = subject.decide(bars, lo, hi, memory).memory
         sizes.append(len(memory))
     return [max(sizes[k : k + 8]) for k in range(0, 32, 8)]

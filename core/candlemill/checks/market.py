@@ -50,10 +50,14 @@ class Market(msgspec.Struct, frozen=True):
     def bars(self, k: int, reads: Sequence[str], skip_first: bool = False) -> Bars:
         return k_minute_bars(self.tape(reads), k, skip_first)
 
-    def scaled(self, shift: int, volume_shift: int = 0) -> "Market":
-        """All prices times 2^shift, all volumes times 2^volume_shift."""
-        prices = (getattr(self, name) << shift for name in PRICES)
-        return Market(f"{self.label}, prices times 2^{shift}", self.t, *prices, self.volume << volume_shift)
+    def scaled(self, bits: int, volume_bits: int = 0) -> "Market":
+        """All prices times 2^bits, but at least 1, and all volumes times 2^volume_bits; rounded down."""
+        prices = {name: np.maximum(_shifted(getattr(self, name), bits), 1) for name in PRICES}
+        return msgspec.structs.replace(self, volume=_shifted(self.volume, volume_bits), **prices)
+
+
+def _shifted(column: Column, bits: int) -> Column:
+    return column << bits if bits >= 0 else column >> -bits
 
 
 def market_of(tape: Tape, label: str) -> Market:

@@ -48,7 +48,7 @@ class Subject(msgspec.Struct, frozen=True):
         try:
             found = self.strategy.lookback()
         except Exception as error:
-            raise Broken(f"lookback() raises {told(error)}") from error
+            raise Broken(f"lookback() fails: {told(error)}") from error
         if not isinstance(found, int) or not 0 <= found <= LOOKBACK_LIMIT:
             raise Broken(f"lookback() is {found!r}, not a whole number from 0 to {LOOKBACK_LIMIT:,}")
         return found
@@ -68,11 +68,11 @@ class Subject(msgspec.Struct, frozen=True):
                 answer = self.strategy.decide(bars, lo, hi, memory)
         except OverflowError as error:
             if bars.top <= ORDINARY_PRICE and (not len(bars.volume) or int(bars.volume.max()) < 1 << 50):
-                raise Broken(f"decide() raises {told(error)}, at prices up to {bars.top} (scaled)") from error
+                raise Broken(f"decide() fails: {told(error)}, at prices up to {bars.top} (scaled)") from error
             raise Refused(str(error)) from None
         except Exception as error:
             place = f"for bars {lo} to {hi - 1} of {bars.n}" if hi > lo else f"for no bar, of {bars.n}"
-            raise Broken(f"decide() raises {told(error)}, {place}") from error
+            raise Broken(f"decide() fails: {told(error)}, {place}") from error
         return Run(bars, lo, *_checked(answer, hi - lo))
 
 
@@ -90,6 +90,10 @@ def _checked(answer: Any, n: int) -> tuple[Desired, bytes]:
         raise Broken(f"a decision is {wrong}, not -1, 0 or 1")
     if not isinstance(memory, bytes):
         raise Broken(f"the memory is {type(memory).__name__}, not bytes")
+    try:
+        memory.decode()
+    except UnicodeDecodeError:
+        raise Broken(f"the memory {memory[:40]!r} is no UTF-8 text: it travels in events") from None
     return desired.copy(), memory
 
 
