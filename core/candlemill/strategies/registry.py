@@ -6,16 +6,28 @@ from functools import cache
 import msgspec
 
 from candlemill.errors import BadInput, BadPlugin, UnknownName, one_line
-from candlemill.strategies.averages import SmaCross
+from candlemill.strategies.averages import EmaCross, Macd, SmaCross
 from candlemill.strategies.base import Strategy
-from candlemill.strategies.channels import Donchian
-from candlemill.strategies.momentum import BuyAndHold, Momentum
+from candlemill.strategies.channels import Bollinger, Donchian, Keltner
+from candlemill.strategies.momentum import BuyAndHold, DualMomentum, Momentum, TimeOfDay
+from candlemill.strategies.reversion import RsiReversion, ZscoreReversion
+from candlemill.strategies.trailing import AtrStop, Supertrend
 
 REGISTERED: dict[str, type[Strategy]] = {
     "sma_cross": SmaCross,
     "momentum_v1": Momentum,
     "donchian": Donchian,
     "buy_and_hold": BuyAndHold,
+    "ema_cross": EmaCross,
+    "macd": Macd,
+    "rsi_reversion": RsiReversion,
+    "bollinger": Bollinger,
+    "zscore_reversion": ZscoreReversion,
+    "keltner": Keltner,
+    "supertrend": Supertrend,
+    "atr_stop": AtrStop,
+    "time_of_day": TimeOfDay,
+    "dual_momentum": DualMomentum,
 }
 BUILT_IN = frozenset(REGISTERED)
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
