@@ -414,6 +414,19 @@ class ClassAttribute(Windowed, frozen=True):
         return bars.close * 2 > self.best[0]
 
 
+class Tired(Windowed, frozen=True):
+    """Answers otherwise from the sixtieth call on."""
+
+    calls: ClassVar[list[int]] = [0]
+
+    def lookback(self) -> int:
+        return 0
+
+    def positions(self, bars: Bars) -> Any:
+        self.calls[0] += 1
+        return (bars.close > bars.open) ^ (self.calls[0] >= 60)
+
+
 class CachedByLength(Windowed, frozen=True):
     """A cache with too small a key."""
 

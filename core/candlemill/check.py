@@ -30,7 +30,7 @@ Probe = Callable[[Subject, Market, Rng], Counterexample | None]
 
 TIMEFRAMES: Final = (1, 15)
 CANDLES_MAX: Final = 120_000
-BARS: Final = (400, 1_500, 3_000)  # decision bars of a trial, beside twice the lookback
+BARS: Final = (400, 1_500, 3_000)  # decision bars of a trial, beside the lookback
 SECONDS: Final = 5.0  # what the trials of all tests may take together
 HIT_RATE: Final = 0.5  # right guesses, below which slices are computed twice more often than once
 
@@ -71,6 +71,10 @@ def check(
     unknown = sorted(set(only) - set(TESTS))
     if unknown:
         raise BadInput(f"unknown test {unknown[0]!r}: there are {', '.join(TESTS)}")
+    if not timeframes:
+        raise BadInput("no timeframe is given: name at least one")
+    if data is not None and len(data.t) < 2:
+        raise BadInput(f"{len(data.t)} candles are too few to try anything on: give two or more, better some thousands")
     begun = time.monotonic()
     examiner = _Examiner(_instance(strategy), data, timeframes, seed, frozenset(pinned), elsewhere, seconds)
     findings = examiner.findings([test for test in TESTS if not only or test in set(only)], progress)
@@ -148,7 +152,10 @@ class _Examiner:
             return self._trials(test, *TRIALS[test])
         single: Callable[[], Finding] = getattr(self, f"_test_{test}")
         found: list[Finding] = []
-        return self._trial(test, lambda: found.append(single())) or found[0]
+        try:
+            return self._trial(test, lambda: found.append(single())) or found[0]
+        except Refused as error:
+            return Finding(test, "note", f"not tried, it refuses the market: {error}")
 
     def _pointless(self, test: str) -> str:
         """Why a test would only find again what is known; empty where it would not."""
@@ -212,7 +219,7 @@ class _Examiner:
             back = subject.lookback()
         except Broken:
             back = 0
-        wanted = 2 * back + (bars or int(rng.choice(BARS)))
+        wanted = back + min(back, BARS[-1]) + (bars or int(rng.choice(BARS)))
         if self.data is None:
             n = min(wanted * (3 if subject.k > 1 else 1), CANDLES_MAX)
             return draw(rng, style or str(rng.choice(STYLES)), n, subject.k)

@@ -3,8 +3,9 @@
 import argparse
 import json
 import shlex
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import msgspec
 
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace, params: dict[str, object]) -> int:
     strategy = build(plugins.load(args.strategy), params)
     timeframes = [parse_timeframe(text) for text in args.timeframe.split(",")]
     tape = _tape(args.symbol, args.range or "all") if args.symbol else None
-    with _progress() as progress:
+    with _progress() as progress, redirect_stdout(sys.stderr):  # whatever the strategy prints
         report = check(
             strategy, tape, timeframes=timeframes, seed=args.seed, pinned=params,
             only=[test for test in args.only.split(",") if test], elsewhere=elsewhere.decide, progress=progress,
