@@ -134,7 +134,7 @@ class _Examiner:
         except Broken as error:
             return [Finding("answers", "fault", str(error), 1)]
         except Refused as error:
-            return [Finding("answers", "fault", f"it refuses every market that is tried: {error}", 1)]
+            return [Finding("answers", "warning", f"nothing is tried, it refuses these candles: {error}", 1)]
         found = []
         self._later: Callable[[], Counterexample | None] = lambda: calls.later(self._first, reference, before)
         self._share = self._seconds / max(1, sum(test in TRIALS for test in tests))
@@ -289,8 +289,16 @@ class _Examiner:
         return Finding("overflow", verdict, text, 2)
 
     def _test_start(self) -> Finding:
-        market = self._market(self._rng("start", 0), self._first, "jumps")
-        return Finding("start", "note", calls.beginning(self._first, market), 1)
+        rng = self._rng("start", 0)
+        markets = [self._market(rng, self._first, style) for style in STYLES]
+        for market in markets:
+            if len(np.unique(self._first.run(market).desired)) > 1:
+                return Finding("start", "note", calls.beginning(self._first, market), 1)
+        first = self._first.run(markets[0]).desired
+        if len(first) and first[0]:
+            return Finding("start", "note", f"always {int(first[0]):+d}", len(markets))
+        text = f"nothing but 0 on {len(markets)} markets with these parameters: there is little to compare"
+        return Finding("start", "warning", text, len(markets))
 
     def _test_speed(self) -> Finding:
         million, steep, n = limits.speed(Subject(self.strategy, self._first.params), self._rng("speed", 0))

@@ -183,8 +183,6 @@ def beginning(subject: Subject, market: Market) -> str:
     run = subject.run(market)
     first = np.flatnonzero(run.desired)
     back = subject.lookback()
-    if not len(first):
-        return f"no decision other than 0 in {run.bars.n:,} bars"
     if first[0] + 1 >= back:
         return f"first decision other than 0 at bar {first[0] + 1:,} of a job (lookback {back:,})"
     return (

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from candlemill.engine.tape import DAY_MS, MINUTE_MS, Bars, Column, Tape, k_minute_bars, view
+from candlemill.engine.tape import DAY_MS, MINUTE_MS, Bars, Column, Tape, k_minute_bars, minute_bars
 
 Rng = np.random.Generator
 
@@ -62,7 +62,8 @@ def _shifted(column: Column, bits: int) -> Column:
 
 def market_of(tape: Tape, label: str) -> Market:
     """The candles of a tape that has all its columns."""
-    return Market(label, *(view(getattr(tape, name)) for name in COLUMNS))
+    bars = minute_bars(tape)
+    return Market(label, *(getattr(bars, name) for name in COLUMNS))
 
 
 def draw(rng: Rng, style: str, n: int, k: int = 1) -> Market:
@@ -74,7 +75,7 @@ def draw(rng: Rng, style: str, n: int, k: int = 1) -> Market:
     t = _times(rng, style, n, k)
     close = _closes(rng, style, n)
     before = np.concatenate((close[:1], close[:-1]))
-    reach = 1 + 2 * np.abs(close - before)
+    reach = 1 + np.abs(close - before) // 2
     calm = style == "calm"
     top = np.maximum(before, close) + (0 if calm else rng.integers(0, reach))
     bottom = np.maximum(np.minimum(before, close) - (0 if calm else rng.integers(0, reach)), 1)
@@ -102,7 +103,7 @@ def _closes(rng: Rng, style: str, n: int) -> Column:
             steps *= rng.random(n) < 0.04
         return (1 + _folded(np.cumsum(steps), 12)) * ODD_TICK
     if style == "jumps":
-        eighths = _folded(60 + np.cumsum(rng.integers(-3, 4, n)), 120)
+        eighths = _folded(48 + np.cumsum(rng.integers(-3, 4, n)), 96)
         return np.array(OCTAVE, dtype=np.int64)[eighths % 8] * TICK << (eighths // 8)
     size = (3, 30, 300, 3000)[int(rng.integers(0, 4))]  # of about 3 million ticks
     steps = rng.integers(-size, size + 1, n) * (rng.random(n) < 0.9)
