@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import candlemill
+import msgspec
 import pytest
 from candlemill import work
 from candlemill.engine import loop
@@ -115,8 +116,8 @@ def _chain(world: World, spec: Spec) -> list[Summary]:
     outcomes: dict[tuple[int, str], work.Outcome] = {}
     for partial in world.partials(job_id):
         if partial.kind != "done":
-            for fields in json.loads(partial.payload):
-                outcomes[partial.slice, fields[1]] = work.Outcome(*fields)
+            for outcome in msgspec.json.decode(partial.payload, type=work.Done).outcomes:
+                outcomes[partial.slice, outcome.start] = outcome
     state, parts = work.COLD, []
     for number in range(len(plan["cuts"]) - 1):
         outcome = outcomes[number, work.digest_of(state)]
@@ -223,6 +224,6 @@ def test_window_is_what_a_task_sees() -> None:
     window: Window = world.runtime.tapes.window(spec, spec.end, spec.end + 86_400_000, 10, ("t", "open", "close"))
     from candlemill.strategies import build
 
-    (outcome,) = run_task(spec, window, [(0, build("buy_and_hold", {}))], {0: b"1,1,0,0,0|"})
-    assert outcome.end == "1,1,0,0,0|"
+    (outcome,) = run_task(spec, window, [(0, build("buy_and_hold", {}))], {0: b"1,1,0,0,0,0|"})
+    assert outcome.end == "1,1,0,0,0,0|"
     assert summary_of(outcome).bars == 0

@@ -132,7 +132,7 @@ def test_repairs_that_do_not_fit_an_event_travel_in_several() -> None:
     spec = sweep()
     cuts = [FIRST_DAY + k * DAY_MS for k in range(1001)]
     row = JobRow("a" * 32, "running", "", "", "digest", 0)
-    repairs = [Repair(k, 2 * k, 64, "1,1,0,5,5|" + "m" * 900) for k in range(256)]
+    repairs = [Repair(k, 2 * k, 64, "1,1,0,5,5,0|" + "m" * 900) for k in range(256)]
     made = service._repair_events(row, spec, Plan(cuts, 512, 512, 0), 0, repairs)
     assert len(made) > 1
     assert all(len(event.data) <= events.EVENT_BYTES_LIMIT for event in made)

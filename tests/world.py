@@ -12,7 +12,7 @@ from candlemill import events, service
 from candlemill.events import Event
 from candlemill.io.coverage import count_days
 from candlemill.io.tapes import Tapes
-from candlemill.ledger import JobRow, Partial, ResultRow, Runtime
+from candlemill.ledger import Funding, JobRow, Partial, ResultRow, Runtime
 from candlemill.model import Spec, parameters_of
 from candlemill.plan import Day
 from candlemill.strategies import build
@@ -30,7 +30,8 @@ HANDLERS = {
 class World:
     """One symbol's bars and everything that the handlers keep. `read` months come from the bars, as from a store."""
 
-    def __init__(self, bars: Sequence[Bar]) -> None:
+    def __init__(self, bars: Sequence[Bar], funding: Sequence[tuple[int, int]] = ()) -> None:
+        self._funding = Funding(*(np.array([pair[k] for pair in funding], dtype=np.int64) for k in (0, 1)))
         rows = sorted({bar.t: bar for bar in bars}.values(), key=lambda bar: bar.t)
         self.columns: dict[str, Any] = {
             name: np.array([getattr(bar, name) for bar in rows], dtype=np.uint64 if name == "volume" else np.int64)
@@ -54,7 +55,16 @@ class World:
     def days(self, symbol: str) -> list[Day]:
         return self._days
 
+    def volume_scale(self, symbol: str) -> int:
+        return 10**8
+
+    def funding(self, symbol: str) -> Funding:
+        return self._funding
+
     # the ledger
+    def sweep_daily(self, sweep_id: str) -> dict[str, str]:
+        return {}
+
     def job(self, job_id: str) -> JobRow | None:
         return self.jobs.get(job_id)
 

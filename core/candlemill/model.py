@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -28,7 +28,11 @@ FIRST_YEAR, LAST_YEAR = 2009, 2099
 FIRST_MS = 1_230_768_000_000  # 2009-01-01
 LAST_MS = 4_102_444_800_000  # 2100-01-01
 
+DEFAULT_CAPITAL = 10_000 * SCALE
+
 Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
+FeePpm = Annotated[int, Meta(ge=-100_000, le=1_000_000)]  # negative: a rebate
+Amount = Annotated[int, Meta(ge=1, le=2**62)]
 ParamValue = int | float | bool | str
 
 
@@ -36,6 +40,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A job, fully resolved. Two specs with the same bytes on the same candles have the same result.
 
     `params` are complete (defaults filled in) unless `grid` varies them; `grid` maps a parameter to its values.
+    `maker_fee` None is the same as `fee`; `capital` None, with fixed sizing only, is what the job's quantity costs at
+    the first open. `volume_scale` is the symbol's where `volume_share` limits trades, else 0.
     """
 
     symbol: Annotated[str, Meta(min_length=1, max_length=64)]
@@ -44,15 +50,29 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     grid: dict[str, list[ParamValue]] = {}
     start: Annotated[int, Meta(ge=FIRST_MS, le=LAST_MS)]
     end: Annotated[int, Meta(ge=FIRST_MS, le=LAST_MS)]
-    fee: Ppm = 1000
+    fee: FeePpm = 1000
+    maker_fee: FeePpm | None = None
     slippage: Ppm = 0
     stop_loss: Ppm = 0
     take_profit: Annotated[int, Meta(ge=0, le=100_000_000)] = 0
     trailing_stop: Ppm = 0
     fill: Literal["next_open", "close"] = "next_open"
-    sizing: Literal["fixed"] = "fixed"
-    quantity: Annotated[int, Meta(ge=1, le=2**62)] = SCALE
+    sizing: Literal["fixed", "notional", "compound"] = "fixed"
+    quantity: Amount = SCALE
+    capital: Amount | None = None
+    notional: Amount | None = None
+    volume_share: Ppm = 0
+    volume_scale: Annotated[int, Meta(ge=0, le=10**18)] = 0
+    funding: bool = False
     timeframe: Annotated[int, Meta(ge=1, le=TIMEFRAME_LIMIT)] = 1
+
+    def __post_init__(self) -> None:
+        if self.quantity != SCALE and self.sizing != "fixed":
+            raise ValueError(f"quantity belongs to sizing fixed; with {self.sizing} give the capital or the notional")
+        if self.notional is not None and self.sizing != "notional":
+            raise ValueError(f"notional={self.notional} needs sizing notional, not {self.sizing}")
+        if self.volume_share and self.sizing == "compound":
+            raise ValueError("sizing compound trades all of its equity: volume_share limits fixed and notional only")
 
     @property
     def minutes(self) -> int:
@@ -135,7 +155,7 @@ def resolve(
     typed = {name: list(dict.fromkeys(_typed_values(strategy, name, values))) for name, values in grid.items()}
     fixed = _typed_fixed(strategy, chosen, typed) if typed else parameters_of(build(strategy, dict(chosen)))
     given = {"symbol": symbol, "strategy": strategy, "params": fixed, "grid": typed, "start": span[0], "end": span[1]}
-    given |= rest
+    given |= _completed(rest)
     try:
         spec = msgspec.convert(given, Spec)
     except msgspec.ValidationError as error:
@@ -145,9 +165,25 @@ def resolve(
     return spec
 
 
+def _completed(rest: dict[str, object]) -> dict[str, object]:
+    """What means the same is written the same way: it has one job id then."""
+    sizing, fee = rest.get("sizing", "fixed"), rest.get("fee", 1000)
+    if rest.get("maker_fee") == fee:
+        rest["maker_fee"] = None
+    if sizing != "fixed" and rest.get("capital") is None:
+        rest["capital"] = DEFAULT_CAPITAL
+    if sizing == "notional" and rest.get("notional") is None:
+        rest["notional"] = rest["capital"]
+    return rest
+
+
 def _refusal(error: msgspec.ValidationError, given: Mapping[str, object]) -> str:
     """What msgspec says of a field, the limit, with the value that broke it."""
     text = str(error)
+    choice = re.fullmatch(r"Invalid enum value .* - at `\$\.(\w+)`", text)
+    if choice is not None:
+        known = ", ".join(get_args(get_type_hints(Spec)[choice[1]]))
+        return f"{choice[1]}={given[choice[1]]!r} is none of {known}"
     found = re.fullmatch(r"Expected (.*) - at `\$\.(\w+).*`", text)
     if found is None or found[2] not in given:
         return text

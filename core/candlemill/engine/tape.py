@@ -78,8 +78,21 @@ class Tape:
             raise OverflowError("a minute's volume (scaled) is above the engine's limit of 2^63")
         self.gaps: vec[i64] = gaps_of(self.t)
         self.day_ends: vec[i64] = day_ends_of(self.t)
+        self.funding_bars: vec[i64] = vec[i64]()
+        self.funding_rates: vec[i64] = vec[i64]()
         self.block_top: vec[i64] = vec[i64]()
         self.block_bottom: vec[i64] = vec[i64]()
+
+    def add_funding(self, t: Column, rate: Column) -> None:
+        """Funding rates (times 10^8) and their instants in ms, ascending. An instant belongs to the first bar that
+        opens at it or later; the rates of those that share a bar add up."""
+        times = view(self.t)
+        bars = np.searchsorted(times, t)
+        inside = (bars > 0) & (bars < len(times))  # before bar 0 nothing is held
+        bars, rate = bars[inside], rate[inside]
+        first = np.flatnonzero(np.diff(bars, prepend=-1))
+        self.funding_bars = native(bars[first])
+        self.funding_rates = native(np.add.reduceat(rate, first) if len(first) else rate)
 
     def add_blocks(self) -> None:
         """The highest and lowest close of each block of bars: pays where many sets are marked on this tape."""

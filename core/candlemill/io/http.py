@@ -32,7 +32,8 @@ from candlemill.io.functions import Handler
 from candlemill.io.settings import dsn
 from candlemill.io.store import Store
 from candlemill.io.tapes import Tapes
-from candlemill.ledger import Ledger, Runtime
+from candlemill.ledger import Funding, Ledger, Runtime
+from candlemill.model import SCALE
 from candlemill.plan import Day
 
 BODY_LIMIT = 2 * EVENT_BYTES_LIMIT  # a structured event carries its data in base64 or spaced out
@@ -308,6 +309,12 @@ class RequestIndex:
             latest = self._latest.get(symbol)
             self._latest[symbol] = seen[symbol] = latest if latest is not None and latest == now else now
         return seen[symbol]
+
+    def volume_scale(self, symbol: str) -> int:
+        return self._store.volume_scale(symbol) or SCALE
+
+    def funding(self, symbol: str) -> Funding:
+        return self._store.funding(symbol)
 
 
 _made: tuple[Runtime, RequestIndex] | None = None

@@ -11,11 +11,10 @@ from candlemill.engine.tape import DAY_MS
 from candlemill.errors import NoData, UnknownName
 from candlemill.io import plugins
 from candlemill.io.clock import clock_ms
-from candlemill.io.coverage import current_days
-from candlemill.io.local import Broker, FrozenIndex, LocalLedger, Pool, Progress, ScratchLedger, cores
+from candlemill.io.local import Broker, FrozenIndex, LocalLedger, Pool, Progress, ScratchLedger, SymbolIndex, cores
 from candlemill.io.store import Store
 from candlemill.io.tapes import Tapes
-from candlemill.ledger import ResultRow, Runtime
+from candlemill.ledger import NO_FUNDING, ResultRow, Runtime
 from candlemill.model import Spec, grid_points
 from candlemill.plan import estimate_seconds
 from candlemill.service import Prepared, days_in, prepare
@@ -32,7 +31,7 @@ class Home:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.index = FrozenIndex(store.symbols, lambda symbol: current_days(store, symbol))
+        self.index = FrozenIndex(store)
 
     def full_span(self, symbol: str) -> tuple[int, int]:
         """From the first candle to the end of the last one."""
@@ -115,10 +114,8 @@ class Home:
         strategies = [strategy for _, _, strategy in grid_points(job.spec, 0, 1 if not job.spec.grid else 64)]
         tapes.prefetch(job.spec, columns_read(job.spec, strategies))
         count = self._workers(job, workers) if tapes.shareable() else 1
-        pool = None
-        if count > 1:
-            days = self.index.days(job.spec.symbol)
-            pool = Pool(count, tapes, job.spec.symbol, days, plugins.reference(job.spec.strategy))
+        strategy = plugins.reference(job.spec.strategy)
+        pool = Pool(count, tapes, self._symbol_index(job.spec), strategy) if count > 1 else None
         try:
             runtime = Runtime(ledger, self.index, tapes, clock_ms)
             Broker(runtime, pool, progress).run(events.make("cli", events.REQUESTED, job.job_id, request))
@@ -128,6 +125,10 @@ class Home:
         finally:
             if pool is not None:
                 pool.close()
+
+    def _symbol_index(self, spec: Spec) -> SymbolIndex:
+        funding = self.index.funding(spec.symbol) if spec.funding else NO_FUNDING
+        return SymbolIndex(spec.symbol, list(self.index.days(spec.symbol)), funding)
 
     def _workers(self, job: Prepared, workers: int | None) -> int:
         if workers is not None:

@@ -28,7 +28,7 @@ from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, StoreDown, StoreError
 from candlemill.io.folder import check_unlocked
 from candlemill.io.settings import DSN_VARIABLE, bundled
-from candlemill.ledger import JobRow, Partial, ResultRow
+from candlemill.ledger import Funding, JobRow, Partial, ResultRow
 from candlemill.plan import Day
 
 if TYPE_CHECKING:
@@ -71,10 +71,13 @@ class Store:
     def _apply_schema(self) -> None:
         """Idempotent. Where all tables stand already nothing is sent: readers need no right to create."""
         sources = [path.read_text() for path in sorted(bundled("schema").glob("*.sql"))]
-        wanted = {name for source in sources for name in re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", source)}
+        wanted = {(name, "") for source in sources for name in re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", source)}
+        added = r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+)"
+        wanted |= {found for source in sources for found in re.findall(added, source)}
         with _failures():
-            present = self._client.query("SELECT name FROM system.tables WHERE database = currentDatabase()")
-            if wanted <= {row[0] for row in present.result_rows}:
+            present = self._client.query("SELECT table, name FROM system.columns WHERE database = currentDatabase()")
+            columns = {(row[0], row[1]) for row in present.result_rows}
+            if wanted <= columns | {(table, "") for table, _ in columns}:
                 return
             for source in sources:
                 text = re.sub(r"--.*", "", source)
@@ -208,6 +211,21 @@ class Store:
         ]
         self._insert("coverage_days", rows)
 
+    # -- funding rates ---------------------------------------------------------------------------------------------
+
+    def funding(self, symbol: str) -> Funding:
+        """All of a symbol's funding rates; of two at the same instant the last inserted wins."""
+        sql = """
+            SELECT toUnixTimestamp64Milli(timestamp) AS t, rate FROM funding_rates FINAL
+            WHERE symbol = {symbol:String} ORDER BY t
+        """
+        rows = self._rows(sql, {"symbol": symbol})
+        return Funding(*(np.array([row[k] for row in rows], dtype=np.int64) for k in (0, 1)))
+
+    def put_funding(self, symbol: str, funding: Funding) -> None:
+        rows = zip(funding.t.tolist(), funding.rate.tolist(), strict=True)
+        self._insert("funding_rates", [{"symbol": symbol, "timestamp": t / 1000, "rate": rate} for t, rate in rows])
+
     # -- jobs ------------------------------------------------------------------------------------------------------
 
     def put_job(self, job: JobRow) -> None:
@@ -282,6 +300,14 @@ class Store:
             """
             found = {row[0]: str(row[1]) for row in self._rows(sql, {"sweep": sweep_id, "jobs": some})}
             yield from (found[job_id] for job_id in some)
+
+    def sweep_daily(self, sweep_id: str) -> dict[str, str]:
+        """The daily profits of a sweep's parameter sets by job id, see `candlemill.daily`."""
+        sql = """
+            SELECT job_id, daily FROM backtest_results WHERE sweep_id = {sweep:String}
+            ORDER BY created_at DESC LIMIT 1 BY job_id
+        """
+        return {str(row[0]): str(row[1]) for row in self._rows(sql, {"sweep": sweep_id})}
 
     def result_rows(self, job_id: str) -> list[ResultRow]:
         """All rows of a job: it has several where it was computed again, or was part of sweeps."""
