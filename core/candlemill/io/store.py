@@ -301,13 +301,22 @@ class Store:
             found = {row[0]: str(row[1]) for row in self._rows(sql, {"sweep": sweep_id, "jobs": some})}
             yield from (found[job_id] for job_id in some)
 
-    def sweep_daily(self, sweep_id: str) -> dict[str, str]:
-        """The daily profits of a sweep's parameter sets by job id, see `candlemill.daily`."""
+    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
+        """The Sharpe ratios of a sweep's parameter sets by job id."""
+        sql = "SELECT job_id, any(sharpe_ratio) FROM backtest_results WHERE sweep_id = {sweep:String} GROUP BY job_id"
+        return {str(row[0]): int(row[1]) for row in self._rows(sql, {"sweep": sweep_id})}
+
+    def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+        """The daily figures of some of a sweep's parameter sets by job id, see `candlemill.daily`."""
         sql = """
-            SELECT job_id, daily FROM backtest_results WHERE sweep_id = {sweep:String}
-            ORDER BY created_at DESC LIMIT 1 BY job_id
+            SELECT job_id, any(daily) FROM backtest_results
+            WHERE sweep_id = {sweep:String} AND job_id IN {jobs:Array(String)} GROUP BY job_id
         """
-        return {str(row[0]): str(row[1]) for row in self._rows(sql, {"sweep": sweep_id})}
+        found: dict[str, str] = {}
+        for k in range(0, len(job_ids), SWEEP_ROWS_AT_ONCE):
+            bound: dict[str, object] = {"sweep": sweep_id, "jobs": list(job_ids[k : k + SWEEP_ROWS_AT_ONCE])}
+            found |= {str(row[0]): str(row[1]) for row in self._rows(sql, bound)}
+        return found
 
     def result_rows(self, job_id: str) -> list[ResultRow]:
         """All rows of a job: it has several where it was computed again, or was part of sweeps."""
