@@ -102,7 +102,7 @@ def columns(subject: Subject, market: Market, rng: Rng) -> Counterexample | None
     try:
         said = subject.run(market)
     except Broken as error:
-        missing = sorted({"high", "low", "volume"} - subject.strategy.reads)
+        missing = sorted({"high", "low", "volume"} - set(subject.reads))
         raise Broken(f"{error}; without the columns {', '.join(missing)}, which `reads` does not name") from None
     found = unlike(full, said)
     text = "its decisions depend on columns that `reads` does not name: they are empty where nothing else needs them"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,6 +18,7 @@ from candlemill.strategies import Strategy
 from candlemill.work import Window, columns_read, context_bars, run_task
 
 RATES = (0, 1_000, 20_000, 150_000)
+SIZINGS = ("fixed", "fixed", "compound")
 GUESSED = 50  # slices whose guesses are counted
 STATE_BYTES = 16_384  # a repair carries the state of its slice in an event, and an event is at most 64 KiB
 
@@ -65,18 +67,19 @@ class Job(msgspec.Struct, frozen=True):
                 window = self.window(cuts[number], cuts[number + 1], [strategy], True)
                 done = run_task(self.spec, window, [(point, strategy)], {point: state})
                 outcomes.add(number, True, done)
-                state = done[0].end.encode()
+                state = done.outcomes[0].end.encode()
         return found
 
 
 def job_of(market: Market, params: Params, k: int, rng: Rng | None = None, warm_up: int | None = None) -> Job:
     """The market's days as a job, with random costs and stops where `rng` is given."""
-    costs = {} if rng is None else {name: int(rng.choice(RATES)) for name in ("fee", "slippage", "stop_loss")}
+    costs: dict[str, Any] = {}
     if rng is not None:
-        costs["take_profit"] = int(rng.choice((0, 20_000, 200_000)))
+        costs = {name: int(rng.choice(RATES)) for name in ("fee", "slippage", "stop_loss", "trailing_stop")}
+        costs |= {"take_profit": int(rng.choice((0, 20_000, 200_000))), "sizing": str(rng.choice(SIZINGS))}
     start, end = int(market.t[0]) // DAY_MS * DAY_MS, (int(market.t[-1]) // DAY_MS + 1) * DAY_MS
     kept = {name: value for name, value in params.items() if isinstance(value, int | float | str)}
-    spec = Spec(symbol="CHECK", strategy="checked", params=kept, start=start, end=end, timeframe=k, **costs)  # type: ignore[arg-type]
+    spec = Spec(symbol="CHECK", strategy="checked", params=kept, start=start, end=end, timeframe=k, **costs)
     return Job(spec, market, warm_up)
 
 
@@ -114,10 +117,13 @@ def any_cut(subject: Subject, market: Market, rng: Rng) -> Counterexample | None
 
 def _cut_differs(job: Job, subject: Subject, chosen: Sequence[int]) -> list[tuple[str, str]] | None:
     whole, cut = _both(job, subject, chosen)
-    one, two = whole.summary.to_list(), cut.summary.to_list()
-    if one == two and whole.end == cut.end:
+    if _bits(whole) == _bits(cut):
         return None
     return [("uncut: fills, trades, profit, state", _figures(whole)), ("cut", _figures(cut))]
+
+
+def _bits(merged: Merged) -> tuple[object, ...]:
+    return merged.summary.to_list(), merged.end, merged.days, merged.daily
 
 
 def _figures(merged: Merged) -> str:
@@ -139,7 +145,7 @@ def together(subject: Subject, others: Sequence[Strategy], market: Market, rng: 
     sets = [subject.strategy, *others]
     for strategy, found in zip(sets, job.run(sets, cuts), strict=True):
         (alone,) = job.run([strategy], cuts)
-        if found.summary.to_list() != alone.summary.to_list():
+        if _bits(found) != _bits(alone):
             return Counterexample(
                 text="decide_together() says otherwise than decide()",
                 params={name: getattr(strategy, name) for name in strategy.__struct_fields__},

@@ -203,7 +203,7 @@ def _smallest_altered(subject: Subject, market: Market, other: Market, i: int) -
     def fails(a: int, i: int, b: int) -> Difference | None:
         return _altered(subject, market.crop(a, b), other.crop(a, b), i - a)
 
-    i = max(i, int(_changed_rows(market, other)[0]) - 1)
+    i = max([i, *(_changed_rows(market, other)[:1] - 1).tolist()])
     a, i, b = _cropped(subject, market, i, fails)
     kept, changed = market.crop(a, b), other.crop(a, b)
     changed = _restored(subject, kept, changed, i - a)

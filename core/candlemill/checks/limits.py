@@ -31,7 +31,7 @@ def overflow(subject: Subject, market: Market) -> str | None:
     found = _doubled(subject, lambda bits: market.scaled(low + bits), ROOM - SMALL)
     if found:
         return f"the same decisions at every scale of prices, until they pass about 2^{SMALL + found} (scaled)"
-    if "volume" not in subject.strategy.reads or subject.k > 1:
+    if "volume" not in subject.reads or subject.k > 1:
         return None
     low = SMALL - int(market.volume.max()).bit_length()
     found = _doubled(subject, lambda bits: market.scaled(0, low + bits), VOLUME_ROOM - SMALL)

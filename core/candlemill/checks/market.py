@@ -126,8 +126,8 @@ def other_future(rng: Rng, market: Market, i: int, kind: str) -> Market:
     """The market with other candles after candle `i`, in one of the ways of `FUTURES`; equal up to `i`."""
     n = len(market)
     after = np.arange(i + 1, n)
-    if kind == "gap":  # what follows comes later, and a candle less of it
-        later = market.take(np.delete(np.arange(n), after[:1]))
+    if kind == "gap":  # what follows comes later, and is less
+        later = market.take(np.delete(np.arange(n), after[: int(rng.integers(1, len(after) + 1))]))
         t = later.t.copy()
         t[i + 1 :] += int(rng.integers(1, 4 * 1440)) * MINUTE_MS
         return msgspec.structs.replace(later, label=f"{market.label}, then a gap", t=t)

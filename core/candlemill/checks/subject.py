@@ -42,7 +42,7 @@ class Subject(msgspec.Struct, frozen=True):
 
     @property
     def reads(self) -> list[str]:
-        return sorted(self.strategy.reads)
+        return sorted(self.strategy.needs())
 
     def lookback(self) -> int:
         try:
