@@ -1,15 +1,14 @@
 """`candlemill check`: is a strategy honest?"""
 
 import argparse
-import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 
 import msgspec
 
 from candlemill.check import TESTS, Counterexample, Finding, Report, check
+from candlemill.cli_common import open_store, output, parameters, progress_bar
 from candlemill.engine.tape import Tape
 from candlemill.errors import BadInput, NoData
 from candlemill.io import elsewhere, plugins
@@ -19,7 +18,6 @@ from candlemill.strategies import build
 COLUMNS = ("open", "high", "low", "close", "volume")
 SHOWN_CANDLES = 12  # of a counterexample's tape; the JSON has more
 SHOWN_CHANGES = 6
-BAR_AFTER_SECONDS = 2
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -32,33 +30,29 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--only", default="", metavar="TESTS", help=f"of {', '.join(TESTS)}")
 
 
-def run(args: argparse.Namespace, params: dict[str, object]) -> int:
+def run(args: argparse.Namespace) -> int:
     """Prints the report; 0 without a fault, 1 with one. Raises BadInput."""
     if args.range and not args.symbol:
         raise BadInput("--range is of stored candles: give their --symbol too")
     if args.seed < 0:
         raise BadInput(f"seed {args.seed} is negative: give a whole number from 0 on")
+    params = parameters(args.param)
     strategy = build(plugins.load(args.strategy), params)
     timeframes = [parse_timeframe(text) for text in args.timeframe.split(",")]
     tape = _tape(args.symbol, args.range or "all") if args.symbol else None
-    with _progress() as progress, redirect_stdout(sys.stderr):  # whatever the strategy prints
+    with progress_bar("check") as progress, redirect_stdout(sys.stderr):  # whatever the strategy prints
         report = check(
             strategy, tape, timeframes=timeframes, seed=args.seed, pinned=params,
             only=[test for test in args.only.split(",") if test], elsewhere=elsewhere.decide, progress=progress,
         )  # fmt: skip
-    if args.json:
-        print(json.dumps({"honest": report.honest, **msgspec.to_builtins(report)}))
-    else:
-        print(text_of(report, args))
+    output(args, {"honest": report.honest, **msgspec.to_builtins(report)}, text_of(report, args))
     return 0 if report.honest else 1
 
 
 def _tape(symbol: str, span: str) -> Tape:
     from candlemill.io.jobs import Home
-    from candlemill.io.settings import dsn
-    from candlemill.io.store import Store
 
-    with Store(dsn()) as store:
+    with open_store() as store:
         start, end = Home(store).full_span(symbol)
         if span != "all":
             start, end = parse_range(span)
@@ -69,19 +63,6 @@ def _tape(symbol: str, span: str) -> Tape:
         return Tape(*([found[name]] for name in ("t", *COLUMNS)))
     except OverflowError as error:
         raise BadInput(f"{symbol}: {error}") from None
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    from tqdm import tqdm
-
-    with tqdm(desc="check", unit="test", delay=BAR_AFTER_SECONDS, disable=None, dynamic_ncols=True) as bar:
-
-        def update(done: int, known: int) -> None:
-            bar.total = known
-            bar.update(done - bar.n)
-
-        yield update
 
 
 # -- what people read ----------------------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ def threads(subject: Subject, market: Market, rng: Rng) -> Counterexample | None
     sys.setswitchinterval(1e-5)
     try:
         with ThreadPoolExecutor(2) as pool:
-            together = list(pool.map(subject.run, tapes * 4))
+            together = list(pool.map(subject.run, tapes * 12))
     finally:
         sys.setswitchinterval(interval)
     for k, run in enumerate(together):

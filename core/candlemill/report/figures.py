@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from candlemill import metrics
+from candlemill.engine.tape import Column
 from candlemill.model import SCALE
 from candlemill.report import thin
 from candlemill.report.series import holding, rolling_sharpe, underwater
 from candlemill.report.theme import DIVERGING, LIGHT, figure, level, upright
 from candlemill.report.units import floats, money, percent
-from candlemill.trace import Column, Trace
+from candlemill.trace import Trace
 
 LINE_POINTS = 1600  # of a line over the whole range; a wide screen has 1,200 pixels for it
 CANDLES = 1200

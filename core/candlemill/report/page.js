@@ -33,7 +33,10 @@
     const { data, layout } = figure;
     layout.margin = { ...layout.margin, l: Math.min(layout.margin.l, 44), r: 6 };
     layout.font = { ...layout.font, size: 11 };
-    if (data[0]?.meta !== "turn") return figure;
+    if (data[0]?.meta !== "turn") {
+      for (const trace of data) delete trace.texttemplate; // there is no room for words in the cells
+      return figure;
+    }
     const height = 60 + 30 * data[0].x.length;
     const swapped = { ...layout, height, yaxis: { ...layout.yaxis, nticks: 13 } };
     return { data: data.map(turned), layout: swapped };

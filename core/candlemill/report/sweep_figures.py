@@ -69,7 +69,7 @@ def _heat(sets: Sets, x: str, y: str, metric: str, over: str) -> Any:
         "hovertemplate": f"{escape(x)} %{{x}}, {escape(y)} %{{y}}<br>%{{z:,.5~r}}{unit}<extra></extra>",
         "colorbar": {"thickness": 10, "outlinewidth": 0, "ticksuffix": unit, "len": 0.9},
         **_colors(metric, low, high),
-        **({"texttemplate": "%{z:,.3~s}"} if text else {}),
+        **({"texttemplate": f"%{{z:{_format(sets, metric, max(-low, high))}}}"} if text else {}),
         "xgap": 1,
         "ygap": 1,
     }
@@ -92,6 +92,13 @@ def _heat(sets: Sets, x: str, y: str, metric: str, over: str) -> Any:
     if rest:
         note = f"{over.capitalize()} over {', '.join(rest)}. {note}"
     return figure(f"{_title(metric)} by {escape(x)} and {escape(y)}", [heat, mark], layout, note, height=440)
+
+
+def _format(sets: Sets, metric: str, largest: float) -> str:
+    """Of a cell's text."""
+    if sets.unit(metric) == 1:
+        return ",.0f"
+    return ".3~s" if largest >= 1000 else ",.1f" if largest >= 100 or sets.suffix(metric) else ",.2f"
 
 
 def _names(sets: Sets, name: str) -> list[tuple[str, Any]]:
