@@ -11,7 +11,6 @@ from candlemill.check import TESTS, Counterexample, Finding, Report, check
 from candlemill.cli_common import open_store, output, parameters, progress_bar
 from candlemill.engine.tape import Tape
 from candlemill.errors import BadInput, NoData
-from candlemill.io import elsewhere, plugins
 from candlemill.model import SCALE, iso, parse_range, parse_timeframe
 from candlemill.strategies import build
 
@@ -32,6 +31,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report; 0 without a fault, 1 with one. Raises BadInput."""
+    from candlemill.io import elsewhere, plugins
+
     if args.range and not args.symbol:
         raise BadInput("--range is of stored candles: give their --symbol too")
     if args.seed < 0:
