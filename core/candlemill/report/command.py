@@ -8,12 +8,12 @@ import msgspec
 from candlemill.engine.tape import MINUTE_MS
 from candlemill.model import SCALE, ParamValue, Spec, iso, parse_range
 
-_APART = frozenset({"symbol", "strategy", "params", "grid", "start", "end", "volume_scale"})
+_APART = frozenset({"symbol", "strategy", "params", "grid", "start", "end", "schedule", "volume_scale"})
 _UNITS = ((10_080, "w"), (1440, "d"), (60, "h"), (1, "m"))
 
 
 def command_of(spec: Spec, verb: str | None = None) -> str:
-    """One line for a POSIX shell; options that have their default are left out."""
+    """One line for a POSIX shell; options that have their default are left out. A schedule has no option."""
     options = [("symbol", spec.symbol), ("strategy", spec.strategy)]
     options += [("param", f"{name}={value_text(value)}") for name, value in spec.params.items()]
     options += [("grid", f"{name}={_grid(values)}") for name, values in spec.grid.items()]

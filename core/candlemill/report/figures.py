@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from candlemill import metrics
+from candlemill.engine.tape import Column
 from candlemill.model import SCALE
 from candlemill.report import thin
 from candlemill.report.series import holding, rolling_sharpe, underwater
 from candlemill.report.theme import DIVERGING, LIGHT, figure, level, upright
 from candlemill.report.units import floats, money, percent
-from candlemill.trace import Column, Trace
+from candlemill.trace import Trace
 
 LINE_POINTS = 1600  # of a line over the whole range; a wide screen has 1,200 pixels for it
 CANDLES = 1200
@@ -101,6 +102,8 @@ def price(trace: Trace) -> Any:
 def _price_note(shown: int, total: int, step: int) -> str:
     size = f"{step} min" if step < 60 else f"{step // 60} h" if step < 1440 else f"{step // 1440} d"
     drawn = f"Closes of {size} bars in the band from their lows to their highs."
+    if not total:
+        return f"{drawn} No trade was closed."
     if shown == total:
         return f"{drawn} All {total:,} trades are marked."
     return f"{drawn} {shown:,} of {total:,} trades are marked: best, worst and evenly chosen ones; closer by, all."
@@ -206,7 +209,7 @@ def profits(trace: Trace) -> Any:
     layout = {
         "bargap": 0.08,
         "showlegend": False,
-        "xaxis": {"title": {"text": "profit of a trade, after costs"}, "separatethousands": True},
+        "xaxis": {"title": {"text": "profit of a trade, after costs"}},
         "yaxis": {"title": {"text": "trades"}},
         "shapes": [upright(mean, LIGHT["ink"], "dash"), upright(middle, LIGHT["muted"], "dot")],
     }
@@ -267,7 +270,7 @@ def excursions(trace: Trace) -> Any:
 
     data = [cloud("won", won, LIGHT["up"]), cloud("lost", ~won, LIGHT["down"])]
     layout = {
-        "xaxis": {"title": {"text": "worst mark-to-market while held (MAE)"}, "separatethousands": True},
+        "xaxis": {"title": {"text": "worst mark-to-market while held (MAE)"}},
         "yaxis": {"title": {"text": "profit"}, "zeroline": True, "zerolinecolor": LIGHT["muted"]},
     }
     shown = "All" if len(chosen) == len(trades) else f"{len(chosen):,} of {len(trades):,}"

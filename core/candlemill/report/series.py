@@ -6,8 +6,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from candlemill.engine.tape import Column
 from candlemill.model import SCALE
-from candlemill.trace import Column, Trace
+from candlemill.trace import Trace
 
 
 class Drawdown(NamedTuple):

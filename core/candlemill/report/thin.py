@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from candlemill.engine.tape import MINUTE_MS
-from candlemill.trace import Column, Trace
+from candlemill.engine.tape import MINUTE_MS, Column
+from candlemill.trace import Trace
 
 STEPS = (1, 5, 15, 30, 60, 120, 240, 480, 720, 1440, 2880, 10_080, 20_160, 43_200)  # minutes of a drawn candle
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from candlemill.engine.tape import DAY_MS, MINUTE_MS
+from candlemill.engine.tape import DAY_MS, MINUTE_MS, Column
 from candlemill.model import SCALE
 from candlemill.report import thin
-from candlemill.trace import Column, Trace
+from candlemill.trace import Trace
 
 CANDLES = 9000  # of the whole range: a year of hours
 LAST_DAYS = 10  # in minutes
