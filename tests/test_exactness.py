@@ -16,11 +16,12 @@ from candlemill.engine import loop
 from candlemill.engine.flag import COMPILED
 from candlemill.engine.summary import Summary
 from candlemill.model import Spec
+from candlemill.strategies import REGISTERED
 from candlemill.work import Window, run_task, summary_of
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from reference import DAY, Bar, backtest
-from world import FIRST_DAY, World, jobs, specs, tapes
+from reference import DAY, STRATEGIES, Bar, backtest
+from world import FIRST_DAY, PARAMS, World, jobs, specs, tapes
 
 THOROUGH = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 BRIEF = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
@@ -47,6 +48,12 @@ def only(results: list[dict[str, int]]) -> dict[str, int]:
 def warm_up(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With three bars of warm-up most guesses about stops are wrong: repairs are what is tested then."""
     monkeypatch.setattr(work, "WARM_UP_BARS", request.param)
+    if request.param == 3:
+        monkeypatch.setattr(work, "WARM_UP_LIMIT", 3)
+
+
+def test_every_strategy_is_in_these_tests() -> None:
+    assert set(PARAMS) == set(STRATEGIES) == set(REGISTERED)
 
 
 @given(jobs())

@@ -7,6 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 import msgspec
 import numpy as np
+import reference_strategies  # noqa: F401 - teaches the reference the other strategies
 from candlemill import events, service
 from candlemill.events import Event
 from candlemill.io.coverage import count_days
@@ -140,6 +141,14 @@ def tapes(draw: st.DrawFn, bars_max: int = 300) -> list[Bar]:
 
 
 LENGTHS = st.integers(1, 20)
+WINDOWS = st.integers(2, 20)
+HUNDREDTHS = st.sampled_from([0, 50, 100, 141, 200, 300])  # two closes are one deviation from their mean: ties
+
+
+def _levels(levels: tuple[int, ...]) -> dict[str, int]:
+    return dict(zip(("low", "exit", "high"), sorted(levels), strict=True))
+
+
 RATES = st.sampled_from([0, 0, 1_000, 20_000, 150_000, 1_000_000])
 PARAMS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "sma_cross": st.builds(
@@ -151,6 +160,31 @@ PARAMS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     ),
     "donchian": st.fixed_dictionaries({"entry": LENGTHS, "exit": LENGTHS}),
     "buy_and_hold": st.just({}),
+    "ema_cross": st.builds(
+        lambda fast, more, short: {"fast": fast, "slow": fast + more, "allow_short": short},
+        LENGTHS, LENGTHS, st.booleans(),
+    ),
+    "macd": st.builds(
+        lambda fast, more, signal, short: {"fast": fast, "slow": fast + more, "signal": signal, "allow_short": short},
+        LENGTHS, LENGTHS, LENGTHS, st.booleans(),
+    ),
+    "rsi_reversion": st.builds(
+        lambda length, levels, short: {"length": length, "allow_short": short, **_levels(levels)},
+        LENGTHS, st.tuples(*[st.integers(0, 100)] * 3), st.booleans(),
+    ),
+    "bollinger": st.fixed_dictionaries({"length": WINDOWS, "width": HUNDREDTHS, "allow_short": st.booleans()}),
+    "zscore_reversion": st.builds(
+        lambda length, exit, more, short: {"length": length, "entry": exit + more, "exit": exit, "allow_short": short},
+        WINDOWS, HUNDREDTHS, HUNDREDTHS, st.booleans(),
+    ),
+    "keltner": st.fixed_dictionaries(
+        {"length": LENGTHS, "range_length": LENGTHS, "width": HUNDREDTHS, "allow_short": st.booleans()}
+    ),
+    "supertrend": st.fixed_dictionaries({"length": LENGTHS, "multiple": HUNDREDTHS, "allow_short": st.booleans()}),
+    "atr_stop": st.fixed_dictionaries({"length": LENGTHS, "multiple": HUNDREDTHS, "allow_short": st.booleans()}),
+    "dual_momentum": st.builds(lambda fast, more: {"fast": fast, "slow": fast + more}, LENGTHS, LENGTHS),
+    "time_of_day": st.tuples(st.integers(0, 1439), st.integers(0, 1439))
+        .filter(lambda ends: ends[0] != ends[1]).map(lambda ends: {"start": ends[0], "end": ends[1]}),
 }  # fmt: skip
 
 

@@ -81,7 +81,9 @@ def parts_of(spec: Spec, weights: Mapping[str, int]) -> list[Spec]:
     return out
 
 
-def portfolio_result(spec: Spec, weights: Mapping[str, int], parts: Sequence[Part]) -> tuple[dict[str, Any], Column]:
+def portfolio_result(
+    spec: Spec, weights: Mapping[str, int], parts: Sequence[Part]
+) -> tuple[dict[str, Any], tuple[Column, list[int]]]:
     """The joint result, of the same shape as a job's where that makes sense, with each symbol's own under `parts`; and
     the daily profits of the whole, in money, of the days that any symbol has."""
     days, profits = joint_profits(parts)
@@ -112,13 +114,14 @@ def portfolio_result(spec: Spec, weights: Mapping[str, int], parts: Sequence[Par
         "first_open": capital,
         "last_close": capital + sum(_held(part.result) for part in parts),
         "sharpe_recipe": SHARPE_RECIPE,
+        "spec": msgspec.to_builtins(spec) | {"symbol": ",".join(weights)},
         "weights": dict(weights),
         "parts": [part.result for part in parts],
         "data_digest": hashlib.sha256(",".join(part.result["data_digest"] for part in parts).encode()).hexdigest(),
     }
     result["metrics"] = metrics(days, profits, capital, result)
     result["result_digest"] = digest_of_result(result)
-    return result, np.array(profits, dtype=np.int64)
+    return result, (days, profits)
 
 
 def joint_profits(parts: Sequence[Part]) -> tuple[Column, list[int]]:

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from candlemill.daily import unpack
-from candlemill.engine.tape import Column
+from candlemill.daily import pack, unpack
+from candlemill.engine.tape import DAY_MS, Column
 from candlemill.errors import BadInput, NoData, TooLarge
 from candlemill.guards import Fold, Span, make_folds, walk_forward
 from candlemill.io.jobs import Home, fetch
@@ -19,6 +19,7 @@ from candlemill.model import Leg, Spec, grid_points, job_id, resolve
 from candlemill.portfolio import Part, parts_of, portfolio_result
 from candlemill.service import Prepared, prepare
 
+INT64 = 2**63
 MATRIX_LIMIT = 100_000_000  # set-days that a walk-forward looks at: 800 MB
 
 
@@ -53,8 +54,25 @@ def run_portfolio(
 
         row = run_one(home, job, options, counted)
         parts.append(Part(job.symbol, msgspec.json.decode(row.result), row.daily))
-    result, _ = portfolio_result(spec, weights, parts)
+    result, daily = portfolio_result(spec, weights, parts)
+    home.store.put_results([_portfolio_row(result, daily)])
     return result
+
+
+def _portfolio_row(result: dict[str, Any], daily: tuple[Column, list[int]]) -> ResultRow:
+    took = sum(part["execution_time_ms"] for part in result["parts"])
+    result["execution_time_ms"] = took
+    return ResultRow(
+        job_id=result["job_id"],
+        strategy_id=result["strategy_id"],
+        total_pnl=result["total_pnl"],
+        sharpe_ratio=max(-INT64, min(result["sharpe_ratio"], INT64 - 1)),
+        max_drawdown=result["max_drawdown"],
+        execution_time_ms=took,
+        sweep_id="",
+        result=msgspec.json.encode(result).decode(),
+        daily=pack([day // DAY_MS for day in daily[0].tolist()], daily[1]),
+    )
 
 
 class WalkForward(msgspec.Struct, frozen=True):

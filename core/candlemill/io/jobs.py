@@ -8,13 +8,13 @@ import msgspec
 
 from candlemill import events
 from candlemill.engine.tape import DAY_MS
-from candlemill.errors import NoData, UnknownName
+from candlemill.errors import CandlemillError, NoData, UnknownName
 from candlemill.io import plugins
 from candlemill.io.clock import clock_ms
 from candlemill.io.local import Broker, FrozenIndex, LocalLedger, Pool, Progress, ScratchLedger, SymbolIndex, cores
 from candlemill.io.store import Store
 from candlemill.io.tapes import Tapes
-from candlemill.ledger import NO_FUNDING, ResultRow, Runtime
+from candlemill.ledger import NO_FUNDING, JobRow, ResultRow, Runtime
 from candlemill.model import Spec, grid_points, spec_from_json
 from candlemill.plan import estimate_seconds
 from candlemill.service import Prepared, days_in, prepare
@@ -164,6 +164,14 @@ def different(old: ResultRow, new: ResultRow, passing: Set[str]) -> list[str]:
     before, after = json.loads(old.result), json.loads(new.result)
     names = sorted(before.keys() | after.keys())
     return columns + [name for name in names if name not in passing and before.get(name) != after.get(name)]
+
+
+def sweep_row(store: Store, sweep_id: str) -> JobRow:
+    """A finished sweep's job."""
+    row = store.job(sweep_id)
+    if row is None:
+        raise CandlemillError(f"sweep {sweep_id} has results, but its job is not stored: run it again")
+    return row
 
 
 def fetch(store: Store, job_id: str) -> ResultRow:

@@ -275,21 +275,23 @@ class Store:
         sql = "SELECT uniqExact(job_id) FROM backtest_results WHERE sweep_id = {sweep:String}"
         return int(self._rows(sql, {"sweep": sweep_id})[0][0])
 
-    def sweep_results(self, sweep_id: str, sort: str, descending: bool, limit: int | None) -> Iterator[str]:
-        """The results of a sweep's parameter sets as JSON, ordered by the figure `sort`, then by job id.
+    def sweep_results(self, sweep_id: str, sort: Sequence[str], descending: bool, limit: int | None) -> Iterator[str]:
+        """The results of a sweep's parameter sets as JSON, ordered by the figure at the path `sort`, then by job id.
 
         Ids first, then rows by the hundred: memory does not grow with the sweep. Figures may pass 64 bits; the raw
         text keeps them, in quotes from there on.
         """
         order = "DESC" if descending else "ASC"
+        path = ", ".join(f"{{sort{k}:String}}" for k in range(len(sort)))
         sql = f"""
             SELECT job_id FROM backtest_results WHERE sweep_id = {{sweep:String}} GROUP BY job_id
             ORDER BY
-                argMax(toInt256OrZero(trim(BOTH '"' FROM JSONExtractRaw(result, {{sort:String}}))), created_at) {order},
+                argMax(toInt256OrZero(trim(BOTH '"' FROM JSONExtractRaw(result, {path}))), created_at) {order},
                 job_id
             LIMIT {{limit:UInt32}}
         """  # noqa: S608
-        bound = {"sweep": sweep_id, "sort": sort, "limit": limit or SWEEP_ROWS_LIMIT}
+        bound: dict[str, object] = {"sweep": sweep_id, "limit": limit or SWEEP_ROWS_LIMIT}
+        bound |= {f"sort{k}": name for k, name in enumerate(sort)}
         ids = [str(row[0]) for row in self._rows(sql, bound)]
         for k in range(0, len(ids), SWEEP_ROWS_AT_ONCE):
             some = ids[k : k + SWEEP_ROWS_AT_ONCE]

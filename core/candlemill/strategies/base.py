@@ -24,6 +24,9 @@ RATE_LIMIT = 100_000_000  # ppm
 MEMORY_LIMIT = 4_096  # bytes: a state travels in events
 
 Length = Annotated[int, Meta(ge=1, le=LOOKBACK_LIMIT)]
+DeviationLength = Annotated[int, Meta(ge=2, le=LOOKBACK_LIMIT)]
+RecursiveLength = Annotated[int, Meta(ge=1, le=100_000)]  # of means that depend on every bar before
+Multiple = Annotated[int, Meta(ge=0, le=100_000)]  # hundredths
 State = tuple[int | float | bool, ...] | msgspec.Struct
 
 

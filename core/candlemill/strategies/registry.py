@@ -6,16 +6,28 @@ from functools import cache
 import msgspec
 
 from candlemill.errors import BadInput, BadPlugin, UnknownName, one_line
-from candlemill.strategies.averages import SmaCross
+from candlemill.strategies.averages import EmaCross, Macd, SmaCross
 from candlemill.strategies.base import Strategy
-from candlemill.strategies.channels import Donchian
-from candlemill.strategies.momentum import BuyAndHold, Momentum
+from candlemill.strategies.channels import Bollinger, Donchian, Keltner
+from candlemill.strategies.momentum import BuyAndHold, DualMomentum, Momentum, TimeOfDay
+from candlemill.strategies.reversion import RsiReversion, ZscoreReversion
+from candlemill.strategies.trailing import AtrStop, Supertrend
 
 REGISTERED: dict[str, type[Strategy]] = {
     "sma_cross": SmaCross,
     "momentum_v1": Momentum,
     "donchian": Donchian,
     "buy_and_hold": BuyAndHold,
+    "ema_cross": EmaCross,
+    "macd": Macd,
+    "rsi_reversion": RsiReversion,
+    "bollinger": Bollinger,
+    "zscore_reversion": ZscoreReversion,
+    "keltner": Keltner,
+    "supertrend": Supertrend,
+    "atr_stop": AtrStop,
+    "time_of_day": TimeOfDay,
+    "dual_momentum": DualMomentum,
 }
 BUILT_IN = frozenset(REGISTERED)
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -38,13 +50,13 @@ def register(name: str, kind: object, origin: str, digest: str) -> None:
         raise BadPlugin(f"strategy {name!r}: {kind.__name__} decides nothing: derive it from Windowed or Stateful")
     if name in BUILT_IN:
         raise BadPlugin(f"strategy name {name!r} is a built-in strategy's: rename the class")
-    taken = _sources.get(name, (origin, digest))
-    twice = taken[0] == origin and taken[1] == digest and REGISTERED.get(name, kind).__qualname__ != kind.__qualname__
-    if twice or (taken[0] != origin and taken[1] != digest):
-        raise BadPlugin(f"strategy name {name!r} of {origin} is taken by {taken[0]}: rename the class")
+    first, known = _sources.get(name, (origin, digest))
+    same_source = known == digest
+    if (same_source and REGISTERED.get(name, kind).__name__ != kind.__name__) or not (same_source or first == origin):
+        raise BadPlugin(f"strategy name {name!r} of {origin} is taken by {first}: rename the class")
     _check_parameters(name, kind)
     REGISTERED[name] = kind
-    _sources[name] = (origin, digest)
+    _sources[name] = (first, digest)
 
 
 def _check_parameters(name: str, kind: type[Strategy]) -> None:
