@@ -77,9 +77,9 @@ def keys(found: Iterable[Key]) -> Html:
     cards = []
     for key in found:
         value = toned(key.value, key.tone)
-        cards.append(
-            f"<div class='key{' long' if len(key.value) > ROOM else ''}'><h3>{escape(key.label)}</h3><b>{value}</b><small>{escape(key.below)}</small></div>"
-        )
+        kind = "key long" if len(key.value) > ROOM else "key"
+        told = f"<h3>{escape(key.label)}</h3><b>{value}</b><small>{escape(key.below)}</small>"
+        cards.append(f'<div class="{kind}">{told}</div>')
     return Html(f'<section class="keys">{"".join(cards)}</section>')
 
 
