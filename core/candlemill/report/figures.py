@@ -180,6 +180,8 @@ def monthly(trace: Trace) -> Any:
         "margin": {"l": 48, "r": 8, "t": 40, "b": 8},
     }
     note = "Profit of each UTC month over the account's value when it began."
+    if any(month.gain is None for month in found):
+        note += " Empty where that was not above zero."
     return figure("Months", [heat], layout, note, height=70 + 34 * shape[0])
 
 

@@ -36,7 +36,7 @@ class Key(NamedTuple):
 
 
 Cell = str | Html
-ROOM = 9  # letters of a headline's figure in full size
+ROOM = 10  # letters of a headline's figure in full size
 
 
 def markup(cell: Cell) -> str:

@@ -45,6 +45,7 @@ _AXIS = {
     "zeroline": False,
     "automargin": True,
     "title": {"standoff": 8},  # from the labels, however long they are
+    "ticklabelstandoff": 5,  # labels of two axes do not meet in their corner
     "separatethousands": True,
     "exponentformat": "none",  # not 30µ for a price of 0.00003
 }
