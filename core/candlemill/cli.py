@@ -81,6 +81,9 @@ def parser() -> Parser:
     ingest.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     ingest.add_argument("--volume-scale", type=int, metavar="N", help="a power of ten for new symbols (default 10^8)")
 
+    funding = "store a perpetual's funding rates from Binance public-data files"
+    rates = with_json(command("funding", run_funding, funding))
+    rates.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     run = "run one strategy over a range; with several symbols (A,B or a glob) as a portfolio"
     jobs.backtest_arguments(with_json(command("backtest", jobs.run_backtest, run)))
     jobs.sweep_arguments(with_json(command("sweep", jobs.run_sweep, "run a strategy for every combination of a grid")))
@@ -117,6 +120,14 @@ def run_ingest(args: argparse.Namespace) -> None:
     with open_store() as store:
         report = ingest(store, args.paths, args.volume_scale)
     output(args, report.to_dict(), report.text())
+
+
+def run_funding(args: argparse.Namespace) -> None:
+    from candlemill.io.funding import ingest_funding
+
+    with open_store() as store:
+        counts = ingest_funding(store, args.paths)
+    output(args, {"rates": counts}, "\n".join(f"{symbol}: {count:,} rates" for symbol, count in counts.items()))
 
 
 def run_coverage(args: argparse.Namespace) -> None:
