@@ -224,7 +224,7 @@ def specs(draw: st.DrawFn, market: Market) -> Spec:
         begin = draw(st.sampled_from([bars[0].t, bars[len(bars) // 2].t]))
         end = draw(st.sampled_from([bars[-1].t + MINUTE, end]))
     has_funding = any(begin <= t < end for t, _ in market.funding)
-    return Spec(
+    spec = Spec(
         symbol="X",
         strategy=name,
         params=parameters_of(build(name, draw(PARAMS[name]))),
@@ -241,6 +241,7 @@ def specs(draw: st.DrawFn, market: Market) -> Spec:
         funding=has_funding and draw(st.booleans()),
         **draw(st.one_of(ACCOUNTS)),
     )
+    return service.checked(spec)
 
 
 @st.composite
