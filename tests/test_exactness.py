@@ -20,12 +20,14 @@ from candlemill.engine.flag import COMPILED
 from candlemill.engine.summary import Summary
 from candlemill.errors import CandlemillError
 from candlemill.model import Spec
+from candlemill.reduce import compounded
+from candlemill.strategies import REGISTERED
 from candlemill.work import Window, run_task, summary_of
 from hypothesis import HealthCheck, event, given, note, settings
 from hypothesis import strategies as st
-from reference import DAY, Bar, backtest
+from reference import DAY, STRATEGIES, Bar, backtest
 from reference_accounts import compound_backtest, disagreements, sized_backtest
-from world import FIRST_DAY, Market, World, daily_of, jobs, markets, specs
+from world import FIRST_DAY, PARAMS, Market, World, daily_of, jobs, markets, specs
 
 THOROUGH = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 BRIEF = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
@@ -61,7 +63,7 @@ def answer(market: Market, spec: Spec, slices: int = 1, rng: random.Random | Non
 
 
 def only(results: Answer) -> dict[str, Any] | None:
-    """The one result; with it, `daily` are its daily profits."""
+    """The one result; with it, `daily` are its daily profits, or returns."""
     if results is None:
         return None
     (result,) = results
@@ -80,13 +82,21 @@ def check(result: dict[str, Any] | None, market: Market, spec: Spec) -> None:
         assert max(map(abs, [wanted["total_pnl"], *wanted["daily"]])) >= 2**62
     else:
         assert disagreements(result, wanted) == {}
-        assert sum(result["daily"]) == result["total_pnl"]
+        compound = spec.sizing == "compound"
+        profits = compounded(result["daily"], wanted["capital"]) if compound else result["daily"]
+        assert sum(profits) == result["total_pnl"]
 
 
 @pytest.fixture(autouse=True, params=[4_320, 3], ids=["long-warm-up", "short-warm-up"])
 def warm_up(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With three bars of warm-up most guesses about stops are wrong: repairs are what is tested then."""
     monkeypatch.setattr(work, "WARM_UP_BARS", request.param)
+    if request.param == 3:
+        monkeypatch.setattr(work, "WARM_UP_LIMIT", 3)
+
+
+def test_every_strategy_is_in_these_tests() -> None:
+    assert set(PARAMS) == set(STRATEGIES) == set(REGISTERED)
 
 
 @given(jobs())

@@ -159,6 +159,7 @@ def test_more_than_64_bits_give_the_same_figures(profits: list[int]) -> None:
     money = ("average_trade", "average_win", "average_loss", "turnover_ratio")
     wide = metrics(days, [p << 40 for p in profits], CAPITAL << 40, RESULT)
     narrow = figures(profits)
+    assert metrics(days, profits, CAPITAL, RESULT) == narrow
     assert {**wide, **dict.fromkeys(money)} == {**narrow, **dict.fromkeys(money)}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import hypothesis.strategies as st
 import msgspec
 import numpy as np
+import reference_strategies  # noqa: F401 - teaches the reference the other strategies
 from candlemill import events, service
 from candlemill.daily import unpack
 from candlemill.events import Event
@@ -43,6 +44,7 @@ class World:
         self.jobs: dict[str, JobRow] = {}
         self.rows: dict[tuple[str, int, str, int, str], Partial] = {}
         self.results: dict[str, dict[str, Any]] = {}
+        self.result_rows: dict[str, ResultRow] = {}
         self.runtime = Runtime(self, self, Tapes(self.days, self), lambda: 0)  # type: ignore[arg-type]
 
     # the store, as far as tapes use it
@@ -64,8 +66,11 @@ class World:
         return self._funding
 
     # the ledger
-    def sweep_daily(self, sweep_id: str) -> dict[str, str]:
-        return {}
+    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
+        return {job_id: row.sharpe_ratio for job_id, row in self.result_rows.items() if row.sweep_id == sweep_id}
+
+    def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+        return {job_id: self.result_rows[job_id].daily for job_id in job_ids}
 
     def job(self, job_id: str) -> JobRow | None:
         return self.jobs.get(job_id)
@@ -88,6 +93,7 @@ class World:
     def put_results(self, results: Sequence[ResultRow]) -> None:
         for row in results:
             found = {**msgspec.json.decode(row.result), "daily": row.daily}
+            self.result_rows[row.job_id] = row
             known = self.results.setdefault(row.job_id, found)
             assert all(known[name] == found[name] for name in ("result_digest", "daily"))
 
@@ -175,6 +181,14 @@ def markets(draw: st.DrawFn, bars_max: int = 300) -> Market:
 
 
 LENGTHS = st.integers(1, 20)
+WINDOWS = st.integers(2, 20)
+HUNDREDTHS = st.sampled_from([0, 50, 100, 141, 200, 300])  # two closes are one deviation from their mean: ties
+
+
+def _levels(levels: tuple[int, ...]) -> dict[str, int]:
+    return dict(zip(("low", "exit", "high"), sorted(levels), strict=True))
+
+
 RATES = st.sampled_from([0, 0, 1_000, 20_000, 150_000, 1_000_000])
 PARAMS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "sma_cross": st.builds(
@@ -186,6 +200,31 @@ PARAMS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     ),
     "donchian": st.fixed_dictionaries({"entry": LENGTHS, "exit": LENGTHS}),
     "buy_and_hold": st.just({}),
+    "ema_cross": st.builds(
+        lambda fast, more, short: {"fast": fast, "slow": fast + more, "allow_short": short},
+        LENGTHS, LENGTHS, st.booleans(),
+    ),
+    "macd": st.builds(
+        lambda fast, more, signal, short: {"fast": fast, "slow": fast + more, "signal": signal, "allow_short": short},
+        LENGTHS, LENGTHS, LENGTHS, st.booleans(),
+    ),
+    "rsi_reversion": st.builds(
+        lambda length, levels, short: {"length": length, "allow_short": short, **_levels(levels)},
+        LENGTHS, st.tuples(*[st.integers(0, 100)] * 3), st.booleans(),
+    ),
+    "bollinger": st.fixed_dictionaries({"length": WINDOWS, "width": HUNDREDTHS, "allow_short": st.booleans()}),
+    "zscore_reversion": st.builds(
+        lambda length, exit, more, short: {"length": length, "entry": exit + more, "exit": exit, "allow_short": short},
+        WINDOWS, HUNDREDTHS, HUNDREDTHS, st.booleans(),
+    ),
+    "keltner": st.fixed_dictionaries(
+        {"length": LENGTHS, "range_length": LENGTHS, "width": HUNDREDTHS, "allow_short": st.booleans()}
+    ),
+    "supertrend": st.fixed_dictionaries({"length": LENGTHS, "multiple": HUNDREDTHS, "allow_short": st.booleans()}),
+    "atr_stop": st.fixed_dictionaries({"length": LENGTHS, "multiple": HUNDREDTHS, "allow_short": st.booleans()}),
+    "dual_momentum": st.builds(lambda fast, more: {"fast": fast, "slow": fast + more}, LENGTHS, LENGTHS),
+    "time_of_day": st.tuples(st.integers(0, 1439), st.integers(0, 1439))
+        .filter(lambda ends: ends[0] != ends[1]).map(lambda ends: {"start": ends[0], "end": ends[1]}),
 }  # fmt: skip
 
 

@@ -105,3 +105,15 @@ class UnsafeHost(BadInput):
     """Refused to listen beyond this machine without a password."""
 
     code = "unsafe_host"
+
+
+class BadPlugin(BadInput):
+    """A strategy from outside cannot be loaded."""
+
+    code = "bad_plugin"
+
+
+class BadStrategy(BadInput):
+    """A strategy from outside failed, or answered what no strategy may."""
+
+    code = "bad_strategy"

@@ -20,14 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candlemill.engine.tape import DAY_MS
-from candlemill.model import SCALE
+from candlemill.rounding import Doubles, divide, ordered_sum, ratio, scaled
 
 DAYS_PER_YEAR = 365
 TAIL = 20  # value at risk: the worst one day in 20, 95 %
 INT64 = 2**63
 
 Column = NDArray[np.int64]
-Doubles = NDArray[np.float64]
 Figures = dict[str, int | None]
 
 
@@ -79,7 +78,7 @@ def monthly(days: Column, profits: Column | Sequence[int], capital: int) -> list
     for k, name in enumerate(names):
         if k + 1 == len(names) or names[k + 1] != name:
             profit = values[k + 1] - values[first]
-            out.append(Month(*name, profit, _ratio(profit, values[first]) if values[first] > 0 else None))
+            out.append(Month(*name, profit, ratio(profit, values[first]) if values[first] > 0 else None))
             first = k + 1
     return out
 
@@ -104,7 +103,7 @@ def drawdowns(days: Column, profits: Column | Sequence[int], capital: int, top: 
 
 def _drawdown(values: list[int], times: list[int], peak: int, low: int, end: int | None) -> Drawdown:
     loss = values[peak] - values[low]
-    depth = _ratio(loss, values[peak])
+    depth = ratio(loss, values[peak])
     assert depth is not None  # a peak is at least the capital
     return Drawdown(times[peak], times[low], None if end is None else times[end], depth, loss)
 
@@ -112,10 +111,10 @@ def _drawdown(values: list[int], times: list[int], peak: int, low: int, end: int
 def _values(profits: Column | Sequence[int], capital: int) -> NDArray[Any]:
     """The account's value at the start and after each day: int64 where that is certain to fit, else Python ints."""
     column: NDArray[Any]
-    if isinstance(profits, np.ndarray) and profits.dtype == np.int64:
-        column = profits
-    else:
-        column = np.array(list(profits), dtype=object)
+    try:
+        column = np.array(profits, dtype=np.int64)
+    except OverflowError:
+        column = np.array(profits, dtype=object)
     most = max(int(column.max()), -int(column.min())) if len(column) else 0
     fits = capital + most * len(column) < INT64
     out = np.empty(len(column) + 1, dtype=np.int64 if fits else object)
@@ -133,18 +132,18 @@ def _trade_figures(result: Mapping[str, Any], capital: int) -> Figures:
     """Figures that need no days."""
     trades, wins = result["trades"], result["wins"]
     won, lost = result["gross_profit"], result["gross_loss"]
-    average_win, average_loss = _divide(won, wins), _divide(lost, trades - wins)
+    average_win, average_loss = divide(won, wins), divide(lost, trades - wins)
     return {
-        "win_rate": _ratio(wins, trades),
-        "profit_factor": _ratio(won, lost),
-        "average_trade": _divide(won - lost, trades),
+        "win_rate": ratio(wins, trades),
+        "profit_factor": ratio(won, lost),
+        "average_trade": divide(won - lost, trades),
         "average_win": average_win,
         "average_loss": average_loss,
-        "payoff_ratio": _ratio(won * (trades - wins), lost * wins),
-        "expectancy_ratio": _ratio((won - lost) * (trades - wins), lost * trades),
-        "exposure": _ratio(result["exposure_bars"], result["bars"]),
-        "turnover_ratio": _ratio(result["turnover"], capital),
-        "buy_and_hold": _ratio(result["last_close"] - result["first_open"], result["first_open"]),
+        "payoff_ratio": ratio(won * (trades - wins), lost * wins),
+        "expectancy_ratio": ratio((won - lost) * (trades - wins), lost * trades),
+        "exposure": ratio(result["exposure_bars"], result["bars"]),
+        "turnover_ratio": ratio(result["turnover"], capital),
+        "buy_and_hold": ratio(result["last_close"] - result["first_open"], result["first_open"]),
     }
 
 
@@ -178,13 +177,13 @@ def _path_figures(days: Column, values: NDArray[Any], capital: int) -> Figures:
     span = (int(days[-1]) - int(days[0])) // DAY_MS + 1
     growth = _growth(last, capital, span) if values.min() > 0 else None
     return {
-        "return": _ratio(last - capital, capital),
-        "cagr": None if growth is None else _scaled(growth),
-        "calmar_ratio": None if growth is None or not shares[deepest] else _scaled(growth / float(shares[deepest])),
-        "positive_days": _ratio(int(np.count_nonzero(values[1:] > values[:-1])), len(days)),
-        "max_drawdown_share": _ratio(int(falls[deepest]), int(peaks[deepest])),
+        "return": ratio(last - capital, capital),
+        "cagr": None if growth is None else scaled(growth),
+        "calmar_ratio": None if growth is None or not shares[deepest] else scaled(growth / float(shares[deepest])),
+        "positive_days": ratio(int(np.count_nonzero(values[1:] > values[:-1])), len(days)),
+        "max_drawdown_share": ratio(int(falls[deepest]), int(peaks[deepest])),
         "longest_drawdown_days": _longest(days, falls),
-        "recovery_factor": _ratio(last - capital, int(falls.max())),
+        "recovery_factor": ratio(last - capital, int(falls.max())),
     }
 
 
@@ -203,14 +202,14 @@ def _growth(last: int, first: int, days: int) -> float | None:
 
     None where the power leaves 64 bits.
     """
-    ratio = last / first
+    step = last / first
     whole, rest = divmod(DAYS_PER_YEAR, days)
     power = 1.0
     for bit in f"{whole:b}":
-        power *= power * (ratio if bit == "1" else 1.0)
+        power *= power * (step if bit == "1" else 1.0)
         if power > INT64:
             return None
-    root = ratio
+    root = step
     for _ in range(60):  # the 60th root of a double is 1
         if not rest:
             break
@@ -241,47 +240,23 @@ def _return_figures(values: NDArray[Any]) -> Figures:
     before = values[:-1]
     returns: Doubles = (values[1:] - before).astype(np.float64) / before.astype(np.float64)
     n = len(returns)
-    away = returns - _sum(returns) / n
+    away = returns - ordered_sum(returns) / n
     squares = away * away
-    second = _sum(squares)
+    second = ordered_sum(squares)
     if n > 1:
-        out["volatility"] = _scaled(sqrt(second / (n - 1)) * sqrt(DAYS_PER_YEAR))
+        out["volatility"] = scaled(sqrt(second / (n - 1)) * sqrt(DAYS_PER_YEAR))
     if second > 0:
-        out["skew"] = _scaled(_sum(squares * away) / n / (second / n * sqrt(second / n)))
-        out["kurtosis"] = _scaled(_sum(squares * squares) / n / (second / n * (second / n)) - 3)
-    losses = -_sum(np.minimum(returns, 0.0))
+        out["skew"] = scaled(ordered_sum(squares * away) / n / (second / n * sqrt(second / n)))
+        out["kurtosis"] = scaled(ordered_sum(squares * squares) / n / (second / n * (second / n)) - 3)
+    losses = -ordered_sum(np.minimum(returns, 0.0))
     if losses > 0:
-        out["omega_ratio"] = _scaled(_sum(np.maximum(returns, 0.0)) / losses)
+        out["omega_ratio"] = scaled(ordered_sum(np.maximum(returns, 0.0)) / losses)
     ranked = np.sort(returns)
     k, part = divmod(n - 1, TAIL)
     at_risk = float(ranked[k])
     if part:
         at_risk += (float(ranked[k + 1]) - at_risk) * part / TAIL
-    out["value_at_risk"] = _scaled(at_risk)
-    out["expected_shortfall"] = _scaled(_sum(ranked[: k + 1]) / (k + 1))
-    out["worst_day"], out["best_day"] = _scaled(float(ranked[0])), _scaled(float(ranked[-1]))
+    out["value_at_risk"] = scaled(at_risk)
+    out["expected_shortfall"] = scaled(ordered_sum(ranked[: k + 1]) / (k + 1))
+    out["worst_day"], out["best_day"] = scaled(float(ranked[0])), scaled(float(ranked[-1]))
     return out
-
-
-def _sum(column: Doubles) -> float:
-    return float(np.add.accumulate(column)[-1])
-
-
-def _scaled(value: float) -> int:
-    return round(value * SCALE)
-
-
-def _ratio(numerator: int, denominator: int) -> int | None:
-    """The quotient scaled by 10^8, exact before rounding; None for a denominator of 0."""
-    return _divide(numerator * SCALE, denominator)
-
-
-def _divide(numerator: int, denominator: int) -> int | None:
-    """Rounded half to even. None for a denominator of 0."""
-    if denominator == 0:
-        return None
-    whole, rest = divmod(numerator, denominator)
-    twice = 2 * rest
-    if twice > denominator or (twice == denominator and whole % 2 == 1):
-        whole += 1
-    return whole

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from decimal import Decimal, localcontext
 from itertools import accumulate, pairwise
 from math import isqrt
@@ -98,7 +99,8 @@ def join(outcomes: Outcomes, point: int, slices: int) -> Merged | Repair:
 def result_of(
     spec: Spec, plan: Plan, merged: Merged, job: str, data_digest: str
 ) -> tuple[dict[str, object], list[int]]:
-    """The result of one parameter set, every figure an integer, money scaled by 10^8; and its daily profits."""
+    """The result of one parameter set, every figure an integer, money scaled by 10^8; and the daily figures that its
+    ratios are of: profits in money, of a compound account returns in 10^-15."""
     s = merged.summary
     state, _ = split_state(merged.end)
     held_over_gap = s.tail_gap if s.tail else 0
@@ -139,9 +141,12 @@ def result_of(
     }
     days = np.array(merged.days, dtype=np.int64) * DAY_MS
     result["metrics"] = metrics(days, returns.profits, returns.capital, result)
-    digest = hashlib.sha256(json.dumps(result, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-    result |= {"result_digest": digest, "slices": plan.slices, "repaired_slices": merged.repaired}
-    return result, returns.profits
+    result |= {"result_digest": digest_of_result(result), "slices": plan.slices, "repaired_slices": merged.repaired}
+    return result, returns.daily
+
+
+def digest_of_result(result: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(result, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class Returns:
@@ -163,7 +168,12 @@ class Returns:
             self.total = sum(left)
             self.squares = sum(x * x for x in left)
             self.loss_squares = sum(x * x for x in left if x < 0)
-        self.profits = self._compounded(merged.daily) if spec.sizing == "compound" else self._added(merged.daily)
+            merged = msgspec.structs.replace(merged, daily=left + [0] * (len(merged.daily) - len(left)))
+        if spec.sizing == "compound":
+            self.daily = merged.daily
+            self.profits = compounded(merged.daily, self.capital)
+        else:
+            self.daily = self.profits = self._added(merged.daily)
 
     def money(self, amount: int) -> int:
         """An amount in the account's unit as money, rounded down."""
@@ -186,14 +196,15 @@ class Returns:
         marks = [self.money(total) for total in accumulate(daily, initial=0)]
         return [after - before for before, after in pairwise(marks)]
 
-    def _compounded(self, daily: list[int]) -> list[int]:
-        """Returns, multiplied in fixed point with twelve digits more than money has."""
-        value = self.capital * GUARD_DIGITS
-        marks = [self.capital]
-        for x in daily:
-            value = value * (LOG + x) // LOG
-            marks.append(value // GUARD_DIGITS)
-        return [after - before for before, after in pairwise(marks)]
+
+def compounded(daily: Sequence[int], capital: int) -> list[int]:
+    """Profits in money of returns in 10^-15, multiplied in fixed point with twelve digits more than money has."""
+    value = capital * GUARD_DIGITS
+    marks = [capital]
+    for x in daily:
+        value = value * (LOG + x) // LOG
+        marks.append(value // GUARD_DIGITS)
+    return [after - before for before, after in pairwise(marks)]
 
 
 def sharpe(total: int, squares: int, days: int) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 
 from candlemill.engine.account import COMPOUND, FIXED, NOTIONAL, Sizing, run_account
 from candlemill.engine.book import Rules
+from candlemill.engine.fills import Fills
 from candlemill.engine.loop import run
 from candlemill.engine.signals import Bits, Changes, changes_of, changes_of_bits
 from candlemill.engine.summary import State, Summary
@@ -17,6 +18,7 @@ from candlemill.model import Spec
 from candlemill.strategies import Strategy
 
 WARM_UP_BARS = 4_320  # three days of minutes: nearly every guess is right then
+WARM_UP_LIMIT = 262_144  # minutes; past a slice's own length, repairing a wrong guess is cheaper
 SHARED_SETS = 4  # from this many sets on, what they share is made beforehand
 
 COLD = b"0,0,0,0,0,0|"
@@ -85,7 +87,7 @@ def columns_read(spec: Spec, strategies: Sequence[Strategy]) -> tuple[str, ...]:
     if spec.volume_share:
         names.add("volume")
     for strategy in strategies:
-        names |= strategy.reads
+        names |= strategy.needs()
     return tuple(name for name in COLUMNS if name in names)
 
 
@@ -96,8 +98,10 @@ def context_bars(spec: Spec, strategies: Sequence[Strategy], exact: bool) -> int
     """
     lookback = max((strategy.lookback() for strategy in strategies), default=0)
     decision_bars = (lookback + 1) * spec.timeframe if spec.timeframe > 1 else lookback
-    warm_up = 0 if exact else max(WARM_UP_BARS, 3 * spec.timeframe)
-    return decision_bars + warm_up + 1
+    if exact:
+        return decision_bars + 1
+    own = max((strategy.warm_up() for strategy in strategies), default=0) * spec.timeframe
+    return decision_bars + max(WARM_UP_BARS, 3 * spec.timeframe, min(own, WARM_UP_LIMIT)) + 1
 
 
 def digest_of(state: bytes) -> str:
@@ -122,11 +126,21 @@ def run_task(
         raise TooLarge(f"{spec.symbol} {spec.strategy}: {error}; use smaller windows or rates") from None
 
 
+def run_logged(spec: Spec, window: Window, strategy: Strategy, log: Fills) -> tuple[list[int], Outcome]:
+    """A whole job in one go, its fills taken down in `log`: its days and its outcome."""
+    task = _Task(spec, window, log)
+    try:
+        return task.days, task.run_from(COLD, 0, strategy)
+    except OverflowError as error:
+        raise TooLarge(f"{spec.symbol} {spec.strategy}: {error}; use smaller windows or rates") from None
+
+
 class _Task:
     """One slice, and what its parameter sets have in common."""
 
-    def __init__(self, spec: Spec, window: Window) -> None:
+    def __init__(self, spec: Spec, window: Window, log: Fills | None = None) -> None:
         self._window = window
+        self._log = log
         self._rules = rules_of(spec)
         self._sizing = sizing_of(spec)
         ends = view(window.tape.day_ends)
@@ -184,8 +198,8 @@ class _Task:
 
     def _run(self, changes: Changes, start: State, lo: int, hi: int) -> tuple[Summary, State, list[int]]:
         if self._sizing is None:
-            return run(self._window.tape, changes, self._rules, start, lo, hi)
-        return run_account(self._window.tape, changes, self._rules, self._sizing, start, lo, hi)
+            return run(self._window.tape, changes, self._rules, start, lo, hi, self._log)
+        return run_account(self._window.tape, changes, self._rules, self._sizing, start, lo, hi, self._log)
 
 
 class _Together(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from typing import Final
 from mypy_extensions import i64
 
 from candlemill.engine.book import MILLION, SCALE, Rules, at_or_far, deepest_fall, extremes
-from candlemill.engine.fills import TAKE, Fills
+from candlemill.engine.fills import TAKE, Curve, Fills
 from candlemill.engine.loop import run
 from candlemill.engine.signals import Changes, first_at_least
 from candlemill.engine.summary import CLOSED, THROUGH, State, Summary
@@ -55,18 +55,28 @@ class Sizing:
 
 
 def run_account(
-    tape: Tape, changes: Changes, rules: Rules, sizing: Sizing, start: State, lo: int, hi: int
+    tape: Tape,
+    changes: Changes,
+    rules: Rules,
+    sizing: Sizing,
+    start: State,
+    lo: int,
+    hi: int,
+    log: Fills | None = None,
 ) -> tuple[Summary, State, list[int]]:
     """As `loop.run`, for the account that `sizing` says. The daily list is in the account's unit; of a compound one it
     is the days' returns in 10^-15."""
     if lo >= hi:
         return Summary(), start, []
-    log = Fills()
+    if log is None:
+        log = Fills()
+    curve, log.curve = log.curve, None  # it is this account's to draw, not the book's
     unit, state, _ = run(tape, changes, rules, start, lo, hi, log)
+    log.curve = curve
     if sizing.kind == COMPOUND:
-        total, daily = _compound(tape, rules, log, start, lo, hi)
+        total, daily = _compound(tape, rules, log, curve, start, lo, hi)
     else:
-        account = _Sized(tape, rules, sizing, start, lo, hi)
+        account = _Sized(tape, rules, sizing, start, lo, hi, curve)
         account.walk(log)
         total, daily = account.total, account.daily
         if state.side != 0:
@@ -85,10 +95,13 @@ def crossed_gap(tape: Tape, first: i64, last: i64) -> int:
 class _Sized:
     """One stretch of bars of an account whose trades have quantities of their own."""
 
-    def __init__(self, tape: Tape, rules: Rules, sizing: Sizing, start: State, lo: i64, hi: i64) -> None:
+    def __init__(
+        self, tape: Tape, rules: Rules, sizing: Sizing, start: State, lo: i64, hi: i64, curve: Curve | None
+    ) -> None:
         self.tape: Tape = tape
         self.fee: int = int(rules.fee) * FEE  # money units per (quantity times price)
         self.maker_fee: int = int(rules.maker_fee) * FEE
+        self.curve: Curve | None = curve
         self.sizing: Sizing = sizing
         self.lo: i64 = lo
         self.hi: i64 = hi
@@ -120,6 +133,7 @@ class _Sized:
                 self.leave(bar, int(log.price[k]), log.reason[k])
             if log.side[k] != 0:
                 self.enter(bar, int(log.price[k]), log.side[k])
+            self.draw(bar)
             k += 1
         self.mark(self.hi)
         total = self.total
@@ -129,6 +143,10 @@ class _Sized:
             total.head_cash, total.head_gap = self.cash, gap
         elif self.holding != 0:
             total.tail, total.tail_cash, total.tail_gap = 1, self.cash, gap
+
+    def draw(self, bar: i64) -> None:
+        if self.curve is not None:
+            self.curve.add(int(bar), self.base, self.holding)
 
     def enter(self, bar: i64, price: int, side: i64) -> None:
         self.side = side
@@ -177,6 +195,7 @@ class _Sized:
                 self.base -= due
                 self.cash -= due
                 self.total.funding += due
+                self.draw(at)
             self.instant += 1
 
     def mark(self, end: i64) -> None:
@@ -234,7 +253,9 @@ class _Sized:
 # -- compound ------------------------------------------------------------------------------------------------------
 
 
-def _compound(tape: Tape, rules: Rules, log: Fills, start: State, lo: i64, hi: i64) -> tuple[Summary, list[int]]:
+def _compound(
+    tape: Tape, rules: Rules, log: Fills, curve: Curve | None, start: State, lo: i64, hi: i64
+) -> tuple[Summary, list[int]]:
     """Day by day, each from an equity of 1."""
     total = Summary()
     daily: list[int] = []
@@ -245,7 +266,7 @@ def _compound(tape: Tape, rules: Rules, log: Fills, start: State, lo: i64, hi: i
     d: i64 = first_at_least(tape.day_ends, lo)
     while begin < hi:
         end: i64 = tape.day_ends[d] + 1
-        day = _Day(tape, rules, side, entry, begin, end)
+        day = _Day(tape, rules, side, entry, begin, end, curve)
         k = day.walk(log, k)
         side, entry = day.side, day.entry
         total = total.merge(day.finished())
@@ -258,7 +279,10 @@ def _compound(tape: Tape, rules: Rules, log: Fills, start: State, lo: i64, hi: i
 class _Day:
     """One UTC day of a compound account: equity = constant + slope * price while a position is held."""
 
-    def __init__(self, tape: Tape, rules: Rules, side: i64, entry: i64, begin: i64, end: i64) -> None:
+    def __init__(
+        self, tape: Tape, rules: Rules, side: i64, entry: i64, begin: i64, end: i64, curve: Curve | None
+    ) -> None:
+        self.curve: Curve | None = curve
         self.tape: Tape = tape
         self.rules: Rules = rules
         self.side: i64 = side
@@ -281,6 +305,15 @@ class _Day:
         if side != 0:
             self.hold(tape.close[begin - 1])
             self.total.head = THROUGH
+        self.draw(begin)
+
+    def draw(self, bar: i64) -> None:
+        """The line that the equity follows from `bar` on."""
+        if self.curve is not None:
+            if self.side == 0:
+                self.curve.add(int(bar), self.equity, 0.0)
+            else:
+                self.curve.add(int(bar), self.constant, self.slope)
 
     def hold(self, price: i64) -> None:
         """Have the position be worth all of the equity at `price`."""
@@ -316,6 +349,7 @@ class _Day:
                 self.leave(bar, log.price[k], log.reason[k])
             if log.side[k] != 0:
                 self.enter(bar, log.price[k], log.side[k])
+            self.draw(bar)
             k += 1
         self.mark(self.end)
         return k
@@ -341,6 +375,8 @@ class _Day:
 
     def pay(self, ppm: i64) -> None:
         self.equity = max(NOTHING_LEFT, self.equity * (float(int(MILLION - ppm)) / 1e6))
+        if self.curve is not None:
+            self.curve.filled.append(self.equity)
         self.total.fees += int(ppm) * (LOG // MILLION)
         self.total.turnover += LOG
         self.total.fills += 1
@@ -357,6 +393,7 @@ class _Day:
                 self.total.funding += to_fixed(due / self.equity)
                 self.equity = max(NOTHING_LEFT, self.equity - due)
                 self.hold(price)
+                self.draw(bar)
             self.instant += 1
 
     def mark(self, end: i64) -> None:
@@ -381,6 +418,7 @@ class _Day:
             self.see(self.value(price))
             if self.lost_at(price):
                 self.constant, self.slope = NOTHING_LEFT, 0.0
+                self.draw(i)
             i += 1
         self.equity = self.value(self.tape.close[end - 1])
 

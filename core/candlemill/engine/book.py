@@ -11,7 +11,7 @@ import numpy as np
 from librt.vecs import vec
 from mypy_extensions import i64
 
-from candlemill.engine.fills import SIGNAL, STOP, TAKE, Fills
+from candlemill.engine.fills import BOTH, SIGNAL, STOP, TAKE, Fills
 from candlemill.engine.signals import Changes, first_at_least
 from candlemill.engine.summary import CLOSED, THROUGH, State
 from candlemill.engine.tape import BLOCK, Tape, native, view
@@ -216,6 +216,8 @@ class Book:
                     self.head_cash -= due
                 else:
                     self.entry_cash -= due
+                if self.log is not None:
+                    self.log.draw(self.next_funding, self.base, self.side)
             self.instant += 1
             self.next_funding = at_or_far(tape.funding_bars, self.instant)
 
@@ -227,11 +229,15 @@ class Book:
         self.extreme = raw
         self.inherited = False
         self.over_gap = False
+        if self.log is not None:
+            self.log.draw(bar, self.base, side)
 
     def close_position(self, bar: i64, raw: i64, reason: i64) -> None:
         cash: i64 = self.pay(bar, raw, -self.side, 0, reason)
         self.base += cash
         self.side = 0
+        if self.log is not None:
+            self.log.draw(bar, self.base, 0)
         if self.inherited:
             self.inherited = False
             self.head = CLOSED
@@ -282,6 +288,7 @@ class Book:
         if worst <= stop:
             self.exit_reason = STOP
             if best >= take:
+                self.exit_reason = BOTH
                 self.ambiguous += 1
             return stop if is_entry else min(open, stop)
         self.exit_reason = TAKE

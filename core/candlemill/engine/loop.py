@@ -38,6 +38,8 @@ def run(
         stop = hi if last else int(at[first + step - 1]) + 1
         passes.append(_pass(tape, piece, rules, start, lo, stop, log))
         start, lo = _state(passes[-1]), stop
+        if log is not None:
+            log.before += _equity(passes[-1])
     return _settle(passes)
 
 

@@ -26,6 +26,7 @@ from cloudevents.http import CloudEvent, from_http
 
 from candlemill.errors import BadInput, CandlemillError, SinkDown, StoreError
 from candlemill.events import EVENT_BYTES_LIMIT, SLICE_REQUESTED, Event
+from candlemill.io import plugins
 from candlemill.io.clock import clock_ms
 from candlemill.io.functions import Handler
 from candlemill.io.settings import dsn
@@ -321,10 +322,12 @@ _lock = threading.Lock()
 
 
 def runtime() -> Runtime:
-    """This process's connections, made at the first request, with the index as it is now."""
+    """This process's connections and strategies, made at the first request, with the index as it is now."""
     global _made
     with _lock:
         if _made is None:
+            for problem in plugins.load_offered():
+                log.error("%s", problem)
             store = Store(dsn())
             index = RequestIndex(store)
             _made = (Runtime(store, index, Tapes(index.days, store), clock_ms), index)

@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from multiprocessing.shared_memory import SharedMemory
 
 import msgspec
@@ -20,6 +21,7 @@ import msgspec
 from candlemill import events
 from candlemill.errors import CandlemillError
 from candlemill.events import Event
+from candlemill.io import plugins
 from candlemill.io.clock import clock_ms
 from candlemill.io.coverage import current_days
 from candlemill.io.functions import DEAD_LETTERS, ROUTES, handler
@@ -96,8 +98,11 @@ class LocalLedger:
         self._store.put_results(results)
         self.last_results = results
 
-    def sweep_daily(self, sweep_id: str) -> dict[str, str]:
-        return self._store.sweep_daily(sweep_id)
+    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
+        return self._store.sweep_scores(sweep_id)
+
+    def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+        return self._store.sweep_daily(sweep_id, job_ids)
 
     def flush(self) -> None:
         """Write what is not in the store yet."""
@@ -125,7 +130,7 @@ class ScratchLedger(LocalLedger):
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._take(results)
 
-    def sweep_daily(self, sweep_id: str) -> dict[str, str]:
+    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
         return {}
 
     def flush(self) -> None:
@@ -294,12 +299,15 @@ class Broker:
 class Pool:
     """Worker processes that run the execute function on columns shared by this one."""
 
-    def __init__(self, workers: int, tapes: Tapes, index: SymbolIndex) -> None:
+    def __init__(self, workers: int, tapes: Tapes, index: SymbolIndex, strategy: str) -> None:
+        """`strategy` is what `plugins.load` takes, for the workers to load it too."""
         self.workers = workers
         self._memory: SharedMemory
         self._memory, shared = tapes.share()
         # Spawned, not forked: the embedded database's threads would not survive a fork.
-        self._pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (shared, index))
+        self._pool = ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), _start_worker, (shared, index, strategy)
+        )
 
     def submit(self, event: Event) -> Future[tuple[list[Partial], list[Event]]]:
         """Have a worker run the event. Ctrl-C reaches the whole process group: it is this process's to act on, so a
@@ -328,15 +336,15 @@ class _Collected:
         self.partials += partials
 
 
-_worker: tuple[Tapes, SymbolIndex] | None = None
+_worker: tuple[Tapes, SymbolIndex, str] | None = None
 
 
-def _start_worker(shared: Shared, index: SymbolIndex) -> None:
+def _start_worker(shared: Shared, index: SymbolIndex, strategy: str) -> None:
     global _worker
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tapes = Tapes(index.days, None)
     tapes.adopt(shared)
-    _worker = (tapes, index)
+    _worker = (tapes, index, strategy)
 
 
 def _end_with_parent() -> None:
@@ -350,10 +358,16 @@ def _end_with_parent() -> None:
 def _work(event: Event) -> tuple[list[Partial], list[Event]]:
     if _worker is None:
         raise CandlemillError("a worker process was not started properly")
+    _load(_worker[2])
     collected = _Collected()
     runtime = Runtime(collected, _worker[1], _worker[0], clock_ms)  # type: ignore[arg-type]
     answer = handler("execute")(event, runtime)
     return collected.partials, answer
+
+
+@cache
+def _load(strategy: str) -> None:
+    plugins.load(strategy)
 
 
 def cores() -> int:
