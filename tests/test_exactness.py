@@ -258,6 +258,6 @@ def test_window_is_what_a_task_sees() -> None:
     window: Window = world.runtime.tapes.window(spec, spec.end, spec.end + 86_400_000, 10, ("t", "open", "close"))
     from candlemill.strategies import build
 
-    (outcome,) = run_task(spec, window, [(0, build("buy_and_hold", {}))], {0: b"1,1,0,0,0,0|"})
+    (outcome,) = run_task(spec, window, [(0, build("buy_and_hold", {}))], {0: b"1,1,0,0,0,0|"}).outcomes
     assert outcome.end == "1,1,0,0,0,0|"
     assert summary_of(outcome).bars == 0
