@@ -4,7 +4,7 @@ import random
 
 import msgspec
 import pytest
-from candlemill.errors import BadInput
+from candlemill.errors import BadInput, CandlemillError
 from candlemill.model import Leg, Spec, resolve
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
@@ -23,6 +23,13 @@ def scheduled(spec: Spec, legs: list[Leg]) -> Spec:
     )
 
 
+def digests(market: Market, spec: Spec, slices: int = 1, rng: random.Random | None = None) -> list[str] | None:
+    try:
+        return [result["result_digest"] for result in market.world().run(spec, slices, rng)]
+    except CandlemillError:
+        return None  # refused: beyond 64 bits
+
+
 @given(jobs(), st.data(), st.integers(2, 8), st.integers(0, 2**32))
 @BRIEF
 def test_any_cut_of_a_schedule_is_the_uncut_one(
@@ -34,15 +41,16 @@ def test_any_cut_of_a_schedule_is_the_uncut_one(
     starts = sorted(data.draw(st.sets(minutes, min_size=1, max_size=4)))
     legs = [Leg(spec.start + m * 60_000, data.draw(PARAMS[spec.strategy])) for m in starts]
     spec = scheduled(spec, legs)
-    (whole,) = market.world().run(spec, slices=1)
-    (cut,) = market.world().run(spec, slices, random.Random(seed))
-    assert cut["result_digest"] == whole["result_digest"]
+    whole = digests(market, spec)
+    assert digests(market, spec, slices, random.Random(seed)) == whole
 
 
 @given(jobs())
 @BRIEF
 def test_a_schedule_of_one_leg_is_that_set_alone(job: tuple[Market, Spec]) -> None:
     market, spec = job
+    if digests(market, spec) is None:
+        return
     (alone,) = market.world().run(spec)
     (one,) = market.world().run(scheduled(spec, [Leg(spec.start, dict(spec.params))]))
     ids = {"job_id", "result_digest", "params", "spec"}
