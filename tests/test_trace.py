@@ -3,12 +3,11 @@
 from typing import Any
 
 import numpy as np
-from candlemill.model import SCALE, Spec, parameters_of
+from candlemill.model import SCALE, Spec
 from candlemill.strategies import build
 from candlemill.trace import Trace, trace_of
 from candlemill.work import COLUMNS
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from reference import Bar
 from world import World, jobs
 

@@ -2,8 +2,7 @@
 
 A recursive mean depends on every bar since the job's first one. It is carried from slice to slice by its exact bits,
 begins as TA-Lib's does, with the plain mean of the first `length` values, and is computed with `+ - * /` on doubles in
-the order that is written here, never fused. That is the same on every machine. Functions on `vec[float]` work in place
-on the caller's own copy.
+the order that is written here, never fused. That is the same on every machine.
 """
 
 from math import gcd
@@ -26,16 +25,26 @@ UNSURE: Final = 1e-14  # a few times what rounding can have done to a score
 HUNDRED: Final = 100  # multiples of a deviation or range are given in hundredths
 
 
-def floats(column: NDArray[np.generic]) -> vec[float]:
-    """A flat copy as doubles, each correctly rounded."""
-    return vec[float](np.ascontiguousarray(column, dtype=np.float64))
+@mypyc_attr(allow_interpreted_subclasses=False)
+class Buffer:
+    """Room for a stretch of doubles: `values` for compiled loops, `array` the same memory for NumPy.
+
+    Strategies go through a tape in stretches and use the same few buffers for each: fresh memory for every stretch
+    costs more than the arithmetic.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.values: vec[float] = vec[float](np.zeros(length))
+        self.array: Floats = np.asarray(_Writable(np.frombuffer(memoryview(self.values), dtype=np.float64)))
 
 
-def float_view(column: vec[float]) -> Floats:
-    """`column` as an array, without copying."""
-    if len(column) == 0:
-        return np.empty(0)
-    return np.frombuffer(memoryview(column), dtype=np.float64)
+class _Writable:
+    """A vec shows its memory read-only, though its items may be set. This shows it, kept alive, as it is."""
+
+    def __init__(self, shown: Floats) -> None:
+        self.shown = shown
+        interface = shown.__array_interface__
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
 
 
 @mypyc_attr(allow_interpreted_subclasses=False)
@@ -64,6 +73,13 @@ class Mean:
         self.value = self.value / float(self.length)
         return True
 
+    def take(self, x: float) -> None:
+        """One more value, whether it is among the first or not."""
+        if self.count < self.length:
+            self.seed(x)
+        else:
+            self.value = self.keep * self.value + self.gain * x
+
 
 def exponential(length: int, count: int = 0, value: float = 0.0) -> Mean:
     """The exponential moving average of `length`: gain 2 / (length + 1)."""
@@ -76,9 +92,9 @@ def wilder(length: int, count: int = 0, value: float = 0.0) -> Mean:
     return Mean(length, (length - 1) / length, 1.0 / length, count, value)
 
 
-def smooth(values: vec[float], mean: Mean) -> None:
-    """Each value becomes the mean after it; NaN before there is one. Leading NaN values are passed over."""
-    n: i64 = len(values)
+def smooth(buffer: Buffer, n: i64, mean: Mean) -> None:
+    """Each of the first `n` values becomes the mean after it; NaN before there is one. Leading NaN are passed over."""
+    values = buffer.values
     i: i64 = 0
     while i < n and mean.count < mean.length:
         seeded = mean.seed(values[i])
@@ -92,65 +108,65 @@ def smooth(values: vec[float], mean: Mean) -> None:
     mean.value = value
 
 
-def smooth_two(first: vec[float], second: vec[float], a: Mean, b: Mean) -> None:
+def smooth_two(first: Buffer, second: Buffer, n: i64, a: Mean, b: Mean) -> None:
     """`smooth` for two columns whose means have the same length and began together."""
-    n: i64 = len(first)
+    ups, downs = first.values, second.values
     i: i64 = 0
     while i < n and a.count < a.length:
-        seeded = a.seed(first[i])
-        b.seed(second[i])
-        first[i] = a.value if seeded else NAN
-        second[i] = b.value if seeded else NAN
+        seeded = a.seed(ups[i])
+        b.seed(downs[i])
+        ups[i] = a.value if seeded else NAN
+        downs[i] = b.value if seeded else NAN
         i += 1
     keep, gain, x, y = a.keep, a.gain, a.value, b.value
     while i < n:
-        x = keep * x + gain * first[i]
-        y = keep * y + gain * second[i]
-        first[i] = x
-        second[i] = y
+        x = keep * x + gain * ups[i]
+        y = keep * y + gain * downs[i]
+        ups[i] = x
+        downs[i] = y
         i += 1
     a.value = x
     b.value = y
 
 
-def smooth_gap(values: vec[float], fast: Mean, slow: Mean) -> None:
-    """Each value becomes the fast mean after it less the slow one; NaN before there are both."""
-    n: i64 = len(values)
+def smooth_gap(buffer: Buffer, n: i64, fast: Mean, slow: Mean) -> None:
+    """Each of the first `n` values becomes the fast mean after it less the slow one; NaN before there are both."""
+    values = buffer.values
     i: i64 = 0
     while i < n and (fast.count < fast.length or slow.count < slow.length):
         x = values[i]
-        if fast.count < fast.length:
-            fast.seed(x)
-        else:
-            fast.value = fast.keep * fast.value + fast.gain * x
-        if slow.count < slow.length:
-            slow.seed(x)
-        else:
-            slow.value = slow.keep * slow.value + slow.gain * x
+        fast.take(x)
+        slow.take(x)
         both = fast.count == fast.length and slow.count == slow.length
         values[i] = fast.value - slow.value if both else NAN
         i += 1
     keep, gain, value = fast.keep, fast.gain, fast.value
     slow_keep, slow_gain, slow_value = slow.keep, slow.gain, slow.value
     while i < n:
-        value = keep * value + gain * values[i]
-        slow_value = slow_keep * slow_value + slow_gain * values[i]
+        x = values[i]
+        value = keep * value + gain * x
+        slow_value = slow_keep * slow_value + slow_gain * x
         values[i] = value - slow_value
         i += 1
     fast.value = value
     slow.value = slow_value
 
 
-def moves(close: Column) -> tuple[vec[float], vec[float]]:
+def moves(close: Column, up: Buffer, down: Buffer) -> None:
     """How far each close but the first is above the one before it, and how far below; 0 where it is not."""
-    change = np.diff(close)
-    return floats(np.maximum(change, 0)), floats(np.maximum(-change, 0))
+    n = len(close) - 1
+    rise, fall = up.array[:n], down.array[:n]
+    fall[:] = np.diff(close)
+    np.maximum(fall, 0, out=rise)
+    np.subtract(rise, fall, out=fall)
 
 
-def true_range(high: Column, low: Column, close: Column) -> vec[float]:
+def true_range(high: Column, low: Column, close: Column, out: Buffer) -> None:
     """Wilder's true range of every bar but the first: what the bar and the close before it span."""
     before = close[:-1]
-    return floats(np.maximum(high[1:], before) - np.minimum(low[1:], before))
+    span = np.maximum(high[1:], before)
+    span -= np.minimum(low[1:], before)
+    out.array[: len(span)] = span
 
 
 class Bands:
@@ -166,11 +182,12 @@ class Bands:
         self.side: i64 = side
 
 
-def supertrend(middle: vec[float], close: vec[float], reach: vec[float], bands: Bands) -> Column:
-    """1 or -1 after each bar, 0 while `reach` is NaN. Bands `reach` from the `middle` only ever close in on the price,
-    until a close has passed them; a close beyond the one that it is held against turns the trend. It begins as -1."""
-    n: i64 = len(close)
-    out = vec[i64](np.empty(n, dtype=np.int64))
+def supertrend(middles: Buffer, closes: Buffer, reaches: Buffer, n: i64, bands: Bands) -> Desired:
+    """1 or -1 after each of `n` bars, 0 while the reach is NaN. Bands a reach from the middle only ever close in on
+    the price, until a close has passed them; a close beyond the one that it is held against turns the trend. It begins
+    as -1."""
+    middle, close, reach = middles.values, closes.values, reaches.values
+    out = vec[u8](np.zeros(n, dtype=np.uint8))
     upper, lower, before, side = bands.upper, bands.lower, bands.before, bands.side
     i: i64 = 0
     while i < n and side == 0:
@@ -179,16 +196,19 @@ def supertrend(middle: vec[float], close: vec[float], reach: vec[float], bands: 
             upper = middle[i] + r
             lower = middle[i] - r
             side = -1
+            out[i] = SHORT
         before = close[i]
-        out[i] = side
         i += 1
     while i < n:
         up = middle[i] + reach[i]
         down = middle[i] - reach[i]
         x = close[i]
-        if up < upper or before > upper:
+        above, below = before > upper, before < lower
+        upper = up if up < upper else upper
+        lower = down if down > lower else lower
+        if above:
             upper = up
-        if down > lower or before < lower:
+        if below:
             lower = down
         if side < 0:
             if x > upper:
@@ -196,10 +216,10 @@ def supertrend(middle: vec[float], close: vec[float], reach: vec[float], bands: 
         elif x < lower:
             side = -1
         before = x
-        out[i] = side
+        out[i] = 1 if side > 0 else SHORT
         i += 1
     bands.upper, bands.lower, bands.before, bands.side = upper, lower, before, side
-    return view(out)
+    return as_positions(out)
 
 
 class Trail:
@@ -210,35 +230,34 @@ class Trail:
         self.side: i64 = side
 
 
-def trailing(close: vec[float], reach: vec[float], trail: Trail) -> Column:
-    """1 or -1 after each bar, 0 while `reach` is NaN: it turns with a close more than `reach` from the best close since
-    the last turn. It begins as -1."""
-    n: i64 = len(close)
-    out = vec[i64](np.empty(n, dtype=np.int64))
+def trailing(closes: Buffer, reaches: Buffer, n: i64, trail: Trail) -> Desired:
+    """1 or -1 after each of `n` bars, 0 while the reach is NaN: it turns with a close more than the reach from the best
+    close since the last turn. It begins as -1."""
+    close, reach = closes.values, reaches.values
+    out = vec[u8](np.zeros(n, dtype=np.uint8))
     best, side = trail.best, trail.side
     i: i64 = 0
     while i < n:
         x = close[i]
         r = reach[i]
         if side > 0:
-            if x > best:
-                best = x
-            elif x < best - r:
+            best = x if x > best else best
+            if x < best - r:
                 side = -1
                 best = x
         elif side < 0:
-            if x < best:
-                best = x
-            elif x > best + r:
+            best = x if x < best else best
+            if x > best + r:
                 side = 1
                 best = x
         elif r == r:
             side = -1
             best = x
-        out[i] = side
+        if side != 0:
+            out[i] = 1 if side > 0 else SHORT
         i += 1
     trail.best, trail.side = best, side
-    return view(out)
+    return as_positions(out)
 
 
 # -- deviations from a rolling mean, exact -------------------------------------------------------------------------
@@ -251,75 +270,100 @@ class Deviations:
     are `d * |d| / v` in floats: what is close to a bound is compared again in integers, so a tie is a tie.
     """
 
-    def __init__(self, close: Column, window: int) -> None:
-        """`close` has `window - 1` closes before the first one that is looked at.
+    def __init__(self, window: int, bars: int) -> None:
+        """Room for up to `bars` closes at a time."""
+        self._window = window
+        self._ticks = np.empty(bars + window, dtype=np.int64)
+        self._rest = np.empty(bars + window, dtype=np.int64)
+        self._d: vec[i64] = vec[i64](np.zeros(bars, dtype=np.int64))
+        self._v: vec[i64] = vec[i64](np.zeros(bars, dtype=np.int64))
+        self._ds: Column | list[int] = []
+        self._vs: Column | list[int] = []
+        self._size = np.empty(bars)
+        self._scores = np.empty(bars)
+        self._m = 0
 
-        Where all closes of a window are equal the score is NaN, which is beyond nothing.
-        """
+    def look(self, close: Column) -> None:
+        """Measure the closes after the first `window - 1`. Where all of a window are equal, they are beyond nothing."""
+        n, m = len(close), len(close) - self._window + 1
         least, most = int(close.min()), int(close.max())
-        middle = least + (most - least) // 2
-        ticks, tick = in_ticks(close, middle)
-        if (most - least) // tick * window < DEVIATION_LIMIT:
-            found = deviations(native(ticks), window)
-            d, v = view(found[0]), view(found[1])
-            size = d.astype(np.float64)
-            with np.errstate(invalid="ignore"):  # where all are equal: 0 / 0, which is beyond no bound
-                self.scores = size * np.abs(size) / v
-            self._d: Column | list[int] = d
-            self._v: Column | list[int] = v
-        else:
-            self._d, self._v, self.scores = wide_deviations(ticks.tolist(), window)
+        ticks, rest = self._ticks[:n], self._rest[:n]
+        tick = in_ticks(close, least + (most - least) // 2, ticks, rest)
+        self._m = m
+        if (most - least) // tick * self._window >= DEVIATION_LIMIT:
+            self._ds, self._vs, scores = wide_deviations(ticks.tolist(), self._window)
+            self._scores[:m] = scores
+            return
+        deviations(native(ticks), self._window, self._d, self._v)
+        self._ds, self._vs = view(self._d), view(self._v)
+        size, scores = self._size[:m], self._scores[:m]
+        size[:] = self._ds[:m]
+        np.multiply(size, np.abs(size, out=scores), out=scores)
+        size[:] = self._vs[:m]
+        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
+            np.divide(scores, size, out=scores)
 
     def above(self, hundredths: int) -> Mask:
         """Whether each close is more than so many hundredths of a deviation above its mean."""
-        return self._beyond(self.scores, hundredths, 1)
+        bound = hundredths * abs(hundredths) / HUNDRED**2
+        found: Mask = self._scores[: self._m] > bound + abs(bound) * UNSURE
+        return self._told(found, hundredths, 1)
 
     def below(self, hundredths: int) -> Mask:
         """Whether each close is more than so many hundredths of a deviation below its mean."""
-        return self._beyond(-self.scores, hundredths, -1)
-
-    def _beyond(self, scores: Floats, hundredths: int, sign: int) -> Mask:
         bound = hundredths * abs(hundredths) / HUNDRED**2
+        found: Mask = self._scores[: self._m] < -bound - abs(bound) * UNSURE
+        return self._told(found, hundredths, -1)
+
+    def _told(self, found: Mask, hundredths: int, sign: int) -> Mask:
+        """`found` with those near the bound compared in integers."""
+        if hundredths == 0:
+            return found
+        square = sign * hundredths * abs(hundredths)
+        bound = square / HUNDRED**2
         slack = abs(bound) * UNSURE
-        found: Mask = scores > bound + slack
-        if slack:
-            for j in np.flatnonzero((scores > bound - slack) != found).tolist():
-                d = sign * int(self._d[j])
-                found[j] = d * abs(d) * HUNDRED**2 > hundredths * abs(hundredths) * int(self._v[j])
+        scores = self._scores[: self._m]
+        near = scores > bound - slack
+        near &= scores < bound + slack
+        for j in np.flatnonzero(near).tolist() if near.any() else ():
+            d, v = int(self._ds[j]), int(self._vs[j])
+            found[j] = sign * d * abs(d) * HUNDRED**2 > sign * square * v
         return found
 
 
-def in_ticks(close: Column, origin: int) -> tuple[Column, int]:
-    """The closes less `origin`, in ticks, and the tick: a common divisor of all of them, the largest for most."""
-    apart = close - origin
+def in_ticks(close: Column, origin: int, ticks: Column, rest: Column) -> int:
+    """Fill `ticks` with the closes less `origin`, in ticks; the tick: a common divisor of them, the largest for most.
+    `rest` is room to work in."""
+    np.subtract(close, origin, out=rest)
     tick = 0
-    for value in apart[:: max(1, len(apart) // 64)].tolist():
+    for value in rest[:: max(1, len(rest) // 64)].tolist():
         tick = gcd(tick, value)
     while True:
         tick = max(1, tick)
-        ticks = apart // tick
-        rest = apart - ticks * tick
-        odd = np.flatnonzero(rest)
-        if len(odd) == 0:
-            return ticks, tick
-        tick = gcd(tick, int(rest[odd[0]]))
+        np.floor_divide(rest, tick, out=ticks)
+        # What floor division leaves over is nowhere negative: it is nowhere where it adds up to nothing.
+        left = (int(rest.sum()) - tick * int(ticks.sum())) % (1 << 64)
+        if (left == 0 and tick * len(rest) < 1 << 64) or np.array_equal(ticks * tick, rest):
+            return tick
+        odd = int(np.argmax(ticks * tick != rest))
+        tick = gcd(tick, int(rest[odd]))
 
 
-def deviations(x: vec[i64], window: int) -> tuple[vec[i64], vec[i64]]:
+def deviations(x: vec[i64], window: i64, d_out: vec[i64], v_out: vec[i64]) -> None:
     """`d` and `v` of every value but the first `window - 1`."""
     n: i64 = window
     m: i64 = len(x) - n + 1
-    d_out, v_out = vec[i64](np.empty(m, dtype=np.int64)), vec[i64](np.empty(m, dtype=np.int64))
     total: i64 = 0
     squares: i64 = 0
     i: i64 = 0
     while i < n - 1:
-        total += x[i]
-        squares += x[i] * x[i]
+        new: i64 = x[i]
+        total += new
+        squares += new * new
         i += 1
     i = 0
     while i < m:
-        new: i64 = x[i + n - 1]
+        new = x[i + n - 1]
         total += new
         squares += new * new
         d_out[i] = n * new - total
@@ -328,11 +372,10 @@ def deviations(x: vec[i64], window: int) -> tuple[vec[i64], vec[i64]]:
         total -= old
         squares -= old * old
         i += 1
-    return d_out, v_out
 
 
 def wide_deviations(x: list[int], window: int) -> tuple[list[int], list[int], Floats]:
-    """`deviations` where 64 bits would not do."""
+    """`d`, `v` and the scores where 64 bits would not do."""
     total, squares = sum(x[: window - 1]), sum(value * value for value in x[: window - 1])
     ds, vs = [], []
     for old, new in zip(x, x[window - 1 :], strict=False):
@@ -353,7 +396,7 @@ def hold(enter: Mask, leave: Mask, shorts: tuple[Mask, Mask] | None, held: int) 
     codes = enter.view(np.uint8) | (leave.view(np.uint8) << 1)
     if shorts is not None:
         codes |= (shorts[0].view(np.uint8) << 2) | (shorts[1].view(np.uint8) << 3)
-    return np.frombuffer(memoryview(_held(vec[u8](codes), held)), dtype=np.int8) if len(codes) else codes.view(np.int8)
+    return as_positions(_held(vec[u8](codes), held))
 
 
 def _held(codes: vec[u8], held: i64) -> vec[u8]:
@@ -372,6 +415,11 @@ def _held(codes: vec[u8], held: i64) -> vec[u8]:
         codes[i] = out
         i += 1
     return codes
+
+
+def as_positions(bytes_: vec[u8]) -> Desired:
+    """Bytes as positions, without copying. An empty vec has no buffer to look at."""
+    return np.frombuffer(memoryview(bytes_), dtype=np.int8) if len(bytes_) else np.empty(0, dtype=np.int8)
 
 
 def check_products(top: int, factor: int) -> None:

@@ -7,10 +7,9 @@ from msgspec import Meta
 
 from candlemill.engine.indicators import (
     HUNDRED,
+    Buffer,
     Deviations,
     exponential,
-    float_view,
-    floats,
     hold,
     smooth,
     true_range,
@@ -68,8 +67,10 @@ class Bollinger(Stateful, frozen=True):
     def advance(self, state: tuple[int], bars: Bars, first: int) -> tuple[Desired, object]:
         out = np.empty(bars.n - first, dtype=np.int8)
         held = state[0]
-        for a, b in tiles(first, bars.n, max(TILE, 4 * self.length)):
-            apart = Deviations(bars.close[a - self.length + 1 : b], self.length)
+        tile = max(TILE, 4 * self.length)
+        apart = Deviations(self.length, tile)
+        for a, b in tiles(first, bars.n, tile):
+            apart.look(bars.close[a - self.length + 1 : b])
             shorts = (apart.below(self.width), apart.above(0)) if self.allow_short else None
             out[a - first : b - first] = hold(apart.above(self.width), apart.below(0), shorts, held)
             held = int(out[b - first - 1])
@@ -103,14 +104,15 @@ class Keltner(Stateful, frozen=True):
         middle, mean = exponential(self.length, *state[:2]), wilder(self.range_length, *state[2:4])
         out = np.empty(bars.n - first, dtype=np.int8)
         held = state[4]
+        average, reach = Buffer(TILE), Buffer(TILE)
         for a, b in tiles(first, bars.n):
-            reach = true_range(bars.high[a - 1 : b], bars.low[a - 1 : b], bars.close[a - 1 : b])
-            smooth(reach, mean)
-            close = floats(bars.close[a:b])
-            average = floats(bars.close[a:b])
-            smooth(average, middle)
-            apart = float_view(close) - float_view(average)
-            edge = float_view(reach) * (self.width / HUNDRED)
+            true_range(bars.high[a - 1 : b], bars.low[a - 1 : b], bars.close[a - 1 : b], reach)
+            smooth(reach, b - a, mean)
+            average.array[: b - a] = bars.close[a:b]
+            smooth(average, b - a, middle)
+            apart, edge = average.array[: b - a], reach.array[: b - a]
+            np.subtract(bars.close[a:b], apart, out=apart)
+            edge *= self.width / HUNDRED
             shorts = (apart < -edge, apart > 0) if self.allow_short else None
             out[a - first : b - first] = hold(apart > edge, apart < 0, shorts, held)
             held = int(out[b - first - 1])
