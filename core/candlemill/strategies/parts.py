@@ -10,7 +10,7 @@ from candlemill.engine.signals import Desired
 TILE = 1 << 13  # bars worked on at a time: long enough for a call to pay, short enough for the cache and the heap
 
 # Bars, per bar of length, after which recursive means that began differently have become the same bits, nearly always.
-EXPONENTIAL_WARM_UP = 25
+EXPONENTIAL_WARM_UP = 20
 WILDER_WARM_UP = 50
 
 
