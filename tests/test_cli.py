@@ -211,7 +211,7 @@ def test_a_wrong_argument_is_one_line_and_status_2(run: Cli, database: Path) -> 
         ((*backtest, "--workers", "0"), "bad_input", "'0' is not a whole number from 1 on"),
         ((*backtest, "--quantity", "1.000000001"), "bad_input", "more than 8 decimals"),
         ((*backtest, "--quantity", "-1"), "bad_input", "-1"),
-        ((*backtest, "--fee", "-1"), "bad_input", "fee=-1: expected int >= 0"),
+        ((*backtest, "--fee", "-100001"), "bad_input", "fee=-100001: expected int >= -100000"),
         ((*backtest, "--fee", "x"), "bad_input", "--fee: invalid int value: 'x'"),
         ((*backtest, "--fe", "5"), "bad_input", "--fe"),
         ((*backtest, "--timeframe", "5"), "bad_input", "write it like 5m, 4h or 1d"),
@@ -219,6 +219,17 @@ def test_a_wrong_argument_is_one_line_and_status_2(run: Cli, database: Path) -> 
         (("sweep", *JOB, "--grid", "fast=1:2000", "--grid", "slow=1:2000"), "bad_input", "4,000,000 points, the limit"),
         (("sweep", *JOB, "--grid", "fast=60,70"), "bad_input", "fast=60 must be less than slow=50"),
         (("sweep", *JOB), "bad_input", "required: --grid"),
+        ((*backtest, "--sizing", "half"), "bad_input", "invalid choice: 'half'"),
+        ((*backtest, "--sizing", "compound", "--quantity", "2"), "bad_input", "quantity belongs to sizing fixed"),
+        ((*backtest, "--notional", "2"), "bad_input", "needs sizing notional"),
+        ((*backtest, "--capital", "0"), "bad_input", "capital '0' is not between"),
+        ((*backtest, "--funding"), "no_data", "AAAUSDT has no funding rate in"),
+        ((*backtest, "--weight", "AAAUSDT=2"), "bad_input", "--weight is for portfolios"),
+        ((*backtest, "--report", "/no/such/folder/x.html"), "bad_input", "there is no folder /no/such/folder"),
+        (("backtest", "--symbol", "A*,ZZZ", *JOB[2:]), "unknown_name", "unknown symbol 'ZZZ'"),
+        (("backtest", "--symbol", "Q*", *JOB[2:]), "unknown_name", "unknown symbols 'Q*'"),
+        (("walk-forward", *JOB, "--grid", "fast=1,2", "--train", "soon"), "bad_input", "span 'soon'"),
+        (("walk-forward", *JOB, "--grid", "fast=1,2", "--train", "90d"), "bad_input", "leaves nothing of 8 days"),
         (("verify", "nonsense"), "unknown_name", "unknown job 'nonsense'"),
         (("results", "00000000"), "unknown_name", "unknown job '00000000'"),
         (("coverage", "AAAUSDTT"), "unknown_name", "did you mean 'AAAUSDT'?"),
@@ -376,8 +387,8 @@ def test_verify_detects_a_tampered_row_and_writes_nothing(run: Cli, database: Pa
         names = f"{column}, sharpe_ratio, max_drawdown, execution_time_ms, created_at, sweep_id"
         for one in sorted(changed):
             store._client.command(
-                f"INSERT INTO backtest_results SELECT job_id, strategy_id, {names}, {TAMPERED.get(what, 'result')} "  # noqa: S608
-                f"FROM backtest_results WHERE job_id = '{one}'"
+                f"INSERT INTO backtest_results SELECT job_id, strategy_id, {names}, {TAMPERED.get(what, 'result')}, daily"  # noqa: S608
+                f" FROM backtest_results WHERE job_id = '{one}'"
             )
         before = store._rows("SELECT count() FROM backtest_results", {})
     for asked, sets in ((job, 1), (swept["job_id"], SETS)):

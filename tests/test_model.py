@@ -10,6 +10,7 @@ from candlemill.errors import BadInput, UnknownName
 from candlemill.model import (
     SCALE,
     SETS_LIMIT,
+    Leg,
     Spec,
     grid_points,
     iso,
@@ -258,7 +259,7 @@ def test_each_change_makes_another_job() -> None:
         "start": base.start + MINUTE, "end": base.end - MINUTE, "fee": 1, "slippage": 1, "stop_loss": 1,
         "take_profit": 1, "trailing_stop": 1, "fill": "close", "quantity": 1, "timeframe": 2,
         "maker_fee": 1, "capital": 1, "volume_share": 1, "volume_scale": 1, "funding": True, "sizing": "compound",
-        "notional": 1,
+        "notional": 1, "schedule": [Leg(base.start, {})],
     }  # fmt: skip
     assert set(changes) == set(Spec.__struct_fields__)
     beside = {"notional": {"sizing": "notional"}}

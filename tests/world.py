@@ -41,6 +41,7 @@ class World:
         self.jobs: dict[str, JobRow] = {}
         self.rows: dict[tuple[str, int, str, int, str], Partial] = {}
         self.results: dict[str, dict[str, Any]] = {}
+        self.result_rows: dict[str, ResultRow] = {}
         self.runtime = Runtime(self, self, Tapes(self.days, self), lambda: 0)  # type: ignore[arg-type]
 
     # the store, as far as tapes use it
@@ -62,8 +63,11 @@ class World:
         return self._funding
 
     # the ledger
-    def sweep_daily(self, sweep_id: str) -> dict[str, str]:
-        return {}
+    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
+        return {job_id: row.sharpe_ratio for job_id, row in self.result_rows.items() if row.sweep_id == sweep_id}
+
+    def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+        return {job_id: self.result_rows[job_id].daily for job_id in job_ids}
 
     def job(self, job_id: str) -> JobRow | None:
         return self.jobs.get(job_id)
@@ -86,6 +90,7 @@ class World:
     def put_results(self, results: Sequence[ResultRow]) -> None:
         for row in results:
             found = msgspec.json.decode(row.result)
+            self.result_rows[row.job_id] = row
             known = self.results.setdefault(row.job_id, found)
             assert known["result_digest"] == found["result_digest"]
 

@@ -19,10 +19,12 @@ from msgspec import Meta
 from candlemill.engine.tape import MINUTE_MS
 from candlemill.errors import BadInput
 from candlemill.strategies import REGISTERED, Strategy, build, parameter_fields, source_digest
+from candlemill.strategies.schedule import Scheduled
 
 SCALE = 100_000_000
 TIMEFRAME_LIMIT = 10_080  # minutes: one week
 SETS_LIMIT = 1_000_000
+LEGS_LIMIT = 256
 SPEC_BYTES_LIMIT = 32 * 1024  # a spec travels in every task's event, and an event is at most 64 KiB
 FIRST_YEAR, LAST_YEAR = 2009, 2099
 FIRST_MS = 1_230_768_000_000  # 2009-01-01
@@ -36,10 +38,18 @@ Amount = Annotated[int, Meta(ge=1, le=2**62)]
 ParamValue = int | float | bool | str
 
 
+class Leg(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """From `start` (ms) on, the strategy runs with these parameters."""
+
+    start: Annotated[int, Meta(ge=FIRST_MS, le=LAST_MS)]
+    params: dict[str, ParamValue]
+
+
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A job, fully resolved. Two specs with the same bytes on the same candles have the same result.
 
-    `params` are complete (defaults filled in) unless `grid` varies them; `grid` maps a parameter to its values.
+    `params` are complete (defaults filled in) unless `grid` varies them; `grid` maps a parameter to its values. A
+    `schedule` has parameter sets for one time after the other instead.
     `maker_fee` None is the same as `fee`; `capital` None, with fixed sizing only, is what the job's quantity costs at
     the first open. `volume_scale` is the symbol's where `volume_share` limits trades, else 0.
     """
@@ -48,6 +58,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     strategy: Annotated[str, Meta(min_length=1, max_length=64)]
     params: dict[str, ParamValue]
     grid: dict[str, list[ParamValue]] = {}
+    schedule: Annotated[list[Leg], Meta(max_length=LEGS_LIMIT)] = []
     start: Annotated[int, Meta(ge=FIRST_MS, le=LAST_MS)]
     end: Annotated[int, Meta(ge=FIRST_MS, le=LAST_MS)]
     fee: FeePpm = 1000
@@ -105,6 +116,10 @@ def grid_points(spec: Spec, first: int, count: int) -> Iterator[tuple[int, dict[
     A point that the strategy refuses (fast >= slow) is passed over. Points are numbered with the parameters in
     alphabetical order: a JSON object keeps no order of its own.
     """
+    if spec.schedule:
+        if first == 0:
+            yield 0, {}, _scheduled(spec)
+        return
     names = sorted(spec.grid)
     for index in range(first, min(first + count, spec.combinations)):
         values = _grid_point([spec.grid[name] for name in names], index)
@@ -115,6 +130,11 @@ def grid_points(spec: Spec, first: int, count: int) -> Iterator[tuple[int, dict[
                 raise
             continue
         yield index, parameters_of(strategy), strategy
+
+
+def _scheduled(spec: Spec) -> Scheduled:
+    strategies = tuple(build(spec.strategy, dict(leg.params)) for leg in spec.schedule)
+    return Scheduled(spec.timeframe, tuple(leg.start for leg in spec.schedule), strategies)
 
 
 def _grid_point(axes: list[list[ParamValue]], index: int) -> list[ParamValue]:
@@ -145,6 +165,8 @@ def resolve(
     Raises BadInput with the value, the limit and the way out.
     """
     grid = grid or {}
+    if rest.get("schedule"):
+        rest["schedule"] = _legs(strategy, rest["schedule"], span, params, grid)
     both = set(params) & set(grid)
     if both:
         raise BadInput(f"parameter {sorted(both)[0]!r} is given both as a value and as a grid: keep one")
@@ -153,7 +175,12 @@ def resolve(
         raise BadInput(f"the grid has {size:,} points, the limit is {SETS_LIMIT:,}: use wider steps or several sweeps")
     chosen = {name: _typed_values(strategy, name, [value])[0] for name, value in params.items()}
     typed = {name: list(dict.fromkeys(_typed_values(strategy, name, values))) for name, values in grid.items()}
-    fixed = _typed_fixed(strategy, chosen, typed) if typed else parameters_of(build(strategy, dict(chosen)))
+    if rest.get("schedule"):
+        fixed: dict[str, ParamValue] = {}
+    elif typed:
+        fixed = _typed_fixed(strategy, chosen, typed)
+    else:
+        fixed = parameters_of(build(strategy, dict(chosen)))
     given = {"symbol": symbol, "strategy": strategy, "params": fixed, "grid": typed, "start": span[0], "end": span[1]}
     given |= _completed(rest)
     try:
@@ -163,6 +190,20 @@ def resolve(
     if len(spec.to_json()) > SPEC_BYTES_LIMIT:
         raise BadInput(f"the grid's values take more than {SPEC_BYTES_LIMIT:,} bytes: use several sweeps")
     return spec
+
+
+def _legs(strategy: str, given: object, span: tuple[int, int], *others: object) -> list[Leg]:
+    """A schedule with complete parameters. Raises BadInput."""
+    try:
+        legs = msgspec.convert(given, list[Leg])
+    except msgspec.ValidationError as error:
+        raise BadInput(f"schedule: {error}") from None
+    if any(others):
+        raise BadInput("a schedule has the parameters of each time: give neither params nor a grid beside it")
+    starts = [leg.start for leg in legs]
+    if starts != sorted(set(starts)) or not span[0] <= starts[0] <= starts[-1] < span[1]:
+        raise BadInput("the schedule's starts are not ascending within the range")
+    return [Leg(leg.start, parameters_of(build(strategy, dict(leg.params)))) for leg in legs]
 
 
 def _completed(rest: dict[str, object]) -> dict[str, object]:

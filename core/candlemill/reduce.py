@@ -141,9 +141,12 @@ def result_of(
     }
     days = np.array(merged.days, dtype=np.int64) * DAY_MS
     result["metrics"] = metrics(days, returns.profits, returns.capital, result)
-    digest = hashlib.sha256(json.dumps(result, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-    result |= {"result_digest": digest, "slices": plan.slices, "repaired_slices": merged.repaired}
+    result |= {"result_digest": digest_of_result(result), "slices": plan.slices, "repaired_slices": merged.repaired}
     return result, returns.daily
+
+
+def digest_of_result(result: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(result, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class Returns:

@@ -13,10 +13,11 @@ import msgspec
 import numpy as np
 
 from candlemill import events
-from candlemill.daily import pack
+from candlemill.daily import pack, unpack
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, BeingWritten, CandlemillError, NoData, StoreDown, UnknownName
 from candlemill.events import Event
+from candlemill.guards import sweep_guards, thinned
 from candlemill.ledger import DONE, EXACT, GUESS, Index, JobRow, Partial, ResultRow, Runtime
 from candlemill.model import Spec, grid_points, iso, job_id, resolve
 from candlemill.plan import Day, Plan, digest_of_days, make_plan
@@ -269,7 +270,9 @@ def aggregate(event: Event, runtime: Runtime) -> list[Event]:
             return repairs
     if runtime.ledger.count_partials(done.job_id, DONE, _done_ending(plan)) < plan.batches:
         return []
-    runtime.ledger.put_job(msgspec.structs.replace(job, state="done"))
+    spec = msgspec.json.decode(job.spec, type=Spec)
+    figures = _sweep_figures(job, spec, runtime) if spec.grid else ""
+    runtime.ledger.put_job(msgspec.structs.replace(job, state="done", figures=figures))
     return [events.make("aggregate", events.COMPLETED, job.job_id, events.Completed(job.job_id))]
 
 
@@ -293,6 +296,21 @@ def _merge_batch(job: JobRow, plan: Plan, batch: int, runtime: Runtime) -> list[
     runtime.ledger.put_results(results)
     runtime.ledger.put_partials([Partial(job.job_id, batch, DONE, 0, _done_ending(plan), "")])
     return None
+
+
+def _sweep_figures(job: JobRow, spec: Spec, runtime: Runtime) -> str:
+    """How much of a sweep's best Sharpe ratio may be luck, as JSON; empty where it has no two results to compare."""
+    scores = runtime.ledger.sweep_scores(job.job_id)
+    sets, ids = [], []
+    for _, params, _ in grid_points(spec, 0, spec.combinations):
+        ids.append(job_id(spec.single(params), job.data_digest))
+        sets.append((params, scores.get(ids[-1], 0)))
+    if len(sets) < 2 or not scores:
+        return ""
+    rows = thinned(len(sets), max(range(len(sets)), key=lambda k: sets[k][1]))
+    daily = runtime.ledger.sweep_daily(job.job_id, [ids[k] for k in rows])
+    matrix = np.stack([unpack(daily[ids[k]])[1] for k in rows])
+    return msgspec.json.encode(sweep_guards(matrix, rows, sets, spec.grid)).decode()
 
 
 def _outcomes(plan: Plan, rows: Sequence[Partial], suffix: str) -> Outcomes | None:

@@ -87,7 +87,7 @@ def columns_read(spec: Spec, strategies: Sequence[Strategy]) -> tuple[str, ...]:
     if spec.volume_share:
         names.add("volume")
     for strategy in strategies:
-        names |= strategy.reads
+        names |= strategy.needs()
     return tuple(name for name in COLUMNS if name in names)
 
 

@@ -75,6 +75,7 @@ def run_account(
         log = Fills()
     curve, log.curve = log.curve, None  # it is this account's to draw, not the book's
     unit, state, _ = run(tape, changes, rules, start, lo, hi, log)
+    log.curve = curve
     if sizing.kind == COMPOUND:
         total, daily = _compound(tape, rules, log, curve, start, lo, hi)
     else:

@@ -8,17 +8,18 @@ import msgspec
 
 from candlemill import events
 from candlemill.engine.tape import DAY_MS
-from candlemill.errors import NoData, UnknownName
+from candlemill.errors import CandlemillError, NoData, UnknownName
 from candlemill.io import plugins
 from candlemill.io.clock import clock_ms
 from candlemill.io.local import Broker, FrozenIndex, LocalLedger, Pool, Progress, ScratchLedger, SymbolIndex, cores
 from candlemill.io.store import Store
 from candlemill.io.tapes import Tapes
-from candlemill.ledger import NO_FUNDING, ResultRow, Runtime
-from candlemill.model import Spec, grid_points
+from candlemill.ledger import NO_FUNDING, JobRow, ResultRow, Runtime
+from candlemill.model import Spec, grid_points, spec_from_json
 from candlemill.plan import estimate_seconds
 from candlemill.service import Prepared, days_in, prepare
-from candlemill.work import columns_read
+from candlemill.trace import Trace, trace_of
+from candlemill.work import COLUMNS, columns_read
 
 TIMES = frozenset({"execution_time_ms", "slices", "repaired_slices"})  # what may differ between equal results
 IDENTITY = frozenset({"job_id", "result_digest"})
@@ -83,6 +84,19 @@ class Home:
         self._deliver(job, request, None, ScratchLedger(self.store, rows.extend), progress)
         found: dict[str, Any] = json.loads(rows[0].result)
         return found
+
+    def trace(self, result: dict[str, Any]) -> Trace:
+        """The run behind a stored result of one parameter set, in full; computed again, in one go."""
+        spec = spec_from_json(json.dumps(result["spec"]))
+        job = self.prepare(spec, None)
+        if job.data_digest != result["data_digest"]:
+            raise NoData(f"the candles of {spec.symbol} have changed since job {result['job_id']}: run it again")
+        window = Tapes(self.index.days, self.store).window(spec, spec.start, spec.end, 0, COLUMNS)
+        if spec.funding:
+            funding = self.index.funding(spec.symbol)
+            window.tape.add_funding(funding.t, funding.rate)
+        ((_, _, strategy),) = grid_points(spec, 0, 1)
+        return trace_of(spec, window.tape, strategy, result)
 
     def verify(self, job: Prepared, stored_id: str, progress: Progress) -> "Verified":
         """Compute a job anew, cut as it is planned, and compare every figure of every row that is stored of it.
@@ -150,6 +164,14 @@ def different(old: ResultRow, new: ResultRow, passing: Set[str]) -> list[str]:
     before, after = json.loads(old.result), json.loads(new.result)
     names = sorted(before.keys() | after.keys())
     return columns + [name for name in names if name not in passing and before.get(name) != after.get(name)]
+
+
+def sweep_row(store: Store, sweep_id: str) -> JobRow:
+    """A finished sweep's job."""
+    row = store.job(sweep_id)
+    if row is None:
+        raise CandlemillError(f"sweep {sweep_id} has results, but its job is not stored: run it again")
+    return row
 
 
 def fetch(store: Store, job_id: str) -> ResultRow:

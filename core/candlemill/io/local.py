@@ -98,8 +98,11 @@ class LocalLedger:
         self._store.put_results(results)
         self.last_results = results
 
-    def sweep_daily(self, sweep_id: str) -> dict[str, str]:
-        return self._store.sweep_daily(sweep_id)
+    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
+        return self._store.sweep_scores(sweep_id)
+
+    def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+        return self._store.sweep_daily(sweep_id, job_ids)
 
     def flush(self) -> None:
         """Write what is not in the store yet."""
@@ -127,7 +130,7 @@ class ScratchLedger(LocalLedger):
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._take(results)
 
-    def sweep_daily(self, sweep_id: str) -> dict[str, str]:
+    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
         return {}
 
     def flush(self) -> None:

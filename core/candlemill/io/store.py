@@ -275,21 +275,23 @@ class Store:
         sql = "SELECT uniqExact(job_id) FROM backtest_results WHERE sweep_id = {sweep:String}"
         return int(self._rows(sql, {"sweep": sweep_id})[0][0])
 
-    def sweep_results(self, sweep_id: str, sort: str, descending: bool, limit: int | None) -> Iterator[str]:
-        """The results of a sweep's parameter sets as JSON, ordered by the figure `sort`, then by job id.
+    def sweep_results(self, sweep_id: str, sort: Sequence[str], descending: bool, limit: int | None) -> Iterator[str]:
+        """The results of a sweep's parameter sets as JSON, ordered by the figure at the path `sort`, then by job id.
 
         Ids first, then rows by the hundred: memory does not grow with the sweep. Figures may pass 64 bits; the raw
         text keeps them, in quotes from there on.
         """
         order = "DESC" if descending else "ASC"
+        path = ", ".join(f"{{sort{k}:String}}" for k in range(len(sort)))
         sql = f"""
             SELECT job_id FROM backtest_results WHERE sweep_id = {{sweep:String}} GROUP BY job_id
             ORDER BY
-                argMax(toInt256OrZero(trim(BOTH '"' FROM JSONExtractRaw(result, {{sort:String}}))), created_at) {order},
+                argMax(toInt256OrZero(trim(BOTH '"' FROM JSONExtractRaw(result, {path}))), created_at) {order},
                 job_id
             LIMIT {{limit:UInt32}}
         """  # noqa: S608
-        bound = {"sweep": sweep_id, "sort": sort, "limit": limit or SWEEP_ROWS_LIMIT}
+        bound: dict[str, object] = {"sweep": sweep_id, "limit": limit or SWEEP_ROWS_LIMIT}
+        bound |= {f"sort{k}": name for k, name in enumerate(sort)}
         ids = [str(row[0]) for row in self._rows(sql, bound)]
         for k in range(0, len(ids), SWEEP_ROWS_AT_ONCE):
             some = ids[k : k + SWEEP_ROWS_AT_ONCE]
@@ -301,13 +303,22 @@ class Store:
             found = {row[0]: str(row[1]) for row in self._rows(sql, {"sweep": sweep_id, "jobs": some})}
             yield from (found[job_id] for job_id in some)
 
-    def sweep_daily(self, sweep_id: str) -> dict[str, str]:
-        """The daily profits of a sweep's parameter sets by job id, see `candlemill.daily`."""
+    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
+        """The Sharpe ratios of a sweep's parameter sets by job id."""
+        sql = "SELECT job_id, any(sharpe_ratio) FROM backtest_results WHERE sweep_id = {sweep:String} GROUP BY job_id"
+        return {str(row[0]): int(row[1]) for row in self._rows(sql, {"sweep": sweep_id})}
+
+    def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+        """The daily figures of some of a sweep's parameter sets by job id, see `candlemill.daily`."""
         sql = """
-            SELECT job_id, daily FROM backtest_results WHERE sweep_id = {sweep:String}
-            ORDER BY created_at DESC LIMIT 1 BY job_id
+            SELECT job_id, any(daily) FROM backtest_results
+            WHERE sweep_id = {sweep:String} AND job_id IN {jobs:Array(String)} GROUP BY job_id
         """
-        return {str(row[0]): str(row[1]) for row in self._rows(sql, {"sweep": sweep_id})}
+        found: dict[str, str] = {}
+        for k in range(0, len(job_ids), SWEEP_ROWS_AT_ONCE):
+            bound: dict[str, object] = {"sweep": sweep_id, "jobs": list(job_ids[k : k + SWEEP_ROWS_AT_ONCE])}
+            found |= {str(row[0]): str(row[1]) for row in self._rows(sql, bound)}
+        return found
 
     def result_rows(self, job_id: str) -> list[ResultRow]:
         """All rows of a job: it has several where it was computed again, or was part of sweeps."""

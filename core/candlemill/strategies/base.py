@@ -36,6 +36,9 @@ class Strategy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reads: ClassVar[frozenset[str]] = frozenset()  # of "high", "low", "volume"; `t`, `open`, `close` are always there
     stateful: ClassVar[bool] = False  # whether it carries a memory; a windowed strategy needs only its lookback
 
+    def needs(self) -> frozenset[str]:
+        return self.reads
+
     def lookback(self) -> int:
         """How many decision bars before a bar its decision depends on, beside its memory."""
         raise TypeError(f"{type(self).__name__} does not say its lookback")
