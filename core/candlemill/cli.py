@@ -100,7 +100,7 @@ def parser() -> Parser:
     verify.add_argument("--strategy", metavar="FILE.py[:CLASS]", help="where the job's strategy is, if it is a file's")
     with_json(command("strategies", run_strategies, "list the strategies and their parameters"))
     new = with_json(command("new-strategy", run_new_strategy, "write a strategy to begin with, and its test"))
-    new.add_argument("name", type=_text, metavar="NAME")
+    new.add_argument("name", type=text_argument, metavar="NAME")
     new.add_argument("--kind", choices=["windowed", "stateful"], default="windowed")
     new.add_argument("--folder", type=Path, default=Path(), metavar="PATH", help="where its folder goes (default here)")
     db = command("db", run_db, "serve the embedded database to other processes over ClickHouse's HTTP interface")
@@ -213,7 +213,7 @@ def run_new_strategy(args: argparse.Namespace) -> None:
 
     folder = write_strategy(args.name, args.kind, args.folder)
     files = sorted(str(path) for path in folder.iterdir())
-    _print(args, {"files": files}, "\n".join([*files, f"{folder / 'README.md'} says how to run it"]))
+    output(args, {"files": files}, "\n".join([*files, f"{folder / 'README.md'} says how to run it"]))
 
 
 def run_db(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ import synthetic
 import talib
 from candlemill.engine.indicators import (
     DEVIATION_LIMIT,
+    FLOAT_DEVIATION_LIMIT,
     Buffer,
     Deviations,
     exponential,
@@ -115,7 +116,8 @@ PRICES = st.lists(st.integers(1, 60), min_size=2, max_size=60)
 def test_deviations_compare_as_fractions(prices: list[int], window: int, tick: int, hundredths: int) -> None:
     """Ties are ties, on any tick, whether 64 bits hold the variance or not."""
     window = min(window, len(prices))
-    for closes in (prices, [*prices[:-1], prices[-1] + DEVIATION_LIMIT // 2]):
+    for far in (0, FLOAT_DEVIATION_LIMIT, DEVIATION_LIMIT):  # each way to make scores
+        closes = [*prices[:-1], prices[-1] + far // 2]
         if closes[-1] * tick >= 2**62:
             continue
         found = Deviations(window, len(closes))
@@ -133,13 +135,14 @@ def test_deviations_compare_as_fractions(prices: list[int], window: int, tick: i
         assert found.below(hundredths).tolist() == below
 
 
-@given(PRICES, st.integers(1, 10**9), st.integers(0, 10**12))
-def test_ticks_lose_nothing(prices: list[int], unit: int, origin: int) -> None:
+@given(PRICES, st.integers(1, 10**9), st.integers(0, 10**9))
+def test_ticks_lose_nothing(prices: list[int], unit: int, guess: int) -> None:
     close = np.array(prices, dtype=np.int64) * unit
-    ticks, rest = np.empty_like(close), np.empty_like(close)
-    tick = in_ticks(close, origin, ticks, rest)
-    assert (ticks * tick + origin).tolist() == close.tolist()
+    ticks = np.empty_like(close)
+    tick = in_ticks(close, int(close.min()), int(close.max()), guess, ticks)
     assert tick >= 1
+    assert (np.diff(ticks) * tick).tolist() == np.diff(close).tolist()
+    assert guess or tick % unit == 0
 
 
 @given(st.lists(st.integers(1, 10**12), max_size=60), st.integers(1, 9), st.integers(0, 60))

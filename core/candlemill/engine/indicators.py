@@ -6,7 +6,7 @@ the order that is written here, never fused. That is the same on every machine.
 """
 
 from math import gcd
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from librt.vecs import vec
@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 NAN: Final = float("nan")
 SHORT: Final = 255  # -1 in a byte
 DEVIATION_LIMIT: Final = 1 << 32  # window times range, in ticks: its square over 4 must fit an i64
+FLOAT_DEVIATION_LIMIT: Final = 1 << 27  # the same for doubles
 UNSURE: Final = 1e-14  # a few times what rounding can have done to a score
 HUNDRED: Final = 100  # multiples of a deviation or range are given in hundredths
 
@@ -273,118 +274,145 @@ class Deviations:
     def __init__(self, window: int, bars: int) -> None:
         """Room for up to `bars` closes at a time."""
         self._window = window
+        self._tick = 0  # not looked for yet
         self._ticks = np.empty(bars + window, dtype=np.int64)
-        self._rest = np.empty(bars + window, dtype=np.int64)
-        self._d: vec[i64] = vec[i64](np.zeros(bars, dtype=np.int64))
-        self._v: vec[i64] = vec[i64](np.zeros(bars, dtype=np.int64))
-        self._ds: Column | list[int] = []
-        self._vs: Column | list[int] = []
-        self._size = np.empty(bars)
-        self._scores = np.empty(bars)
+        self._floats = Buffer(bars + window)
+        self._scores = Buffer(bars)
         self._m = 0
 
     def look(self, close: Column) -> None:
         """Measure the closes after the first `window - 1`. Where all of a window are equal, they are beyond nothing."""
         n, m = len(close), len(close) - self._window + 1
         least, most = int(close.min()), int(close.max())
-        ticks, rest = self._ticks[:n], self._rest[:n]
-        tick = in_ticks(close, least + (most - least) // 2, ticks, rest)
+        ticks = self._ticks[:n]
+        self._tick = in_ticks(close, least, most, self._tick, ticks)
         self._m = m
-        if (most - least) // tick * self._window >= DEVIATION_LIMIT:
-            self._ds, self._vs, scores = wide_deviations(ticks.tolist(), self._window)
-            self._scores[:m] = scores
-            return
-        deviations(native(ticks), self._window, self._d, self._v)
-        self._ds, self._vs = view(self._d), view(self._v)
-        size, scores = self._size[:m], self._scores[:m]
-        size[:] = self._ds[:m]
-        np.multiply(size, np.abs(size, out=scores), out=scores)
-        size[:] = self._vs[:m]
-        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
-            np.divide(scores, size, out=scores)
+        spread = (most - least) // self._tick * self._window
+        if spread < FLOAT_DEVIATION_LIMIT:
+            self._floats.array[:n] = ticks
+            deviation_scores(self._floats, n, self._window, self._scores)
+        elif spread < DEVIATION_LIMIT:
+            found = deviations(native(ticks), self._window)
+            size, v = view(found[0]).astype(np.float64), view(found[1])
+            with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
+                self._scores.array[:m] = size * np.abs(size) / v
+        else:
+            self._scores.array[:m] = wide_deviation_scores(ticks.tolist(), self._window)
 
     def above(self, hundredths: int) -> Mask:
         """Whether each close is more than so many hundredths of a deviation above its mean."""
-        bound = hundredths * abs(hundredths) / HUNDRED**2
-        found: Mask = self._scores[: self._m] > bound + abs(bound) * UNSURE
-        return self._told(found, hundredths, 1)
+        return self._beyond(hundredths, 1)
 
     def below(self, hundredths: int) -> Mask:
         """Whether each close is more than so many hundredths of a deviation below its mean."""
-        bound = hundredths * abs(hundredths) / HUNDRED**2
-        found: Mask = self._scores[: self._m] < -bound - abs(bound) * UNSURE
-        return self._told(found, hundredths, -1)
+        return self._beyond(hundredths, -1)
 
-    def _told(self, found: Mask, hundredths: int, sign: int) -> Mask:
-        """`found` with those near the bound compared in integers."""
-        if hundredths == 0:
-            return found
-        square = sign * hundredths * abs(hundredths)
-        bound = square / HUNDRED**2
-        slack = abs(bound) * UNSURE
-        scores = self._scores[: self._m]
-        near = scores > bound - slack
-        near &= scores < bound + slack
-        for j in np.flatnonzero(near).tolist() if near.any() else ():
-            d, v = int(self._ds[j]), int(self._vs[j])
-            found[j] = sign * d * abs(d) * HUNDRED**2 > sign * square * v
+    def _beyond(self, hundredths: int, sign: int) -> Mask:
+        square = hundredths * abs(hundredths)
+        bound = sign * square / HUNDRED**2
+        slack = sign * abs(bound) * UNSURE
+        scores = self._scores.array[: self._m]
+        beyond: Any = np.greater if sign > 0 else np.less
+        found: Mask = beyond(scores, bound + slack)
+        if hundredths:
+            perhaps: Mask = beyond(scores, bound - slack)
+            if np.count_nonzero(perhaps) != np.count_nonzero(found):
+                for j in np.flatnonzero(perhaps != found).tolist():
+                    d, v = self._deviation(j)
+                    found[j] = sign * d * abs(d) * HUNDRED**2 > square * v
         return found
 
+    def _deviation(self, j: int) -> tuple[int, int]:
+        """`d` and `v` of one close."""
+        part: list[int] = self._ticks[j : j + self._window].tolist()
+        total = sum(part)
+        return self._window * part[-1] - total, self._window * sum(x * x for x in part) - total * total
 
-def in_ticks(close: Column, origin: int, ticks: Column, rest: Column) -> int:
-    """Fill `ticks` with the closes less `origin`, in ticks; the tick: a common divisor of them, the largest for most.
-    `rest` is room to work in."""
-    np.subtract(close, origin, out=rest)
-    tick = 0
-    for value in rest[:: max(1, len(rest) // 64)].tolist():
-        tick = gcd(tick, value)
+
+def in_ticks(close: Column, least: int, most: int, tick: int, ticks: Column) -> int:
+    """Fill `ticks` with the closes less one in the middle of `least` and `most`, in ticks; the tick: a common divisor
+    of their differences, the largest for most. `tick` is a guess of it, or 0."""
+    for value in close[:: max(1, len(close) // 64)].tolist() if tick == 0 else ():
+        tick = gcd(tick, value - least)
     while True:
         tick = max(1, tick)
-        np.floor_divide(rest, tick, out=ticks)
+        np.subtract(close, least + (most - least) // tick // 2 * tick, out=ticks)
+        before = int(ticks.sum())
+        np.floor_divide(ticks, tick, out=ticks)
         # What floor division leaves over is nowhere negative: it is nowhere where it adds up to nothing.
-        left = (int(rest.sum()) - tick * int(ticks.sum())) % (1 << 64)
-        if (left == 0 and tick * len(rest) < 1 << 64) or np.array_equal(ticks * tick, rest):
+        left = (before - tick * int(ticks.sum())) % (1 << 64)
+        if left == 0 and tick * len(close) < 1 << 64:
             return tick
-        odd = int(np.argmax(ticks * tick != rest))
-        tick = gcd(tick, int(rest[odd]))
+        rest = (close - least) % tick
+        if not rest.any():
+            return tick
+        tick = gcd(tick, int(rest[np.argmax(rest != 0)]))
 
 
-def deviations(x: vec[i64], window: i64, d_out: vec[i64], v_out: vec[i64]) -> None:
-    """`d` and `v` of every value but the first `window - 1`."""
-    n: i64 = window
-    m: i64 = len(x) - n + 1
+def deviation_scores(ticks: Buffer, count: i64, window: i64, out: Buffer) -> None:
+    """The scores of `count` values but the first `window - 1`, where doubles hold `d`, `v` and all sums exactly."""
+    x, scores = ticks.values, out.values
+    n = float(int(window))
+    total = 0.0
+    squares = 0.0
+    i: i64 = 0
+    while i < window - 1:
+        new = x[i]
+        total += new
+        squares += new * new
+        i += 1
+    i = window - 1
+    j: i64 = 0
+    while i < count:
+        new = x[i]
+        total += new
+        squares += new * new
+        d = n * new - total
+        v = n * squares - total * total
+        scores[j] = d * abs(d) / v if v > 0.0 else NAN
+        old = x[j]
+        total -= old
+        squares -= old * old
+        i += 1
+        j += 1
+
+
+def deviations(x: vec[i64], window: i64) -> tuple[vec[i64], vec[i64]]:
+    """`d` and `v` of every value but the first `window - 1`, where 64 bits hold them and all sums."""
+    m: i64 = len(x) - window + 1
+    d_out, v_out = vec[i64](np.empty(m, dtype=np.int64)), vec[i64](np.empty(m, dtype=np.int64))
     total: i64 = 0
     squares: i64 = 0
     i: i64 = 0
-    while i < n - 1:
+    while i < window - 1:
         new: i64 = x[i]
         total += new
         squares += new * new
         i += 1
     i = 0
     while i < m:
-        new = x[i + n - 1]
+        new = x[i + window - 1]
         total += new
         squares += new * new
-        d_out[i] = n * new - total
-        v_out[i] = n * squares - total * total
+        d_out[i] = window * new - total
+        v_out[i] = window * squares - total * total
         old: i64 = x[i]
         total -= old
         squares -= old * old
         i += 1
+    return d_out, v_out
 
 
-def wide_deviations(x: list[int], window: int) -> tuple[list[int], list[int], Floats]:
-    """`d`, `v` and the scores where 64 bits would not do."""
+def wide_deviation_scores(x: list[int], window: int) -> Floats:
+    """The scores where 64 bits would not do."""
     total, squares = sum(x[: window - 1]), sum(value * value for value in x[: window - 1])
-    ds, vs = [], []
+    scores = []
     for old, new in zip(x, x[window - 1 :], strict=False):
         total, squares = total + new, squares + new * new
-        ds.append(window * new - total)
-        vs.append(window * squares - total * total)
+        d, v = window * new - total, window * squares - total * total
+        scores.append(d * abs(d) / v if v else NAN)  # correctly rounded
         total, squares = total - old, squares - old * old
-    scores = [d * abs(d) / v if v else NAN for d, v in zip(ds, vs, strict=True)]  # correctly rounded
-    return ds, vs, np.array(scores)
+    return np.array(scores)
 
 
 # -- positions that are held -----------------------------------------------------------------------------------------
