@@ -35,13 +35,12 @@ class Donchian(Strategy, frozen=True):
 
     def decide(self, bars: Bars, lo: int, hi: int, memory: bytes) -> tuple[Desired, bytes]:
         first = self.lookback()
-        n = bars.n
-        enter, leave = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
-        if n > first:
-            close = bars.close[first:]
-            enter[first:] = close > rolling_max(bars.high[:-1], self.entry)[first - self.entry :]
-            leave[first:] = close < rolling_min(bars.low[:-1], self.exit)[first - self.exit :]
-        desired = latch(enter[lo:hi], leave[lo:hi], memory == b"1")
+        enter, leave = np.zeros(hi - lo, dtype=np.bool_), np.zeros(hi - lo, dtype=np.bool_)
+        for a, b in tiles(max(lo, first), hi, max(TILE, 4 * first)):
+            close = bars.close[a:b]
+            enter[a - lo : b - lo] = close > rolling_max(bars.high[a - self.entry : b - 1], self.entry)
+            leave[a - lo : b - lo] = close < rolling_min(bars.low[a - self.exit : b - 1], self.exit)
+        desired = latch(enter, leave, memory == b"1")
         if lo >= hi:
             return desired, memory
         return desired, b"1" if desired[-1] else b""
