@@ -189,6 +189,8 @@ def supertrend(middles: Buffer, closes: Buffer, reaches: Buffer, n: i64, bands: 
     as -1."""
     middle, close, reach = middles.values, closes.values, reaches.values
     out = vec[u8](np.zeros(n, dtype=np.uint8))
+    plus: u8 = 1
+    minus: u8 = SHORT
     upper, lower, before, side = bands.upper, bands.lower, bands.before, bands.side
     i: i64 = 0
     while i < n and side == 0:
@@ -197,7 +199,7 @@ def supertrend(middles: Buffer, closes: Buffer, reaches: Buffer, n: i64, bands: 
             upper = middle[i] + r
             lower = middle[i] - r
             side = -1
-            out[i] = SHORT
+            out[i] = minus
         before = close[i]
         i += 1
     while i < n:
@@ -217,7 +219,7 @@ def supertrend(middles: Buffer, closes: Buffer, reaches: Buffer, n: i64, bands: 
         elif x < lower:
             side = -1
         before = x
-        out[i] = 1 if side > 0 else SHORT
+        out[i] = plus if side > 0 else minus
         i += 1
     bands.upper, bands.lower, bands.before, bands.side = upper, lower, before, side
     return as_positions(out)
@@ -236,6 +238,8 @@ def trailing(closes: Buffer, reaches: Buffer, n: i64, trail: Trail) -> Desired:
     close since the last turn. It begins as -1."""
     close, reach = closes.values, reaches.values
     out = vec[u8](np.zeros(n, dtype=np.uint8))
+    plus: u8 = 1
+    minus: u8 = SHORT
     best, side = trail.best, trail.side
     i: i64 = 0
     while i < n:
@@ -255,7 +259,7 @@ def trailing(closes: Buffer, reaches: Buffer, n: i64, trail: Trail) -> Desired:
             side = -1
             best = x
         if side != 0:
-            out[i] = 1 if side > 0 else SHORT
+            out[i] = plus if side > 0 else minus
         i += 1
     trail.best, trail.side = best, side
     return as_positions(out)
@@ -429,17 +433,21 @@ def hold(enter: Mask, leave: Mask, shorts: tuple[Mask, Mask] | None, held: int) 
 
 def _held(codes: vec[u8], held: i64) -> vec[u8]:
     n: i64 = len(codes)
-    out: u8 = 1 if held > 0 else (SHORT if held < 0 else 0)
+    long: u8 = 1
+    short: u8 = SHORT
+    out: u8 = 0
+    if held != 0:
+        out = long if held > 0 else short
     i: i64 = 0
     while i < n:
         code = codes[i]
         if out == 1:
             if code & 2 != 0:
                 out = 0
-        elif out == SHORT and code & 8 != 0:
+        elif out == short and code & 8 != 0:
             out = 0
         if out == 0 and code & 5 != 0:
-            out = 1 if code & 1 != 0 else SHORT
+            out = long if code & 1 != 0 else short
         codes[i] = out
         i += 1
     return codes

@@ -103,14 +103,15 @@ class Keltner(Stateful, frozen=True):
         middle, mean = exponential(self.length, *state[:2]), wilder(self.range_length, *state[2:4])
         out = np.empty(bars.n - first, dtype=np.int8)
         held = state[4]
-        average, reach = Buffer(TILE), Buffer(TILE)
+        average, reach, close = Buffer(TILE), Buffer(TILE), np.empty(TILE)
         for a, b in tiles(first, bars.n):
             true_range(bars.high[a - 1 : b], bars.low[a - 1 : b], bars.close[a - 1 : b], reach)
             smooth(reach, b - a, mean)
-            average.array[: b - a] = bars.close[a:b]
+            close[: b - a] = bars.close[a:b]
+            average.array[:] = close
             smooth(average, b - a, middle)
             apart, edge = average.array[: b - a], reach.array[: b - a]
-            np.subtract(bars.close[a:b], apart, out=apart)
+            np.subtract(close[: b - a], apart, out=apart)
             edge *= self.width / HUNDRED
             shorts = (apart < -edge, apart > 0) if self.allow_short else None
             out[a - first : b - first] = hold(apart > edge, apart < 0, shorts, held)
