@@ -13,6 +13,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from candlemill import cli_check
 from candlemill import cli_jobs as jobs
 from candlemill._version import __version__
 from candlemill.cli_common import Parser, count_argument, open_store, output, progress_bar, text_argument
@@ -80,6 +81,9 @@ def parser() -> Parser:
     ingest.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     ingest.add_argument("--volume-scale", type=int, metavar="N", help="a power of ten for new symbols (default 10^8)")
 
+    funding = "store a perpetual's funding rates from Binance public-data files"
+    rates = with_json(command("funding", run_funding, funding))
+    rates.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     run = "run one strategy over a range; with several symbols (A,B or a glob) as a portfolio"
     jobs.backtest_arguments(with_json(command("backtest", jobs.run_backtest, run)))
     jobs.sweep_arguments(with_json(command("sweep", jobs.run_sweep, "run a strategy for every combination of a grid")))
@@ -98,6 +102,7 @@ def parser() -> Parser:
     verify = with_json(command("verify", run_verify, "compute a stored result again and compare"))
     verify.add_argument("job", type=text_argument)
     verify.add_argument("--strategy", metavar="FILE.py[:CLASS]", help="where the job's strategy is, if it is a file's")
+    cli_check.add_arguments(with_json(command("check", cli_check.run, "find out whether a strategy is honest")))
     with_json(command("strategies", run_strategies, "list the strategies and their parameters"))
     new = with_json(command("new-strategy", run_new_strategy, "write a strategy to begin with, and its test"))
     new.add_argument("name", type=text_argument, metavar="NAME")
@@ -119,6 +124,14 @@ def run_ingest(args: argparse.Namespace) -> None:
     with open_store() as store:
         report = ingest(store, args.paths, args.volume_scale)
     output(args, report.to_dict(), report.text())
+
+
+def run_funding(args: argparse.Namespace) -> None:
+    from candlemill.io.funding import ingest_funding
+
+    with open_store() as store:
+        counts = ingest_funding(store, args.paths)
+    output(args, {"rates": counts}, "\n".join(f"{symbol}: {count:,} rates" for symbol, count in counts.items()))
 
 
 def run_coverage(args: argparse.Namespace) -> None:
