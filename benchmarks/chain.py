@@ -5,7 +5,7 @@ from candlemill.model import Spec, grid_points
 from candlemill.plan import Plan
 from candlemill.reduce import Merged, Outcomes, Repair, join
 from candlemill.strategies import Strategy
-from candlemill.work import Window, context_bars, needs_range, run_task
+from candlemill.work import Window, columns_read, context_bars, run_task
 
 
 def compute(spec: Spec, plan: Plan, tapes: Tapes) -> dict[int, Merged]:
@@ -40,4 +40,4 @@ def _window(spec: Spec, plan: Plan, tapes: Tapes, number: int, sets: dict[int, S
     strategies = list(sets.values())
     context = context_bars(spec, strategies, exact)
     start, end = plan.cuts[number], plan.cuts[number + 1]
-    return tapes.window(spec, start, end, context, needs_range(spec, strategies))
+    return tapes.window(spec, start, end, context, columns_read(spec, strategies))

@@ -60,14 +60,14 @@ class Market:
 
     def window(self) -> Window:
         """All bars as one slice."""
-        tape = Tape([self.columns["t"]], *([self.columns[name]] for name in COLUMNS))
+        tape = Tape([self.columns["t"]], *([self.columns[name]] for name in COLUMNS), [])
         return Window(tape, 0, self.n, True)
 
     def tapes(self) -> Tapes:
         """Where slices come from, with all columns in its cache already."""
         days = self.days
         source = Tapes(lambda _: days, _Columns(self.columns, days))  # type: ignore[arg-type]
-        source.prefetch(self.spec("buy_and_hold", {}), with_range=True)
+        source.prefetch(self.spec("buy_and_hold", {}), ("t", *COLUMNS))
         return source
 
     def spec(self, strategy: str, params: dict[str, object], **rest: object) -> Spec:

@@ -10,7 +10,8 @@ CREATE TABLE IF NOT EXISTS backtest_results
     execution_time_ms UInt64,
     created_at DateTime DEFAULT now(),
     sweep_id String,
-    result String
+    result String,
+    daily String
 )
 ENGINE = MergeTree()
 ORDER BY (job_id);
@@ -25,6 +26,7 @@ CREATE TABLE IF NOT EXISTS backtest_jobs
     data_digest String,
     started_ms Int64,
     reason String,
+    figures String,
     updated_at DateTime64(6) DEFAULT now64(6)
 )
 ENGINE = ReplacingMergeTree(updated_at)
@@ -45,3 +47,7 @@ CREATE TABLE IF NOT EXISTS backtest_slices
 ENGINE = ReplacingMergeTree()
 ORDER BY (job_id, batch, kind, slice, task)
 TTL created_at + INTERVAL 30 DAY;
+
+-- What later versions added to tables that stand already.
+ALTER TABLE backtest_results ADD COLUMN IF NOT EXISTS daily String;
+ALTER TABLE backtest_jobs ADD COLUMN IF NOT EXISTS figures String;

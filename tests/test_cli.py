@@ -8,16 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from candlemill import cli, service
+from candlemill import service
 from candlemill.engine.tape import DAY_MS
 from candlemill.io.settings import DSN_VARIABLE
 from candlemill.io.store import Store
-from conftest import days, environment, run_cli, write_zip
+from candlemill.model import SCALE
+from candlemill.strategies import REGISTERED
+from conftest import Cli, days, environment, run_cli, said, write_zip
 
 PROMISED = {
     "job_id", "strategy_id", "symbol", "start", "end", "bars", "missing_minutes", "slices", "repaired_slices",
@@ -28,27 +30,6 @@ BARS = 8 * 1440 - 90
 JOB = ("--symbol", "AAAUSDT", "--strategy", "sma_cross")
 GRID = ("--grid", "fast=2:6:2", "--grid", "slow=5,9")  # fast=6 slow=5 is refused by the strategy
 SETS = 5
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Status, stdout and stderr of a command in this process."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = cli.main([str(argument) for argument in arguments])
-        return status, *capsys.readouterr()
-
-    return call
-
-
-def said(answer: tuple[int, str, str]) -> Any:
-    """What a command with --json said: exactly one object, nothing on stderr."""
-    status, out, err = answer
-    assert (status, err, out.count("\n")) == (0, "", 1), answer
-    return json.loads(out)
 
 
 @pytest.fixture
@@ -138,7 +119,7 @@ def test_the_other_commands(run: Cli, empty: Path) -> None:
     assert set(version) == {"version", "engine", "code_digest", "python"}
     assert run("version")[1].startswith(f"candlemill {version['version']}, engine ")
     names = [strategy["name"] for strategy in said(run("strategies", "--json"))["strategies"]]
-    assert names == ["buy_and_hold", "donchian", "momentum_v1", "sma_cross"]
+    assert names == sorted(REGISTERED)
     assert run("coverage")[1] == "nothing is stored yet: candlemill ingest PATH\n"
     assert run("results")[1] == "no results yet: candlemill backtest --help\n"
     assert said(run("coverage", "--json")) == {"symbols": {}} and said(run("results", "--json")) == {"results": []}
@@ -156,6 +137,10 @@ def test_every_rate_and_option_reaches_the_job(run: Cli, database: Path) -> None
     assert {name: spec[name] for name in expected if name != "range"} == {
         name: value for name, value in expected.items() if name != "range"
     }
+    more = ("--sizing", "notional", "--capital", "500", "--notional", "99.5", "--volume-share", 7, "--maker-fee", -8)
+    spec = said(run("backtest", *JOB, *more, "--json"))["spec"]
+    assert (spec["sizing"], spec["capital"], spec["notional"]) == ("notional", 500 * SCALE, 9_950_000_000)
+    assert (spec["volume_share"], spec["volume_scale"], spec["maker_fee"]) == (7, SCALE, -8)
 
 
 COVERAGE = """\
@@ -211,7 +196,7 @@ def test_a_wrong_argument_is_one_line_and_status_2(run: Cli, database: Path) -> 
         ((*backtest, "--workers", "0"), "bad_input", "'0' is not a whole number from 1 on"),
         ((*backtest, "--quantity", "1.000000001"), "bad_input", "more than 8 decimals"),
         ((*backtest, "--quantity", "-1"), "bad_input", "-1"),
-        ((*backtest, "--fee", "-1"), "bad_input", "fee=-1: expected int >= 0"),
+        ((*backtest, "--fee", "-100001"), "bad_input", "fee=-100001: expected int >= -100000"),
         ((*backtest, "--fee", "x"), "bad_input", "--fee: invalid int value: 'x'"),
         ((*backtest, "--fe", "5"), "bad_input", "--fe"),
         ((*backtest, "--timeframe", "5"), "bad_input", "write it like 5m, 4h or 1d"),
@@ -219,6 +204,17 @@ def test_a_wrong_argument_is_one_line_and_status_2(run: Cli, database: Path) -> 
         (("sweep", *JOB, "--grid", "fast=1:2000", "--grid", "slow=1:2000"), "bad_input", "4,000,000 points, the limit"),
         (("sweep", *JOB, "--grid", "fast=60,70"), "bad_input", "fast=60 must be less than slow=50"),
         (("sweep", *JOB), "bad_input", "required: --grid"),
+        ((*backtest, "--sizing", "half"), "bad_input", "invalid choice: 'half'"),
+        ((*backtest, "--sizing", "compound", "--quantity", "2"), "bad_input", "quantity belongs to sizing fixed"),
+        ((*backtest, "--notional", "2"), "bad_input", "needs sizing notional"),
+        ((*backtest, "--capital", "0"), "bad_input", "capital '0' is not between"),
+        ((*backtest, "--funding"), "no_data", "AAAUSDT has no funding rate in"),
+        ((*backtest, "--weight", "AAAUSDT=2"), "bad_input", "--weight is for portfolios"),
+        ((*backtest, "--report", "/no/such/folder/x.html"), "bad_input", "there is no folder /no/such/folder"),
+        (("backtest", "--symbol", "A*,ZZZ", *JOB[2:]), "unknown_name", "unknown symbol 'ZZZ'"),
+        (("backtest", "--symbol", "Q*", *JOB[2:]), "unknown_name", "unknown symbols 'Q*'"),
+        (("walk-forward", *JOB, "--grid", "fast=1,2", "--train", "soon"), "bad_input", "span 'soon'"),
+        (("walk-forward", *JOB, "--grid", "fast=1,2", "--train", "90d"), "bad_input", "leaves nothing of 8 days"),
         (("verify", "nonsense"), "unknown_name", "unknown job 'nonsense'"),
         (("results", "00000000"), "unknown_name", "unknown job '00000000'"),
         (("coverage", "AAAUSDTT"), "unknown_name", "did you mean 'AAAUSDT'?"),
@@ -376,8 +372,9 @@ def test_verify_detects_a_tampered_row_and_writes_nothing(run: Cli, database: Pa
         names = f"{column}, sharpe_ratio, max_drawdown, execution_time_ms, created_at, sweep_id"
         for one in sorted(changed):
             store._client.command(
-                f"INSERT INTO backtest_results SELECT job_id, strategy_id, {names}, {TAMPERED.get(what, 'result')} "  # noqa: S608
-                f"FROM backtest_results WHERE job_id = '{one}'"
+                f"INSERT INTO backtest_results SELECT job_id, strategy_id, {names}, "  # noqa: S608
+                f"{TAMPERED.get(what, 'result')}, daily"
+                f" FROM backtest_results WHERE job_id = '{one}'"
             )
         before = store._rows("SELECT count() FROM backtest_results", {})
     for asked, sets in ((job, 1), (swept["job_id"], SETS)):

@@ -183,9 +183,9 @@ def test_another_type_is_refused(kind: str) -> None:
         {"count": 0},
         {"count": 10_000},
         {"repairs": [{"point": 0, "slice": 0, "count": 1, "start": "?"}]},
-        {"repairs": [{"point": 7, "slice": 0, "count": 1, "start": "0,0,0,0,0|"}]},
-        {"repairs": [{"point": 0, "slice": 5, "count": 1, "start": "0,0,0,0,0|"}]},
-        {"repairs": [{"point": 0, "slice": 0, "count": 1, "start": "0,0,0,0,0|", "more": 1}]},
+        {"repairs": [{"point": 7, "slice": 0, "count": 1, "start": "0,0,0,0,0,0|"}]},
+        {"repairs": [{"point": 0, "slice": 5, "count": 1, "start": "0,0,0,0,0,0|"}]},
+        {"repairs": [{"point": 0, "slice": 0, "count": 1, "start": "0,0,0,0,0,0|", "more": 1}]},
     ],
 )
 def test_a_task_that_makes_no_sense_is_bad_input(world: World, emitted: list[Event], change: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from candlemill.plan import Plan
 from candlemill.reduce import Repair
 from hypothesis import given, settings
 from reference import Bar
-from world import FIRST_DAY, HANDLERS, World, jobs
+from world import FIRST_DAY, HANDLERS, Market, World, jobs
 
 DAY_MS, MINUTE_MS = 86_400_000, 60_000
 DAYS = 8
@@ -132,7 +132,7 @@ def test_repairs_that_do_not_fit_an_event_travel_in_several() -> None:
     spec = sweep()
     cuts = [FIRST_DAY + k * DAY_MS for k in range(1001)]
     row = JobRow("a" * 32, "running", "", "", "digest", 0)
-    repairs = [Repair(k, 2 * k, 64, "1,1,0,5,5|" + "m" * 900) for k in range(256)]
+    repairs = [Repair(k, 2 * k, 64, "1,1,0,5,5,0|" + "m" * 900) for k in range(256)]
     made = service._repair_events(row, spec, Plan(cuts, 512, 512, 0), 0, repairs)
     assert len(made) > 1
     assert all(len(event.data) <= events.EVENT_BYTES_LIMIT for event in made)
@@ -148,7 +148,7 @@ def _longer(spec: Spec) -> Spec:
 
 @given(jobs())
 @settings(max_examples=60, deadline=None)
-def test_checking_a_spec_changes_nothing_in_a_right_one(job: tuple[list[Bar], Spec]) -> None:
+def test_checking_a_spec_changes_nothing_in_a_right_one(job: tuple[Market, Spec]) -> None:
     spec = job[1]
     assert service.checked(spec).to_json() == spec.to_json()
     assert service.checked(sweep()).to_json() == sweep().to_json()

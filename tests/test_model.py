@@ -10,6 +10,7 @@ from candlemill.errors import BadInput, UnknownName
 from candlemill.model import (
     SCALE,
     SETS_LIMIT,
+    Leg,
     Spec,
     grid_points,
     iso,
@@ -217,7 +218,7 @@ def test_a_grid_is_typed_cleared_of_repetitions_and_leaves_out_what_the_strategy
         ({"grid": {"fast": [1]}, "params": {"fast": 2}}, "'fast' is given both as a value and as a grid"),
         ({"grid": {"fast": list(range(1, 1002)), "slow": list(range(1, 1002))}}, "1,002,001 points, the limit is"),
         ({"grid": {"fast": list(range(1, 8_000))}}, "more than 32,768 bytes: use several sweeps"),
-        ({"fee": -5}, "fee=-5: expected int >= 0"),
+        ({"fee": -100_001}, "fee=-100001: expected int >= -100000"),
         ({"fee": 1_000_001}, "fee=1000001: expected int <= 1000000"),
         ({"stop_loss": 10**30}, "stop_loss=1000000000000000000000000000000: expected int <= 1000000"),
         ({"take_profit": 100_000_001}, "take_profit=100000001: expected int <= 100000000"),
@@ -257,10 +258,36 @@ def test_each_change_makes_another_job() -> None:
         "symbol": "Y", "strategy": "other", "params": {**base.params, "fast": 11}, "grid": {"fast": [1]},
         "start": base.start + MINUTE, "end": base.end - MINUTE, "fee": 1, "slippage": 1, "stop_loss": 1,
         "take_profit": 1, "trailing_stop": 1, "fill": "close", "quantity": 1, "timeframe": 2,
+        "maker_fee": 1, "capital": 1, "volume_share": 1, "volume_scale": 1, "funding": True, "sizing": "compound",
+        "notional": 1, "schedule": [Leg(base.start, {})],
     }  # fmt: skip
-    assert set(changes) == set(Spec.__struct_fields__) - {"sizing"}
-    ids = {job_id(msgspec.structs.replace(base, **{name: value}), "d") for name, value in changes.items()}
+    assert set(changes) == set(Spec.__struct_fields__)
+    beside = {"notional": {"sizing": "notional"}}
+    ids = {
+        job_id(msgspec.structs.replace(base, **{name: value}, **beside.get(name, {})), "d")
+        for name, value in changes.items()
+    }
     assert len(ids | {job_id(base, "d"), job_id(base, "e")}) == len(changes) + 2
+
+
+def test_what_means_the_same_is_the_same_job() -> None:
+    assert spec(fee=7, maker_fee=7) == spec(fee=7)
+    assert spec(sizing="compound") == spec(sizing="compound", capital=10_000 * SCALE)
+    assert spec(sizing="notional", capital=5) == spec(sizing="notional", capital=5, notional=5)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"sizing": "compound", "quantity": 2}, "quantity belongs to sizing fixed"),
+        ({"notional": 2}, "notional=2 needs sizing notional"),
+        ({"sizing": "compound", "volume_share": 2}, "volume_share limits fixed and notional only"),
+        ({"sizing": "all"}, "sizing='all' is none of fixed, notional, compound"),
+    ],
+)
+def test_sizings_that_contradict_are_refused(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        spec(**more)
 
 
 def test_a_point_of_a_sweep_is_the_job_it_would_be_alone() -> None:

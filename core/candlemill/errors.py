@@ -128,3 +128,15 @@ class NotThere(CandlemillError):
     """The exchange or its archive does not have what was asked for."""
 
     code = "not_there"
+
+
+class BadPlugin(BadInput):
+    """A strategy from outside cannot be loaded."""
+
+    code = "bad_plugin"
+
+
+class BadStrategy(BadInput):
+    """A strategy from outside failed, or answered what no strategy may."""
+
+    code = "bad_strategy"

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from candlemill.model import Spec
 from candlemill.plan import Day
@@ -33,10 +35,11 @@ class JobRow(msgspec.Struct, frozen=True):
     data_digest: str
     started_ms: int
     reason: str = ""
+    figures: str = ""  # of a finished sweep: its guards, as JSON
 
 
 class ResultRow(msgspec.Struct, frozen=True):
-    """One row of `backtest_results`; `result` is the whole result as JSON."""
+    """One row of `backtest_results`; `result` is the whole result as JSON, `daily` its daily profits (see `daily`)."""
 
     job_id: str
     strategy_id: str
@@ -46,6 +49,7 @@ class ResultRow(msgspec.Struct, frozen=True):
     execution_time_ms: int
     sweep_id: str
     result: str
+    daily: str = ""
 
 
 class Ledger(Protocol):
@@ -57,6 +61,18 @@ class Ledger(Protocol):
     def put_partials(self, partials: Sequence[Partial]) -> None: ...
     def count_partials(self, job_id: str, kind: str, ending: str, batch: int | None = None) -> int: ...
     def put_results(self, results: Sequence[ResultRow]) -> None: ...
+    def sweep_scores(self, sweep_id: str) -> dict[str, int]: ...
+    def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]: ...
+
+
+class Funding(msgspec.Struct, frozen=True):
+    """A symbol's funding rates (times 10^8) and their instants in ms, ascending."""
+
+    t: NDArray[np.int64]
+    rate: NDArray[np.int64]
+
+
+NO_FUNDING = Funding(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
 
 class Index(Protocol):
@@ -64,12 +80,14 @@ class Index(Protocol):
 
     def symbols(self) -> list[str]: ...
     def days(self, symbol: str) -> Sequence[Day]: ...
+    def volume_scale(self, symbol: str) -> int: ...
+    def funding(self, symbol: str) -> Funding: ...
 
 
 class TapeSource(Protocol):
     """Where a slice's bars come from."""
 
-    def window(self, spec: Spec, start: int, end: int, context: int, with_range: bool) -> Window: ...
+    def window(self, spec: Spec, start: int, end: int, context: int, columns: Sequence[str]) -> Window: ...
 
 
 class Runtime(msgspec.Struct, frozen=True):

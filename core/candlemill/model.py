@@ -11,48 +11,79 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
 from candlemill.engine.tape import MINUTE_MS
 from candlemill.errors import BadInput
-from candlemill.strategies import REGISTERED, Strategy, build, parameter_fields
+from candlemill.strategies import REGISTERED, Strategy, build, parameter_fields, source_digest
+from candlemill.strategies.schedule import Scheduled
 
 SCALE = 100_000_000
 TIMEFRAME_LIMIT = 10_080  # minutes: one week
 SETS_LIMIT = 1_000_000
+LEGS_LIMIT = 256
 SPEC_BYTES_LIMIT = 32 * 1024  # a spec travels in every task's event, and an event is at most 64 KiB
 FIRST_YEAR, LAST_YEAR = 2009, 2099
 FIRST_MS = 1_230_768_000_000  # 2009-01-01
 LAST_MS = 4_102_444_800_000  # 2100-01-01
 
+DEFAULT_CAPITAL = 10_000 * SCALE
+
 Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
+FeePpm = Annotated[int, Meta(ge=-100_000, le=1_000_000)]  # negative: a rebate
+Amount = Annotated[int, Meta(ge=1, le=2**62)]
 ParamValue = int | float | bool | str
+
+
+class Leg(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """From `start` (ms) on, the strategy runs with these parameters."""
+
+    start: Annotated[int, Meta(ge=FIRST_MS, le=LAST_MS)]
+    params: dict[str, ParamValue]
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A job, fully resolved. Two specs with the same bytes on the same candles have the same result.
 
-    `params` are complete (defaults filled in) unless `grid` varies them; `grid` maps a parameter to its values.
+    `params` are complete (defaults filled in) unless `grid` varies them; `grid` maps a parameter to its values. A
+    `schedule` has parameter sets for one time after the other instead.
+    `maker_fee` None is the same as `fee`; `capital` None, with fixed sizing only, is what the job's quantity costs at
+    the first open. `volume_scale` is the symbol's where `volume_share` limits trades, else 0.
     """
 
     symbol: Annotated[str, Meta(min_length=1, max_length=64)]
     strategy: Annotated[str, Meta(min_length=1, max_length=64)]
     params: dict[str, ParamValue]
     grid: dict[str, list[ParamValue]] = {}
+    schedule: Annotated[list[Leg], Meta(max_length=LEGS_LIMIT)] = []
     start: Annotated[int, Meta(ge=FIRST_MS, le=LAST_MS)]
     end: Annotated[int, Meta(ge=FIRST_MS, le=LAST_MS)]
-    fee: Ppm = 1000
+    fee: FeePpm = 1000
+    maker_fee: FeePpm | None = None
     slippage: Ppm = 0
     stop_loss: Ppm = 0
     take_profit: Annotated[int, Meta(ge=0, le=100_000_000)] = 0
     trailing_stop: Ppm = 0
     fill: Literal["next_open", "close"] = "next_open"
-    sizing: Literal["fixed"] = "fixed"
-    quantity: Annotated[int, Meta(ge=1, le=2**62)] = SCALE
+    sizing: Literal["fixed", "notional", "compound"] = "fixed"
+    quantity: Amount = SCALE
+    capital: Amount | None = None
+    notional: Amount | None = None
+    volume_share: Ppm = 0
+    volume_scale: Annotated[int, Meta(ge=0, le=10**18)] = 0
+    funding: bool = False
     timeframe: Annotated[int, Meta(ge=1, le=TIMEFRAME_LIMIT)] = 1
+
+    def __post_init__(self) -> None:
+        if self.quantity != SCALE and self.sizing != "fixed":
+            raise ValueError(f"quantity belongs to sizing fixed; with {self.sizing} give the capital or the notional")
+        if self.notional is not None and self.sizing != "notional":
+            raise ValueError(f"notional={self.notional} needs sizing notional, not {self.sizing}")
+        if self.volume_share and self.sizing == "compound":
+            raise ValueError("sizing compound trades all of its equity: volume_share limits fixed and notional only")
 
     @property
     def minutes(self) -> int:
@@ -85,6 +116,10 @@ def grid_points(spec: Spec, first: int, count: int) -> Iterator[tuple[int, dict[
     A point that the strategy refuses (fast >= slow) is passed over. Points are numbered with the parameters in
     alphabetical order: a JSON object keeps no order of its own.
     """
+    if spec.schedule:
+        if first == 0:
+            yield 0, {}, _scheduled(spec)
+        return
     names = sorted(spec.grid)
     for index in range(first, min(first + count, spec.combinations)):
         values = _grid_point([spec.grid[name] for name in names], index)
@@ -95,6 +130,11 @@ def grid_points(spec: Spec, first: int, count: int) -> Iterator[tuple[int, dict[
                 raise
             continue
         yield index, parameters_of(strategy), strategy
+
+
+def _scheduled(spec: Spec) -> Scheduled:
+    strategies = tuple(build(spec.strategy, dict(leg.params)) for leg in spec.schedule)
+    return Scheduled(spec.timeframe, tuple(leg.start for leg in spec.schedule), strategies)
 
 
 def _grid_point(axes: list[list[ParamValue]], index: int) -> list[ParamValue]:
@@ -125,6 +165,8 @@ def resolve(
     Raises BadInput with the value, the limit and the way out.
     """
     grid = grid or {}
+    if rest.get("schedule"):
+        rest["schedule"] = _legs(strategy, rest["schedule"], span, params, grid)
     both = set(params) & set(grid)
     if both:
         raise BadInput(f"parameter {sorted(both)[0]!r} is given both as a value and as a grid: keep one")
@@ -133,9 +175,14 @@ def resolve(
         raise BadInput(f"the grid has {size:,} points, the limit is {SETS_LIMIT:,}: use wider steps or several sweeps")
     chosen = {name: _typed_values(strategy, name, [value])[0] for name, value in params.items()}
     typed = {name: list(dict.fromkeys(_typed_values(strategy, name, values))) for name, values in grid.items()}
-    fixed = _typed_fixed(strategy, chosen, typed) if typed else parameters_of(build(strategy, dict(chosen)))
+    if rest.get("schedule"):
+        fixed: dict[str, ParamValue] = {}
+    elif typed:
+        fixed = _typed_fixed(strategy, chosen, typed)
+    else:
+        fixed = parameters_of(build(strategy, dict(chosen)))
     given = {"symbol": symbol, "strategy": strategy, "params": fixed, "grid": typed, "start": span[0], "end": span[1]}
-    given |= rest
+    given |= _completed(rest)
     try:
         spec = msgspec.convert(given, Spec)
     except msgspec.ValidationError as error:
@@ -145,9 +192,39 @@ def resolve(
     return spec
 
 
+def _legs(strategy: str, given: object, span: tuple[int, int], *others: object) -> list[Leg]:
+    """A schedule with complete parameters. Raises BadInput."""
+    try:
+        legs = msgspec.convert(given, list[Leg])
+    except msgspec.ValidationError as error:
+        raise BadInput(f"schedule: {error}") from None
+    if any(others):
+        raise BadInput("a schedule has the parameters of each time: give neither params nor a grid beside it")
+    starts = [leg.start for leg in legs]
+    if starts != sorted(set(starts)) or not span[0] <= starts[0] <= starts[-1] < span[1]:
+        raise BadInput("the schedule's starts are not ascending within the range")
+    return [Leg(leg.start, parameters_of(build(strategy, dict(leg.params)))) for leg in legs]
+
+
+def _completed(rest: dict[str, object]) -> dict[str, object]:
+    """What means the same is written the same way: it has one job id then."""
+    sizing, fee = rest.get("sizing", "fixed"), rest.get("fee", 1000)
+    if rest.get("maker_fee") == fee:
+        rest["maker_fee"] = None
+    if sizing != "fixed" and rest.get("capital") is None:
+        rest["capital"] = DEFAULT_CAPITAL
+    if sizing == "notional" and rest.get("notional") is None:
+        rest["notional"] = rest["capital"]
+    return rest
+
+
 def _refusal(error: msgspec.ValidationError, given: Mapping[str, object]) -> str:
     """What msgspec says of a field, the limit, with the value that broke it."""
     text = str(error)
+    choice = re.fullmatch(r"Invalid enum value .* - at `\$\.(\w+)`", text)
+    if choice is not None:
+        known = ", ".join(get_args(get_type_hints(Spec)[choice[1]]))
+        return f"{choice[1]}={given[choice[1]]!r} is none of {known}"
     found = re.fullmatch(r"Expected (.*) - at `\$\.(\w+).*`", text)
     if found is None or found[2] not in given:
         return text
@@ -310,14 +387,19 @@ def _grid_values(text: str, values: str) -> list[object]:
 def code_digest() -> str:
     """SHA-256 over the sources that decide a result: the engine, the strategies, the figures made of a summary."""
     root = Path(__file__).parent
-    sources = sorted((root / "engine").glob("*.py"))
+    sources = [*sorted((root / "engine").glob("*.py")), *sorted((root / "strategies").glob("*.py"))]
     digest = hashlib.sha256()
-    for path in [*sources, *(root / name for name in ("reduce.py", "strategies.py", "work.py"))]:
+    for path in [*sources, *(root / name for name in ("reduce.py", "work.py"))]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
 def job_id(spec: Spec, data_digest: str) -> str:
-    """The content address of a job's result: what is asked, of which candles, by which code."""
-    parts = b"\0".join((spec.to_json(), data_digest.encode(), code_digest().encode()))
-    return hashlib.sha256(parts).hexdigest()[:32]
+    """The content address of a job's result: what is asked, of which candles, by which code.
+
+    A plugin's source counts for its own jobs only.
+    """
+    parts = [spec.to_json(), data_digest.encode(), code_digest().encode()]
+    if source := source_digest(spec.strategy):
+        parts.append(source.encode())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]

@@ -2,18 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
+from decimal import Decimal, localcontext
+from itertools import accumulate, pairwise
 from math import isqrt
 from typing import Annotated
 
 import msgspec
+import numpy as np
 from msgspec import Meta
 
+from candlemill.engine.account import FINE, LOG
 from candlemill.engine.summary import Summary
+from candlemill.engine.tape import DAY_MS
+from candlemill.metrics import metrics
 from candlemill.model import SCALE, Spec
 from candlemill.plan import Plan
-from candlemill.work import COLD, Outcome, digest_of, split_state, summary_of
+from candlemill.work import COLD, Done, Outcome, digest_of, sizing_of, split_state, summary_of
 
+GUARD_DIGITS = 10**12
 REPAIR_LIMIT = 64  # slices that one repair runs in a row
 
 # How the ratios are made, told with every result.
@@ -30,11 +37,13 @@ class Repair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Merged(msgspec.Struct, frozen=True):
-    """One parameter set's whole range."""
+    """One parameter set's whole range; `days` are UTC days counted from 1970, `daily` their profits."""
 
     summary: Summary
     end: bytes
     repaired: int
+    days: list[int]
+    daily: list[int]
 
 
 class Outcomes:
@@ -43,10 +52,12 @@ class Outcomes:
     def __init__(self) -> None:
         self._found: dict[tuple[int, int, str], Outcome] = {}
         self._guesses: dict[tuple[int, int], str] = {}
+        self._days: dict[int, list[int]] = {}
 
-    def add(self, number: int, exact: bool, outcomes: Iterable[Outcome]) -> None:
-        """`outcomes` of slice `number`; `exact` tells that they started from a handed-over state."""
-        for outcome in outcomes:
+    def add(self, number: int, exact: bool, done: Done) -> None:
+        """What was made of slice `number`; `exact` tells that it started from handed-over states."""
+        self._days[number] = done.days
+        for outcome in done.outcomes:
             self._found[outcome.point, number, outcome.start] = outcome
             if not exact:
                 self._guesses[outcome.point, number] = outcome.start
@@ -57,6 +68,9 @@ class Outcomes:
     def find(self, point: int, number: int, start: str) -> Outcome | None:
         return self._found.get((point, number, start))
 
+    def days(self, slices: int) -> list[int]:
+        return [day for number in range(slices) for day in self._days[number]]
+
     def guessed(self, point: int, number: int, start: str) -> bool:
         return self._guesses.get((point, number)) == start
 
@@ -66,6 +80,7 @@ def join(outcomes: Outcomes, point: int, slices: int) -> Merged | Repair:
     becomes a Repair. A chain that keeps breaking is repaired in doubling strides."""
     state = COLD
     total = Summary()
+    daily: list[int] = []
     repaired = streak = 0
     for number in range(slices):
         start = digest_of(state)
@@ -76,15 +91,20 @@ def join(outcomes: Outcomes, point: int, slices: int) -> Merged | Repair:
         streak = 0 if guessed else streak + 1
         repaired += not guessed
         total = total.merge(summary_of(outcome))
+        daily += outcome.daily
         state = outcome.end.encode()
-    return Merged(total, state, repaired)
+    return Merged(total, state, repaired, outcomes.days(slices), daily)
 
 
-def result_of(spec: Spec, plan: Plan, merged: Merged, job: str, data_digest: str) -> dict[str, object]:
-    """The result of one parameter set: every figure an integer, money times `quantity`, scaled by 10^8."""
+def result_of(
+    spec: Spec, plan: Plan, merged: Merged, job: str, data_digest: str
+) -> tuple[dict[str, object], list[int]]:
+    """The result of one parameter set, every figure an integer, money scaled by 10^8; and the daily figures that its
+    ratios are of: profits in money, of a compound account returns in 10^-15."""
     s = merged.summary
     state, _ = split_state(merged.end)
     held_over_gap = s.tail_gap if s.tail else 0
+    returns = Returns(spec, merged)
     result: dict[str, object] = {
         "job_id": job,
         "strategy_id": spec.strategy,
@@ -94,27 +114,97 @@ def result_of(spec: Spec, plan: Plan, merged: Merged, job: str, data_digest: str
         "end": spec.end,
         "bars": s.bars,
         "missing_minutes": spec.minutes - s.bars,
-        "total_pnl": s.profit * spec.quantity // SCALE,
-        "sharpe_ratio": sharpe(s.profit, s.squares, s.days),
-        "sortino_ratio": sortino(s.profit, s.loss_squares, s.days),
-        "max_drawdown": s.drawdown * spec.quantity // SCALE,
+        "capital": returns.capital,
+        "total_pnl": sum(returns.profits) if spec.sizing == "compound" else returns.money(s.profit),
+        "sharpe_ratio": sharpe(returns.total, returns.squares, s.days),
+        "sortino_ratio": sortino(returns.total, returns.loss_squares, s.days),
+        "max_drawdown": returns.drawdown(s.drawdown),
         "trades": s.trades,
         "wins": s.wins,
-        "gross_profit": s.gross_profit * spec.quantity // SCALE,
-        "gross_loss": s.gross_loss * spec.quantity // SCALE,
-        "fees": s.fees * spec.quantity // SCALE,
+        "gross_profit": returns.money(s.gross_profit),
+        "gross_loss": returns.money(s.gross_loss),
+        "fees": returns.money(s.fees),
+        "funding": returns.money(s.funding),
+        "turnover": returns.money(s.turnover),
         "fills": s.fills,
+        "unfilled": s.unfilled,
         "exposure_bars": s.exposure,
         "open_position": int(state.side),
         "ambiguous_bars": s.ambiguous,
         "trades_over_gaps": s.over_gaps + held_over_gap,
         "days": s.days,
+        "first_open": s.first,
+        "last_close": s.last,
         "sharpe_recipe": SHARPE_RECIPE,
         "spec": msgspec.to_builtins(spec),
         "data_digest": data_digest,
     }
-    digest = hashlib.sha256(json.dumps(result, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-    return {**result, "result_digest": digest, "slices": plan.slices, "repaired_slices": merged.repaired}
+    days = np.array(merged.days, dtype=np.int64) * DAY_MS
+    result["metrics"] = metrics(days, returns.profits, returns.capital, result)
+    result |= {"result_digest": digest_of_result(result), "slices": plan.slices, "repaired_slices": merged.repaired}
+    return result, returns.daily
+
+
+def digest_of_result(result: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(result, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class Returns:
+    """What an account's own unit is in money, and the daily figures of which the ratios are made.
+
+    `profits` are the days' profits in money; the ratios of a compound account are of its returns, those of the others
+    of their profits. `total`, `squares` and `loss_squares` are sums over the days.
+    """
+
+    def __init__(self, spec: Spec, merged: Merged) -> None:
+        self._spec = spec
+        s = merged.summary
+        own = spec.quantity * s.first // SCALE
+        self.capital: int = spec.capital or max(1, own)
+        self.total, self.squares, self.loss_squares = sum(merged.daily), s.squares, s.loss_squares
+        self._lost = spec.sizing == "compound" and -LOG in merged.daily
+        if self._lost:  # of a ruined account nothing comes after
+            left = merged.daily[: merged.daily.index(-LOG) + 1]
+            self.total = sum(left)
+            self.squares = sum(x * x for x in left)
+            self.loss_squares = sum(x * x for x in left if x < 0)
+            merged = msgspec.structs.replace(merged, daily=left + [0] * (len(merged.daily) - len(left)))
+        if spec.sizing == "compound":
+            self.daily = merged.daily
+            self.profits = compounded(merged.daily, self.capital)
+        else:
+            self.daily = self.profits = self._added(merged.daily)
+
+    def money(self, amount: int) -> int:
+        """An amount in the account's unit as money, rounded down."""
+        if self._spec.sizing == "compound":
+            return self.capital * amount // LOG
+        if sizing_of(self._spec) is None:
+            return amount * self._spec.quantity // SCALE
+        return amount // (FINE * SCALE)
+
+    def drawdown(self, fall: int) -> int:
+        """In money; of a compound account the share of the peak, 10^8 being all of it."""
+        if self._spec.sizing != "compound":
+            return self.money(fall)
+        if self._lost:
+            return SCALE
+        with localcontext(prec=40):
+            return int(((1 - (Decimal(-fall) / LOG).exp()) * SCALE).to_integral_value())
+
+    def _added(self, daily: list[int]) -> list[int]:
+        marks = [self.money(total) for total in accumulate(daily, initial=0)]
+        return [after - before for before, after in pairwise(marks)]
+
+
+def compounded(daily: Sequence[int], capital: int) -> list[int]:
+    """Profits in money of returns in 10^-15, multiplied in fixed point with twelve digits more than money has."""
+    value = capital * GUARD_DIGITS
+    marks = [capital]
+    for x in daily:
+        value = value * (LOG + x) // LOG
+        marks.append(value // GUARD_DIGITS)
+    return [after - before for before, after in pairwise(marks)]
 
 
 def sharpe(total: int, squares: int, days: int) -> int:

@@ -4,22 +4,26 @@ Every handler may see an event twice, late, or out of order. What it writes is t
 again changes nothing; what it returns has the same ids, so saying it again can be recognised.
 """
 
+import hashlib
 import re
 from collections.abc import Container, Sequence
 from contextlib import suppress
 
 import msgspec
+import numpy as np
 
 from candlemill import events
+from candlemill.daily import pack, unpack
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, BeingWritten, CandlemillError, NoData, StoreDown, UnknownName
 from candlemill.events import Event
+from candlemill.guards import sweep_guards, thinned
 from candlemill.ledger import DONE, EXACT, GUESS, Index, JobRow, Partial, ResultRow, Runtime
 from candlemill.model import Spec, grid_points, iso, job_id, resolve
 from candlemill.plan import Day, Plan, digest_of_days, make_plan
 from candlemill.reduce import Merged, Outcomes, Repair, join, result_of
 from candlemill.strategies import Strategy
-from candlemill.work import Outcome, context_bars, needs_range, run_task, split_state
+from candlemill.work import Done, columns_read, context_bars, run_task, split_state
 
 REPAIR_EVENT_POINTS = 256
 REPAIR_EVENT_SLICES = 1024
@@ -68,8 +72,26 @@ def prepare(index: Index, spec: Spec, slices: int | None) -> Prepared:
             f"{spec.symbol} has no candle in {iso(spec.start)}..{iso(spec.end)}: "
             f"stored are {iso(have[0].first)}..{iso(have[-1].last)}"
         )
-    digest = digest_of_days(days)
+    scale = index.volume_scale(spec.symbol) if spec.volume_share else 0
+    spec = msgspec.structs.replace(spec, volume_scale=scale)
+    digest = digest_of_data(index, spec, days)
     return Prepared(job_id(spec, digest), spec, digest, make_plan(spec, days, slices))
+
+
+def digest_of_data(index: Index, spec: Spec, days: Sequence[Day]) -> str:
+    """SHA-256 of all data that the spec's result depends on. Raises NoData for funding without any rate."""
+    digest = digest_of_days(days)
+    if not spec.funding:
+        return digest
+    funding = index.funding(spec.symbol)
+    a, b = np.searchsorted(funding.t, [spec.start, spec.end])
+    if a == b:
+        raise NoData(
+            f"{spec.symbol} has no funding rate in {iso(spec.start)}..{iso(spec.end)}: "
+            "ingest some, or leave funding out"
+        )
+    rates = np.stack((funding.t[a:b], funding.rate[a:b]))
+    return hashlib.sha256(digest.encode() + rates.astype("<i8").tobytes()).hexdigest()
 
 
 def split(event: Event, runtime: Runtime) -> list[Event]:
@@ -152,17 +174,22 @@ def _of_run(run: int) -> str:
 def execute(event: Event, runtime: Runtime) -> list[Event]:
     """slice.requested -> the task's partials in the ledger, and slice.completed."""
     task = events.read(event, events.SliceRequested)
-    digest = digest_of_days(days_in(runtime.index, task.spec))
+    digest = digest_of_data(runtime.index, task.spec, days_in(runtime.index, task.spec))
     if digest != task.data_digest:
         raise BadInput(f"the candles of {task.spec.symbol} have changed since the job was planned: ask again")
+    if job_id(task.spec, digest) != task.job_id:
+        raise BadInput(
+            f"job {task.job_id[:12]} was planned by another release, or with another version of {task.spec.strategy}, "
+            "than this executor has: run the same ones everywhere and ask again"
+        )
     sets = {point: strategy for point, _, strategy in grid_points(task.spec, task.first, task.count)}
     _check_task(task, sets)
     if task.repairs:
         partials = _repair(task, sets, runtime, event.id)
     else:
-        outcomes = _run(task.spec, task.cuts[0], task.cuts[1], sets, runtime, None)
+        done = _run(task.spec, task.cuts[0], task.cuts[1], sets, runtime, None)
         name = _task(task.cuts, 0, _guess_ending(task.first, task.count, task.run))
-        partials = [Partial(task.job_id, task.batch, GUESS, task.slice, name, _payload(outcomes))]
+        partials = [Partial(task.job_id, task.batch, GUESS, task.slice, name, _payload(done))]
     runtime.ledger.put_partials(partials)
     data = events.SliceCompleted(task.job_id, task.batch, task.slice, event.id)
     return [events.make("execute", events.SLICE_COMPLETED, task.job_id, data)]
@@ -185,10 +212,13 @@ def _check_task(task: events.SliceRequested, sets: Container[int]) -> None:
 
 def _run(
     spec: Spec, start: int, end: int, sets: dict[int, Strategy], runtime: Runtime, starts: dict[int, bytes] | None
-) -> list[Outcome]:
+) -> Done:
     strategies = list(sets.values())
     context = context_bars(spec, strategies, starts is not None)
-    window = runtime.tapes.window(spec, start, end, context, needs_range(spec, strategies))
+    window = runtime.tapes.window(spec, start, end, context, columns_read(spec, strategies))
+    if spec.funding:
+        funding = runtime.index.funding(spec.symbol)
+        window.tape.add_funding(funding.t, funding.rate)
     return run_task(spec, window, list(sets.items()), starts)
 
 
@@ -203,15 +233,15 @@ def _repair(task: events.SliceRequested, sets: dict[int, Strategy], runtime: Run
             continue
         starts = {point: states[point] for point in due}
         chosen = {point: sets[point] for point in due}
-        outcomes = _run(task.spec, task.cuts[k], task.cuts[k + 1], chosen, runtime, starts)
-        states |= {outcome.point: outcome.end.encode() for outcome in outcomes}
+        done = _run(task.spec, task.cuts[k], task.cuts[k + 1], chosen, runtime, starts)
+        states |= {outcome.point: outcome.end.encode() for outcome in done.outcomes}
         label = _task(task.cuts, k, f"/{name}{_of_run(task.run)}")
-        out.append(Partial(task.job_id, task.batch, EXACT, number, label, _payload(outcomes)))
+        out.append(Partial(task.job_id, task.batch, EXACT, number, label, _payload(done)))
     return out
 
 
-def _payload(outcomes: list[Outcome]) -> str:
-    return msgspec.json.encode(outcomes).decode()
+def _payload(done: Done) -> str:
+    return msgspec.json.encode(done).decode()
 
 
 # -- aggregate -----------------------------------------------------------------------------------------------------
@@ -240,7 +270,9 @@ def aggregate(event: Event, runtime: Runtime) -> list[Event]:
             return repairs
     if runtime.ledger.count_partials(done.job_id, DONE, _done_ending(plan)) < plan.batches:
         return []
-    runtime.ledger.put_job(msgspec.structs.replace(job, state="done"))
+    spec = msgspec.json.decode(job.spec, type=Spec)
+    figures = _sweep_figures(job, spec, runtime) if spec.grid else ""
+    runtime.ledger.put_job(msgspec.structs.replace(job, state="done", figures=figures))
     return [events.make("aggregate", events.COMPLETED, job.job_id, events.Completed(job.job_id))]
 
 
@@ -266,6 +298,21 @@ def _merge_batch(job: JobRow, plan: Plan, batch: int, runtime: Runtime) -> list[
     return None
 
 
+def _sweep_figures(job: JobRow, spec: Spec, runtime: Runtime) -> str:
+    """How much of a sweep's best Sharpe ratio may be luck, as JSON; empty where it has no two results to compare."""
+    scores = runtime.ledger.sweep_scores(job.job_id)
+    sets, ids = [], []
+    for _, params, _ in grid_points(spec, 0, spec.combinations):
+        ids.append(job_id(spec.single(params), job.data_digest))
+        sets.append((params, scores.get(ids[-1], 0)))
+    if len(sets) < 2 or not scores:
+        return ""
+    rows = thinned(len(sets), max(range(len(sets)), key=lambda k: sets[k][1]))
+    daily = runtime.ledger.sweep_daily(job.job_id, [ids[k] for k in rows])
+    matrix = np.stack([unpack(daily[ids[k]])[1] for k in rows])
+    return msgspec.json.encode(sweep_guards(matrix, rows, sets, spec.grid)).decode()
+
+
 def _outcomes(plan: Plan, rows: Sequence[Partial], suffix: str) -> Outcomes | None:
     """The plan's outcomes among a batch's rows; None while the guess of a slice is missing."""
     outcomes = Outcomes()
@@ -276,7 +323,7 @@ def _outcomes(plan: Plan, rows: Sequence[Partial], suffix: str) -> Outcomes | No
         ending = suffix if row.kind == GUESS else _of_run(plan.run)
         if not row.task.startswith(_task(plan.cuts, row.slice, "/")) or not row.task.endswith(ending):
             continue
-        outcomes.add(row.slice, row.kind == EXACT, msgspec.json.decode(row.payload, type=list[Outcome]))
+        outcomes.add(row.slice, row.kind == EXACT, msgspec.json.decode(row.payload, type=Done))
         if row.kind == GUESS:
             guessed.add(row.slice)
     return outcomes if len(guessed) == plan.slices else None
@@ -284,7 +331,7 @@ def _outcomes(plan: Plan, rows: Sequence[Partial], suffix: str) -> Outcomes | No
 
 def _result_row(job: JobRow, spec: Spec, plan: Plan, merged: Merged, took_ms: int) -> ResultRow:
     own = job_id(spec, job.data_digest)
-    result = result_of(spec, plan, merged, own, job.data_digest)
+    result, daily = result_of(spec, plan, merged, own, job.data_digest)
     result["execution_time_ms"] = took_ms
     return ResultRow(
         job_id=own,
@@ -295,6 +342,7 @@ def _result_row(job: JobRow, spec: Spec, plan: Plan, merged: Merged, took_ms: in
         execution_time_ms=took_ms,
         sweep_id="" if own == job.job_id else job.job_id,
         result=msgspec.json.encode(result).decode(),
+        daily=pack(merged.days, daily),
     )
 
 
@@ -351,7 +399,8 @@ def _subject(event: Event, runtime: Runtime) -> tuple[str, Spec | None]:
     spec: Spec | None = getattr(data, "spec", None)
     name = getattr(data, "job_id", event.partitionkey)
     if isinstance(data, events.Requested) and not name:
-        name = job_id(data.spec, digest_of_days(_days_of(runtime.index, data.spec)))
+        with suppress(NoData):
+            name = job_id(data.spec, digest_of_data(runtime.index, data.spec, _days_of(runtime.index, data.spec)))
     return (name if re.fullmatch("[0-9a-f]{32}", name) else ""), spec
 
 

@@ -6,19 +6,23 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from candlemill.engine.account import COMPOUND, FIXED, NOTIONAL, Sizing, run_account
 from candlemill.engine.book import Rules
+from candlemill.engine.fills import Fills
 from candlemill.engine.loop import run
 from candlemill.engine.signals import Bits, Changes, changes_of, changes_of_bits
 from candlemill.engine.summary import State, Summary
-from candlemill.engine.tape import Bars, Column, Tape, k_minute_bars
+from candlemill.engine.tape import DAY_MS, Bars, Column, Tape, k_minute_bars, view
 from candlemill.errors import TooLarge
 from candlemill.model import Spec
 from candlemill.strategies import Strategy
 
 WARM_UP_BARS = 4_320  # three days of minutes: nearly every guess is right then
+WARM_UP_LIMIT = 262_144  # minutes; past a slice's own length, repairing a wrong guess is cheaper
 SHARED_SETS = 4  # from this many sets on, what they share is made beforehand
 
-COLD = b"0,0,0,0,0|"
+COLD = b"0,0,0,0,0,0|"
+COLUMNS = ("t", "open", "high", "low", "close", "volume")
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -34,22 +38,57 @@ class Window(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
-    """What one parameter set made of one slice. `end` is the state that the next slice must start from."""
+    """What one parameter set made of one slice. `end` is the state that the next slice must start from, `daily` the
+    profit of each of its days in the account's unit."""
 
     point: int
     start: str  # digest of the start state
     end: str
     summary: list[int]
+    daily: list[int]
+
+
+class Done(msgspec.Struct, frozen=True):
+    """A task's work: outcomes, and which UTC days (counted from 1970) the slice has bars of."""
+
+    days: list[int]
+    outcomes: list[Outcome]
 
 
 def rules_of(spec: Spec) -> Rules:
-    return Rules(spec.fee, spec.slippage, spec.stop_loss, spec.take_profit, spec.trailing_stop, spec.fill == "close")
+    return Rules(
+        spec.fee,
+        spec.slippage,
+        spec.stop_loss,
+        spec.take_profit,
+        spec.trailing_stop,
+        spec.fill == "close",
+        spec.fee if spec.maker_fee is None else spec.maker_fee,
+        spec.sizing == "compound",
+    )
 
 
-def needs_range(spec: Spec, strategies: Sequence[Strategy]) -> bool:
-    """Whether highs and lows are read at all."""
-    stops = spec.stop_loss or spec.take_profit or spec.trailing_stop
-    return bool(stops) or any(strategy.needs_range for strategy in strategies)
+def sizing_of(spec: Spec) -> Sizing | None:
+    """How large trades are; None where all are one unit, which the book counts alone."""
+    if spec.sizing == "compound":
+        return Sizing(COMPOUND)
+    if spec.sizing == "notional":
+        return Sizing(NOTIONAL, 0, spec.notional or 0, spec.volume_share, spec.volume_scale)
+    if spec.volume_share:
+        return Sizing(FIXED, spec.quantity, 0, spec.volume_share, spec.volume_scale)
+    return None
+
+
+def columns_read(spec: Spec, strategies: Sequence[Strategy]) -> tuple[str, ...]:
+    """The columns of candles that are read at all, in the order of `COLUMNS`."""
+    names = {"t", "open", "close"}
+    if spec.stop_loss or spec.take_profit or spec.trailing_stop:
+        names |= {"high", "low"}
+    if spec.volume_share:
+        names.add("volume")
+    for strategy in strategies:
+        names |= strategy.needs()
+    return tuple(name for name in COLUMNS if name in names)
 
 
 def context_bars(spec: Spec, strategies: Sequence[Strategy], exact: bool) -> int:
@@ -59,8 +98,10 @@ def context_bars(spec: Spec, strategies: Sequence[Strategy], exact: bool) -> int
     """
     lookback = max((strategy.lookback() for strategy in strategies), default=0)
     decision_bars = (lookback + 1) * spec.timeframe if spec.timeframe > 1 else lookback
-    warm_up = 0 if exact else max(WARM_UP_BARS, 3 * spec.timeframe)
-    return decision_bars + warm_up + 1
+    if exact:
+        return decision_bars + 1
+    own = max((strategy.warm_up() for strategy in strategies), default=0) * spec.timeframe
+    return decision_bars + max(WARM_UP_BARS, 3 * spec.timeframe, min(own, WARM_UP_LIMIT)) + 1
 
 
 def digest_of(state: bytes) -> str:
@@ -69,7 +110,7 @@ def digest_of(state: bytes) -> str:
 
 def run_task(
     spec: Spec, window: Window, sets: Sequence[tuple[int, Strategy]], starts: dict[int, bytes] | None = None
-) -> list[Outcome]:
+) -> Done:
     """Run each of `sets` over the slice; from `starts` where given, else from a guess that `start` identifies.
 
     Raises TooLarge where the numbers cannot be carried exactly.
@@ -77,9 +118,19 @@ def run_task(
     task = _Task(spec, window)
     try:
         if starts is not None:
-            return [task.run_from(starts[point], point, strategy) for point, strategy in sets]
+            return Done(task.days, [task.run_from(starts[point], point, strategy) for point, strategy in sets])
         together = task.decide_together([strategy for _, strategy in sets]) if len(sets) >= SHARED_SETS else None
-        return [task.run_from_guess(point, strategy, together, k) for k, (point, strategy) in enumerate(sets)]
+        found = [task.run_from_guess(point, strategy, together, k) for k, (point, strategy) in enumerate(sets)]
+        return Done(task.days, found)
+    except OverflowError as error:
+        raise TooLarge(f"{spec.symbol} {spec.strategy}: {error}; use smaller windows or rates") from None
+
+
+def run_logged(spec: Spec, window: Window, strategy: Strategy, log: Fills) -> tuple[list[int], Outcome]:
+    """A whole job in one go, its fills taken down in `log`: its days and its outcome."""
+    task = _Task(spec, window, log)
+    try:
+        return task.days, task.run_from(COLD, 0, strategy)
     except OverflowError as error:
         raise TooLarge(f"{spec.symbol} {spec.strategy}: {error}; use smaller windows or rates") from None
 
@@ -87,9 +138,14 @@ def run_task(
 class _Task:
     """One slice, and what its parameter sets have in common."""
 
-    def __init__(self, spec: Spec, window: Window) -> None:
+    def __init__(self, spec: Spec, window: Window, log: Fills | None = None) -> None:
         self._window = window
+        self._log = log
         self._rules = rules_of(spec)
+        self._sizing = sizing_of(spec)
+        ends = view(window.tape.day_ends)
+        ends = ends[(ends >= window.lo) & (ends < window.hi)]
+        self.days: list[int] = (view(window.tape.t)[ends] // DAY_MS).tolist()
         self._bars = k_minute_bars(window.tape, spec.timeframe, skip_first=not window.cold)
         self._first, self._end = _decision_bars(self._bars, window)
 
@@ -133,12 +189,17 @@ class _Task:
     def _warmed_up(self, before: Changes, warm: int) -> State:
         last, lo = self._bars.last, self._window.lo
         begin = warm if last is None or warm == 0 else int(last[warm - 1]) + 1
-        return run(self._window.tape, before, self._rules, State(), min(begin, lo), lo)[1]
+        return self._run(before, State(), min(begin, lo), lo)[1]
 
     def _outcome(self, point: int, state: State, start: bytes, changes: Changes, memory: bytes) -> Outcome:
         window = self._window
-        summary, after = run(window.tape, changes, self._rules, state, window.lo, window.hi)
-        return Outcome(point, digest_of(start), join_state(after, memory).decode(), summary.to_list())
+        summary, after, daily = self._run(changes, state, window.lo, window.hi)
+        return Outcome(point, digest_of(start), join_state(after, memory).decode(), summary.to_list(), daily)
+
+    def _run(self, changes: Changes, start: State, lo: int, hi: int) -> tuple[Summary, State, list[int]]:
+        if self._sizing is None:
+            return run(self._window.tape, changes, self._rules, start, lo, hi, self._log)
+        return run_account(self._window.tape, changes, self._rules, self._sizing, start, lo, hi, self._log)
 
 
 class _Together(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ BRIEF = settings(deadline=None)
 
 def bars_of(closes: list[int], tick: int) -> Bars:
     close = np.array(closes, dtype=np.int64) * tick
-    return Bars(None, close, EMPTY, EMPTY, close, int(close.max()))
+    return Bars(None, EMPTY, close, EMPTY, EMPTY, close, EMPTY, int(close.max()))
 
 
 def cross(closes: list[int], fast: int, slow: int, bar: int) -> int:

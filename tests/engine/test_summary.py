@@ -26,13 +26,16 @@ def test_share_is_exact(amount: int, ppm: int) -> None:
     assert share(amount, ppm) == amount * ppm // 10**6
 
 
-@given(st.integers(-1, 1), st.integers(-1, 1), st.booleans(), st.integers(0, 2**62), st.integers(0, 2**62))
-def test_states_are_their_bytes(side: int, desired: int, locked: bool, entry: int, extreme: int) -> None:
-    data = State(side, desired, locked, entry, extreme).to_bytes()
+SIGNS, PRICES = st.integers(-1, 1), st.integers(0, 2**62)
+
+
+@given(SIGNS, SIGNS, st.booleans(), PRICES, PRICES, PRICES)
+def test_states_are_their_bytes(side: int, desired: int, locked: bool, entry: int, extreme: int, quantity: int) -> None:
+    data = State(side, desired, locked, entry, extreme, quantity).to_bytes()
     assert State.from_bytes(data).to_bytes() == data
 
 
-@pytest.mark.parametrize("data", [b"", b"1,1,0,0", b"2,0,0,0,0", b"0,0,7,0,0", b"0,0,0,-1,0", b"a,b,c,d,e"])
+@pytest.mark.parametrize("data", [b"", b"1,1,0,0,0", b"2,0,0,0,0,0", b"0,0,7,0,0,0", b"0,0,0,-1,0,0", b"a,b,c,d,e,f"])
 def test_what_is_no_state_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         State.from_bytes(data)

@@ -91,7 +91,7 @@ def test_opening_again_changes_nothing(new_dsn: Callable[[], str]) -> None:
         store.insert_candles("XUSDT", [candles([1])])
         store._apply_schema()
     with Store(dsn) as store, Store(dsn) as second:
-        assert store._rows(sql, {}) == before and len(before) == 6
+        assert store._rows(sql, {}) == before and len(before) >= 7
         assert read(second) == as_lists(candles([1]))
 
 

@@ -11,11 +11,13 @@ import numpy as np
 from librt.vecs import vec
 from mypy_extensions import i64
 
+from candlemill.engine.fills import BOTH, SIGNAL, STOP, TAKE, Fills
 from candlemill.engine.signals import Changes, first_at_least
 from candlemill.engine.summary import CLOSED, THROUGH, State
 from candlemill.engine.tape import BLOCK, Tape, native, view
 
 MILLION: Final = 1_000_000
+SCALE: Final = 100_000_000
 FAR: Final = 1 << 62
 
 
@@ -25,8 +27,18 @@ def share(amount: i64, ppm: i64) -> i64:
     return whole * ppm + (amount - whole * MILLION) * ppm // MILLION
 
 
+def funding_due(price: i64, rate: i64) -> i64:
+    """`price * rate // 10^8`, without leaving 64 bits on the way."""
+    whole: i64 = price // SCALE
+    return whole * rate + (price - whole * SCALE) * rate // SCALE
+
+
 class Rules:
-    """Costs and stops in parts per million (0: none), and whether fills happen at the deciding bar's close."""
+    """Costs and stops in parts per million (0: none), and whether fills happen at the deciding bar's close.
+
+    `fee` is the taker's; `maker_fee` is that of take-profit exits, which wait in the book. Both may be rebates (< 0).
+    `short_entries` tells that a short's entry price outlives its bar: what a compound account needs.
+    """
 
     def __init__(
         self,
@@ -36,8 +48,12 @@ class Rules:
         take_profit: i64 = 0,
         trailing_stop: i64 = 0,
         at_close: bool = False,
+        maker_fee: i64 = 1000,
+        short_entries: bool = False,
     ) -> None:
         self.fee: i64 = fee
+        self.maker_fee: i64 = maker_fee
+        self.short_entries: bool = short_entries
         self.slippage: i64 = slippage
         self.stop_loss: i64 = stop_loss
         self.take_profit: i64 = take_profit
@@ -50,14 +66,16 @@ class Rules:
 class Book:
     """The account while the loop runs: one position, its marks, and what has been counted so far.
 
-    Money is per unit of base and relative to the equity at the last mark before bar `lo`.
+    Money is per unit of base and relative to the equity at the last mark before bar `lo`. `log`, where given, takes
+    down every fill.
     """
 
-    def __init__(self, tape: Tape, rules: Rules, start: State, lo: i64, hi: i64) -> None:
+    def __init__(self, tape: Tape, rules: Rules, start: State, lo: i64, hi: i64, log: Fills | None) -> None:
         self.tape: Tape = tape
         self.rules: Rules = rules
         self.lo: i64 = lo
         self.hi: i64 = hi
+        self.log: Fills | None = log
         # position
         self.side: i64 = start.side
         self.entry: i64 = start.entry
@@ -73,6 +91,8 @@ class Book:
         self.low: i64 = 0
         self.drawdown: i64 = 0
         self.fees: i64 = 0
+        self.funding: i64 = 0
+        self.turnover: i64 = 0
         self.fills: i64 = 0
         self.trades: i64 = 0
         self.wins: i64 = 0
@@ -92,7 +112,10 @@ class Book:
         self.day_equity: vec[i64] = vec[i64](np.zeros(last_day - self.day, dtype=np.int64))
         self.next_day: i64 = at_or_far(tape.day_ends, self.day)
         self.next_gap: i64 = at_or_far(tape.gaps, self.gap)
+        self.instant: i64 = first_at_least(tape.funding_bars, lo)
+        self.next_funding: i64 = at_or_far(tape.funding_bars, self.instant)
         self.exit_price: i64 = 0
+        self.exit_reason: i64 = 0
         if self.side != 0:
             self.head = THROUGH
             self.base = -self.side * tape.close[lo - 1]
@@ -108,7 +131,7 @@ class Book:
         mark: i64 = lo
         entry_bar: i64 = -1
         if not at_close and not self.locked and self.wanted != self.side:
-            self.trade(self.tape.open[lo], self.wanted)
+            self.trade(lo, self.tape.open[lo], self.wanted)
             entry_bar = lo
         k: i64 = 0
         while k < count:
@@ -116,7 +139,7 @@ class Book:
             if at_close:
                 self.region(begin, j + 1, mark, j, entry_bar)
                 self.want(value[k])
-                self.trade(prices[k], self.wanted)
+                self.trade(j, prices[k], self.wanted)
                 mark = j
             else:
                 self.region(begin, j + 1, mark, j + 1, entry_bar)
@@ -124,7 +147,7 @@ class Book:
                 mark = j + 1
                 entry_bar = -1
                 if j + 1 < hi and self.wanted != self.side:
-                    self.trade(prices[k], self.wanted)
+                    self.trade(j + 1, prices[k], self.wanted)
                     entry_bar = j + 1
             begin = j + 1
             k += 1
@@ -144,48 +167,81 @@ class Book:
             out = self.find_exit(begin, end, entry_bar)
         if out < end:
             self.mark(mark, out)
-            self.close_position(self.exit_price)
+            if self.next_funding <= out:
+                self.fund(out)
+            self.close_position(out, self.exit_price, self.exit_reason)
             self.locked = True
             mark = out
         self.mark(mark, mark_end)
 
-    def trade(self, raw: i64, side: i64) -> None:
-        """Close what is open and open `side`, both at the raw price."""
+    def trade(self, bar: i64, raw: i64, side: i64) -> None:
+        """Close what is open and open `side`, both at the raw price. Whoever held before the bar pays its funding."""
         if self.side == side:
             return
+        if self.next_funding <= bar:
+            self.fund(bar)
         if self.side != 0:
-            self.close_position(raw)
+            self.close_position(bar, raw, SIGNAL)
         if side != 0:
-            self.open_position(raw, side)
+            self.open_position(bar, raw, side)
 
-    def pay(self, raw: i64, side: i64) -> i64:
+    def pay(self, bar: i64, raw: i64, side: i64, after: i64, reason: i64) -> i64:
         """Buy (side 1) or sell (side -1) one unit: the cash that comes in, after slippage and fee."""
         fill: i64 = raw
         if self.rules.slippage != 0:
             fill += side * share(raw, self.rules.slippage)
-        fee: i64 = share(fill, self.rules.fee)
+        rate: i64 = self.rules.fee
+        if reason == TAKE:
+            rate = self.rules.maker_fee
+        fee: i64 = share(fill, rate)
         self.fees += fee
+        self.turnover += fill
         self.fills += 1
         self.entry = fill
+        if self.log is not None:
+            self.log.add(bar, after, fill, reason)
         return -side * fill - fee
 
-    def open_position(self, raw: i64, side: i64) -> None:
-        cash: i64 = self.pay(raw, side)
+    def fund(self, bar: i64) -> None:
+        """Settle the funding of all instants up to `bar` with the position as it is: a long pays a positive rate on
+        the close before it, a short receives it."""
+        tape = self.tape
+        while self.next_funding <= bar:
+            if self.side != 0:
+                price: i64 = tape.close[self.next_funding - 1]
+                due: i64 = funding_due(price, self.side * tape.funding_rates[self.instant])
+                self.base -= due
+                self.funding += due
+                if self.inherited:
+                    self.head_cash -= due
+                else:
+                    self.entry_cash -= due
+                if self.log is not None:
+                    self.log.draw(self.next_funding, self.base, self.side)
+            self.instant += 1
+            self.next_funding = at_or_far(tape.funding_bars, self.instant)
+
+    def open_position(self, bar: i64, raw: i64, side: i64) -> None:
+        cash: i64 = self.pay(bar, raw, side, side, SIGNAL)
         self.base += cash
         self.side = side
         self.entry_cash = cash
         self.extreme = raw
         self.inherited = False
         self.over_gap = False
+        if self.log is not None:
+            self.log.draw(bar, self.base, side)
 
-    def close_position(self, raw: i64) -> None:
-        cash: i64 = self.pay(raw, -self.side)
+    def close_position(self, bar: i64, raw: i64, reason: i64) -> None:
+        cash: i64 = self.pay(bar, raw, -self.side, 0, reason)
         self.base += cash
         self.side = 0
+        if self.log is not None:
+            self.log.draw(bar, self.base, 0)
         if self.inherited:
             self.inherited = False
             self.head = CLOSED
-            self.head_cash = cash
+            self.head_cash += cash
             self.head_gap = self.over_gap
             return
         self.trades += 1
@@ -230,9 +286,12 @@ class Book:
         if side < 0:
             worst, best = best, worst
         if worst <= stop:
+            self.exit_reason = STOP
             if best >= take:
+                self.exit_reason = BOTH
                 self.ambiguous += 1
             return stop if is_entry else min(open, stop)
+        self.exit_reason = TAKE
         return take if is_entry else max(open, take)
 
     def follow(self, begin: i64, end: i64, fixed: i64, take: i64) -> tuple[i64, i64]:
@@ -257,7 +316,15 @@ class Book:
         return end, stop
 
     def mark(self, begin: i64, end: i64) -> None:
-        """Mark bars `begin` to `end - 1` with the position as it is."""
+        """Mark bars `begin` to `end - 1` with the position as it is; funding comes before its bar's mark."""
+        while self.next_funding < end:
+            bar: i64 = self.next_funding
+            self.mark_stretch(begin, bar)
+            self.fund(bar)
+            begin = max(begin, bar)
+        self.mark_stretch(begin, end)
+
+    def mark_stretch(self, begin: i64, end: i64) -> None:
         if begin >= end:
             return
         if self.side == 0:

@@ -16,6 +16,8 @@ FIELDS: Final = (
     "low",
     "drawdown",
     "fees",
+    "funding",
+    "turnover",
     "fills",
     "trades",
     "wins",
@@ -33,6 +35,9 @@ FIELDS: Final = (
     "tail",
     "tail_cash",
     "tail_gap",
+    "first",
+    "last",
+    "unfilled",
 )
 
 
@@ -40,35 +45,48 @@ class State:
     """The behavioural state between two bars (SEMANTICS section 4), canonical: what cannot matter is zero.
 
     `side` is the position, `desired` what the strategy said last, `locked` whether a stop or target has ended the
-    position that `desired` asked for. `entry` and `extreme` are kept only where a stop depends on them.
+    position that `desired` asked for. `entry` and `extreme` are kept only where a stop or the account depends on
+    them, `quantity` only where trades differ in it.
     """
 
-    def __init__(self, side: i64 = 0, desired: i64 = 0, locked: bool = False, entry: i64 = 0, extreme: i64 = 0) -> None:
+    def __init__(
+        self,
+        side: i64 = 0,
+        desired: i64 = 0,
+        locked: bool = False,
+        entry: i64 = 0,
+        extreme: i64 = 0,
+        quantity: int = 0,
+    ) -> None:
         self.side: i64 = side
         self.desired: i64 = desired
         self.locked: bool = locked
         self.entry: i64 = entry
         self.extreme: i64 = extreme
+        self.quantity: int = quantity
 
     def to_bytes(self) -> bytes:
         locked = 1 if self.locked else 0
-        return f"{self.side},{self.desired},{locked},{self.entry},{self.extreme}".encode()
+        return f"{self.side},{self.desired},{locked},{self.entry},{self.extreme},{self.quantity}".encode()
 
     @staticmethod
     def from_bytes(data: bytes) -> "State":
-        side, desired, locked, entry, extreme = [int(x) for x in data.split(b",")]
-        if side not in (-1, 0, 1) or desired not in (-1, 0, 1) or locked not in (0, 1) or entry < 0 or extreme < 0:
+        side, desired, locked, entry, extreme, quantity = [int(x) for x in data.split(b",")]
+        if side not in (-1, 0, 1) or desired not in (-1, 0, 1) or locked not in (0, 1):
             raise ValueError(f"not a state: {data!r}")
-        return State(side, desired, locked == 1, entry, extreme)
+        if min(entry, extreme, quantity) < 0:
+            raise ValueError(f"not a state: {data!r}")
+        return State(side, desired, locked == 1, entry, extreme, quantity)
 
 
 class Summary:
     """A monoid over exact integers: `merge` is associative and any stretch without bars is its identity.
 
-    Money is per unit of base (scaled by 10^8) and relative to the equity at the last mark before the stretch.
-    `peak` and `low` include that starting point. A trade that spans stretches leaves the cash of its entry in the
-    `tail` of one and that of its exit in the `head` of another; merging completes it. Stretches that hold whole UTC
-    days add up `days`, `squares` and `loss_squares` of the daily profits.
+    Money is relative to the equity at the last mark before the stretch, in the account's unit: in the book per unit of
+    base, scaled by 10^8; `account` tells the others. `peak` and `low` include that starting point. A trade that spans
+    stretches leaves the cash of its entry in the `tail` of one and that of its exit in the `head` of another; merging
+    completes it. Stretches that hold whole UTC days add up `days`, `squares` and `loss_squares` of the daily profits.
+    `first` and `last` are the first bar's open and the last one's close.
     """
 
     def __init__(self) -> None:
@@ -78,6 +96,8 @@ class Summary:
         self.low: int = 0
         self.drawdown: int = 0
         self.fees: int = 0
+        self.funding: int = 0
+        self.turnover: int = 0
         self.fills: int = 0
         self.trades: int = 0
         self.wins: int = 0
@@ -95,6 +115,9 @@ class Summary:
         self.tail: int = 0
         self.tail_cash: int = 0
         self.tail_gap: int = 0
+        self.first: int = 0
+        self.last: int = 0
+        self.unfilled: int = 0
 
     def merge(self, after: "Summary") -> "Summary":
         """This stretch followed by `after`."""
@@ -109,6 +132,8 @@ class Summary:
         out.low = min(self.low, self.profit + after.low)
         out.drawdown = max(self.drawdown, after.drawdown, self.peak - self.profit - after.low)
         out.fees = self.fees + after.fees
+        out.funding = self.funding + after.funding
+        out.turnover = self.turnover + after.turnover
         out.fills = self.fills + after.fills
         out.trades = self.trades + after.trades
         out.wins = self.wins + after.wins
@@ -120,6 +145,8 @@ class Summary:
         out.days = self.days + after.days
         out.squares = self.squares + after.squares
         out.loss_squares = self.loss_squares + after.loss_squares
+        out.first, out.last = self.first, after.last
+        out.unfilled = self.unfilled + after.unfilled
         out._join_ends(self, after)
         return out
 
@@ -127,10 +154,10 @@ class Summary:
         """The head of the first, the tail of the second, and the trade that spans the cut between them."""
         self.head, self.head_cash, self.head_gap = a.head, a.head_cash, a.head_gap
         if a.head == THROUGH:
-            self.head, self.head_cash, self.head_gap = b.head, b.head_cash, a.head_gap | b.head_gap
+            self.head, self.head_cash, self.head_gap = b.head, a.head_cash + b.head_cash, a.head_gap | b.head_gap
         self.tail, self.tail_cash, self.tail_gap = b.tail, b.tail_cash, b.tail_gap
         if a.tail and b.head == THROUGH:
-            self.tail, self.tail_cash, self.tail_gap = 1, a.tail_cash, a.tail_gap | b.head_gap
+            self.tail, self.tail_cash, self.tail_gap = 1, a.tail_cash + b.head_cash, a.tail_gap | b.head_gap
         if a.tail and b.head == CLOSED:
             self.count_trade(a.tail_cash + b.head_cash, a.tail_gap | b.head_gap)
 
@@ -143,12 +170,21 @@ class Summary:
         else:
             self.gross_loss -= profit
 
+    def count_days(self, daily: list[int]) -> None:
+        """Take in the profits of whole UTC days."""
+        self.days += len(daily)
+        for profit in daily:
+            self.squares += profit * profit
+            if profit < 0:
+                self.loss_squares += profit * profit
+
     def to_list(self) -> list[int]:
         """The fields in the order of `FIELDS`."""
         return [
-            self.bars, self.profit, self.peak, self.low, self.drawdown, self.fees, self.fills, self.trades, self.wins,
-            self.gross_profit, self.gross_loss, self.exposure, self.ambiguous, self.over_gaps, self.days, self.squares,
-            self.loss_squares, self.head, self.head_cash, self.head_gap, self.tail, self.tail_cash, self.tail_gap,
+            self.bars, self.profit, self.peak, self.low, self.drawdown, self.fees, self.funding, self.turnover,
+            self.fills, self.trades, self.wins, self.gross_profit, self.gross_loss, self.exposure, self.ambiguous,
+            self.over_gaps, self.days, self.squares, self.loss_squares, self.head, self.head_cash, self.head_gap,
+            self.tail, self.tail_cash, self.tail_gap, self.first, self.last, self.unfilled,
         ]  # fmt: skip
 
     @staticmethod
@@ -157,9 +193,10 @@ class Summary:
             raise ValueError(f"a summary has {len(FIELDS)} fields, not {len(values)}")
         out = Summary()
         (
-            out.bars, out.profit, out.peak, out.low, out.drawdown, out.fees, out.fills, out.trades, out.wins,
-            out.gross_profit, out.gross_loss, out.exposure, out.ambiguous, out.over_gaps, out.days, out.squares,
-            out.loss_squares, out.head, out.head_cash, out.head_gap, out.tail, out.tail_cash, out.tail_gap,
+            out.bars, out.profit, out.peak, out.low, out.drawdown, out.fees, out.funding, out.turnover,
+            out.fills, out.trades, out.wins, out.gross_profit, out.gross_loss, out.exposure, out.ambiguous,
+            out.over_gaps, out.days, out.squares, out.loss_squares, out.head, out.head_cash, out.head_gap,
+            out.tail, out.tail_cash, out.tail_gap, out.first, out.last, out.unfilled,
         ) = values  # fmt: skip
         return out
 

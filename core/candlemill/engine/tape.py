@@ -43,20 +43,28 @@ def view(column: vec[i64]) -> Column:
 class Tape:
     """Minute bars in time order: `t` in UTC milliseconds, prices times 10^8.
 
-    `high` and `low` may be empty where no stop and no strategy looks at them. Indices into a tape are bar
+    `high`, `low` and `volume` may be empty where nothing looks at them. Indices into a tape are bar
     numbers; `gaps` lists every bar that does not follow its predecessor by one minute, `day_ends` the last
     bar of each UTC day.
     """
 
     def __init__(
-        self, t: list[Column], open: list[Column], high: list[Column], low: list[Column], close: list[Column]
+        self,
+        t: list[Column],
+        open: list[Column],
+        high: list[Column],
+        low: list[Column],
+        close: list[Column],
+        volume: list[Column],
     ) -> None:
-        """Each column comes as consecutive parts. Raises OverflowError for a price above the engine's limit."""
+        """Each column comes as consecutive parts. Raises OverflowError for a price above the engine's limit, and for a
+        volume that does not fit an int64."""
         self.t: vec[i64] = joined(t)
         self.open: vec[i64] = joined(open)
         self.high: vec[i64] = joined(high)
         self.low: vec[i64] = joined(low)
         self.close: vec[i64] = joined(close)
+        self.volume: vec[i64] = joined(volume)
         self.n: i64 = len(self.t)
         top = 0
         for column in (view(self.open), view(self.high), view(self.close)):
@@ -65,10 +73,26 @@ class Tape:
         self.top: i64 = top
         if top > PRICE_LIMIT:
             raise OverflowError(f"price {top} (scaled) is above the engine's limit of 2^58")
+        volumes = view(self.volume)
+        if len(volumes) and int(volumes.min()) < 0:
+            raise OverflowError("a minute's volume (scaled) is above the engine's limit of 2^63")
         self.gaps: vec[i64] = gaps_of(self.t)
         self.day_ends: vec[i64] = day_ends_of(self.t)
+        self.funding_bars: vec[i64] = vec[i64]()
+        self.funding_rates: vec[i64] = vec[i64]()
         self.block_top: vec[i64] = vec[i64]()
         self.block_bottom: vec[i64] = vec[i64]()
+
+    def add_funding(self, t: Column, rate: Column) -> None:
+        """Funding rates (times 10^8) and their instants in ms, ascending. An instant belongs to the first bar that
+        opens at it or later; the rates of those that share a bar add up."""
+        times = view(self.t)
+        bars = np.searchsorted(times, t)
+        inside = (bars > 0) & (bars < len(times))  # before bar 0 nothing is held
+        bars, rate = bars[inside], rate[inside]
+        first = np.flatnonzero(np.diff(bars, prepend=-1))
+        self.funding_bars = native(bars[first])
+        self.funding_rates = native(np.add.reduceat(rate, first) if len(first) else rate)
 
     def add_blocks(self) -> None:
         """The highest and lowest close of each block of bars: pays where many sets are marked on this tape."""
@@ -110,18 +134,30 @@ def day_ends_of(t: vec[i64]) -> vec[i64]:
 
 
 class Bars:
-    """Decision bars: the tape itself, or bars of `k` minutes aligned to UTC.
+    """Decision bars: the tape itself, or bars of `k` minutes aligned to UTC. `t[j]` is the open time of bar `j` in ms.
 
     `last[j]` is the index, in the tape, of the last minute of bar `j`: the bar is decided at that minute's
     close. The prefix sums are made when the first decision needs them.
     """
 
-    def __init__(self, last: Column | None, open: Column, high: Column, low: Column, close: Column, top: int) -> None:
+    def __init__(
+        self,
+        last: Column | None,
+        t: Column,
+        open: Column,
+        high: Column,
+        low: Column,
+        close: Column,
+        volume: Column,
+        top: int,
+    ) -> None:
         self.last = last
+        self.t = t
         self.open = open
         self.high = high
         self.low = low
         self.close = close
+        self.volume = volume
         self.n = len(close)
         self.top = top
         self.sums: Column | None = None
@@ -130,11 +166,12 @@ class Bars:
 
 
 def minute_bars(tape: Tape) -> Bars:
-    return Bars(None, view(tape.open), view(tape.high), view(tape.low), view(tape.close), int(tape.top))
+    t, open, high, low = view(tape.t), view(tape.open), view(tape.high), view(tape.low)
+    return Bars(None, t, open, high, low, view(tape.close), view(tape.volume), int(tape.top))
 
 
 def k_minute_bars(tape: Tape, k: int, skip_first: bool) -> Bars:
-    """Bars of `k` minutes: open first, high max, low min, close last. A bar without a minute does not exist.
+    """Bars of `k` minutes: open first, high max, low min, close last, volume summed; without a minute there is none.
 
     `skip_first` drops the first bar, for a tape that may begin inside one.
     """
@@ -144,16 +181,26 @@ def k_minute_bars(tape: Tape, k: int, skip_first: bool) -> Bars:
     ids = t // (k * MINUTE_MS)
     first = np.flatnonzero(np.concatenate((np.ones(1, dtype=np.bool_), ids[1:] != ids[:-1]))) if len(t) else t
     last = np.append(first[1:] - 1, len(t) - 1) if len(t) else t
-    high, low = view(tape.high), view(tape.low)
-    none = np.empty(0, dtype=np.int64)
-    highs = np.maximum.reduceat(high, first) if len(high) else none
-    lows = np.minimum.reduceat(low, first) if len(low) else none
     cut = 1 if skip_first and len(first) else 0
     return Bars(
         last[cut:],
+        ids[first][cut:] * (k * MINUTE_MS),
         view(tape.open)[first][cut:],
-        highs[cut:],
-        lows[cut:],
+        _each(np.maximum, view(tape.high), first)[cut:],
+        _each(np.minimum, view(tape.low), first)[cut:],
         view(tape.close)[last][cut:],
+        _each(np.add, _summable(view(tape.volume), k), first)[cut:],
         int(tape.top),
     )
+
+
+def _each(pick: Any, column: Column, first: Column) -> Column:
+    """`pick` over the bars from each `first` to the next; nothing of a column that is not there."""
+    found: Column = pick.reduceat(column, first) if len(column) else column
+    return found
+
+
+def _summable(volume: Column, k: int) -> Column:
+    if len(volume) and int(volume.max()) > ((1 << 63) - 1) // k:
+        raise OverflowError(f"the volume (scaled) of {k} minutes does not fit 64 bits")
+    return volume

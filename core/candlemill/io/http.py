@@ -26,12 +26,14 @@ from cloudevents.http import CloudEvent, from_http
 
 from candlemill.errors import BadInput, CandlemillError, SinkDown, StoreError
 from candlemill.events import EVENT_BYTES_LIMIT, SLICE_REQUESTED, Event
+from candlemill.io import plugins
 from candlemill.io.clock import clock_ms
 from candlemill.io.functions import Handler
 from candlemill.io.settings import dsn
 from candlemill.io.store import Store
 from candlemill.io.tapes import Tapes
-from candlemill.ledger import Ledger, Runtime
+from candlemill.ledger import Funding, Ledger, Runtime
+from candlemill.model import SCALE
 from candlemill.plan import Day
 
 BODY_LIMIT = 2 * EVENT_BYTES_LIMIT  # a structured event carries its data in base64 or spaced out
@@ -308,16 +310,24 @@ class RequestIndex:
             self._latest[symbol] = seen[symbol] = latest if latest is not None and latest == now else now
         return seen[symbol]
 
+    def volume_scale(self, symbol: str) -> int:
+        return self._store.volume_scale(symbol) or SCALE
+
+    def funding(self, symbol: str) -> Funding:
+        return self._store.funding(symbol)
+
 
 _made: tuple[Runtime, RequestIndex] | None = None
 _lock = threading.Lock()
 
 
 def runtime() -> Runtime:
-    """This process's connections, made at the first request, with the index as it is now."""
+    """This process's connections and strategies, made at the first request, with the index as it is now."""
     global _made
     with _lock:
         if _made is None:
+            for problem in plugins.load_offered():
+                log.error("%s", problem)
             store = Store(dsn())
             index = RequestIndex(store)
             _made = (Runtime(store, index, Tapes(index.days, store), clock_ms), index)

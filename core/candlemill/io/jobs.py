@@ -8,17 +8,18 @@ import msgspec
 
 from candlemill import events
 from candlemill.engine.tape import DAY_MS
-from candlemill.errors import NoData, UnknownName
+from candlemill.errors import CandlemillError, NoData, UnknownName
+from candlemill.io import plugins
 from candlemill.io.clock import clock_ms
-from candlemill.io.coverage import current_days
-from candlemill.io.local import Broker, FrozenIndex, LocalLedger, Pool, Progress, ScratchLedger, cores
+from candlemill.io.local import Broker, FrozenIndex, LocalLedger, Pool, Progress, ScratchLedger, SymbolIndex, cores
 from candlemill.io.store import Store
 from candlemill.io.tapes import Tapes
-from candlemill.ledger import ResultRow, Runtime
-from candlemill.model import Spec, grid_points
+from candlemill.ledger import NO_FUNDING, JobRow, ResultRow, Runtime
+from candlemill.model import Spec, grid_points, spec_from_json
 from candlemill.plan import estimate_seconds
 from candlemill.service import Prepared, days_in, prepare
-from candlemill.work import needs_range
+from candlemill.trace import Trace, trace_of
+from candlemill.work import COLUMNS, columns_read
 
 TIMES = frozenset({"execution_time_ms", "slices", "repaired_slices"})  # what may differ between equal results
 IDENTITY = frozenset({"job_id", "result_digest"})
@@ -31,7 +32,7 @@ class Home:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.index = FrozenIndex(store.symbols, lambda symbol: current_days(store, symbol))
+        self.index = FrozenIndex(store)
 
     def full_span(self, symbol: str) -> tuple[int, int]:
         """From the first candle to the end of the last one."""
@@ -84,6 +85,19 @@ class Home:
         found: dict[str, Any] = json.loads(rows[0].result)
         return found
 
+    def trace(self, result: dict[str, Any]) -> Trace:
+        """The run behind a stored result of one parameter set, in full; computed again, in one go."""
+        spec = spec_from_json(json.dumps(result["spec"]))
+        job = self.prepare(spec, None)
+        if job.data_digest != result["data_digest"]:
+            raise NoData(f"the candles of {spec.symbol} have changed since job {result['job_id']}: run it again")
+        window = Tapes(self.index.days, self.store).window(spec, spec.start, spec.end, 0, COLUMNS)
+        if spec.funding:
+            funding = self.index.funding(spec.symbol)
+            window.tape.add_funding(funding.t, funding.rate)
+        ((_, _, strategy),) = grid_points(spec, 0, 1)
+        return trace_of(spec, window.tape, strategy, result)
+
     def verify(self, job: Prepared, stored_id: str, progress: Progress) -> "Verified":
         """Compute a job anew, cut as it is planned, and compare every figure of every row that is stored of it.
 
@@ -112,9 +126,10 @@ class Home:
         """Run the job's events; interrupted, write what is done."""
         tapes = Tapes(self.index.days, self.store)
         strategies = [strategy for _, _, strategy in grid_points(job.spec, 0, 1 if not job.spec.grid else 64)]
-        tapes.prefetch(job.spec, needs_range(job.spec, strategies))
+        tapes.prefetch(job.spec, columns_read(job.spec, strategies))
         count = self._workers(job, workers) if tapes.shareable() else 1
-        pool = Pool(count, tapes, job.spec.symbol, self.index.days(job.spec.symbol)) if count > 1 else None
+        strategy = plugins.reference(job.spec.strategy)
+        pool = Pool(count, tapes, self._symbol_index(job.spec), strategy) if count > 1 else None
         try:
             runtime = Runtime(ledger, self.index, tapes, clock_ms)
             Broker(runtime, pool, progress).run(events.make("cli", events.REQUESTED, job.job_id, request))
@@ -124,6 +139,10 @@ class Home:
         finally:
             if pool is not None:
                 pool.close()
+
+    def _symbol_index(self, spec: Spec) -> SymbolIndex:
+        funding = self.index.funding(spec.symbol) if spec.funding else NO_FUNDING
+        return SymbolIndex(spec.symbol, list(self.index.days(spec.symbol)), funding)
 
     def _workers(self, job: Prepared, workers: int | None) -> int:
         if workers is not None:
@@ -145,6 +164,14 @@ def different(old: ResultRow, new: ResultRow, passing: Set[str]) -> list[str]:
     before, after = json.loads(old.result), json.loads(new.result)
     names = sorted(before.keys() | after.keys())
     return columns + [name for name in names if name not in passing and before.get(name) != after.get(name)]
+
+
+def sweep_row(store: Store, sweep_id: str) -> JobRow:
+    """A finished sweep's job."""
+    row = store.job(sweep_id)
+    if row is None:
+        raise CandlemillError(f"sweep {sweep_id} has results, but its job is not stored: run it again")
+    return row
 
 
 def fetch(store: Store, job_id: str) -> ResultRow:

@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from multiprocessing.shared_memory import SharedMemory
 
 import msgspec
@@ -20,11 +21,14 @@ import msgspec
 from candlemill import events
 from candlemill.errors import CandlemillError
 from candlemill.events import Event
+from candlemill.io import plugins
 from candlemill.io.clock import clock_ms
+from candlemill.io.coverage import current_days
 from candlemill.io.functions import DEAD_LETTERS, ROUTES, handler
 from candlemill.io.store import Store
 from candlemill.io.tapes import Shared, Tapes
-from candlemill.ledger import DONE, JobRow, Partial, ResultRow, Runtime
+from candlemill.ledger import DONE, Funding, JobRow, Partial, ResultRow, Runtime
+from candlemill.model import SCALE
 from candlemill.plan import Day
 
 ATTEMPTS = 5
@@ -94,6 +98,12 @@ class LocalLedger:
         self._store.put_results(results)
         self.last_results = results
 
+    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
+        return self._store.sweep_scores(sweep_id)
+
+    def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+        return self._store.sweep_daily(sweep_id, job_ids)
+
     def flush(self) -> None:
         """Write what is not in the store yet."""
         for row in self._unwritten:
@@ -120,6 +130,9 @@ class ScratchLedger(LocalLedger):
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._take(results)
 
+    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
+        return {}
+
     def flush(self) -> None:
         self._unwritten = []
 
@@ -140,15 +153,46 @@ class _Batch:
 class FrozenIndex:
     """The metadata index as it was when the job began: one symbol's days, the same object throughout."""
 
-    def __init__(self, symbols: Callable[[], list[str]], days: Callable[[str], Sequence[Day]]) -> None:
-        self.symbols = symbols
-        self._read = days
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._days: dict[str, Sequence[Day]] = {}
+        self._funding: dict[str, Funding] = {}
+
+    def symbols(self) -> list[str]:
+        return self._store.symbols()
 
     def days(self, symbol: str) -> Sequence[Day]:
         if symbol not in self._days:
-            self._days[symbol] = self._read(symbol)
+            self._days[symbol] = current_days(self._store, symbol)
         return self._days[symbol]
+
+    def volume_scale(self, symbol: str) -> int:
+        return self._store.volume_scale(symbol) or SCALE
+
+    def funding(self, symbol: str) -> Funding:
+        if symbol not in self._funding:
+            self._funding[symbol] = self._store.funding(symbol)
+        return self._funding[symbol]
+
+
+class SymbolIndex(msgspec.Struct, frozen=True):
+    """What a worker process is told of the index: all that a task of one symbol asks."""
+
+    symbol: str
+    known_days: list[Day]
+    known_funding: Funding
+
+    def symbols(self) -> list[str]:
+        return [self.symbol]
+
+    def days(self, symbol: str) -> Sequence[Day]:
+        return self.known_days
+
+    def volume_scale(self, symbol: str) -> int:
+        raise LookupError(f"{symbol}: a task's spec has its volume scale already")
+
+    def funding(self, symbol: str) -> Funding:
+        return self.known_funding
 
 
 Progress = Callable[[int, int], None]  # tasks done, tasks known
@@ -255,13 +299,14 @@ class Broker:
 class Pool:
     """Worker processes that run the execute function on columns shared by this one."""
 
-    def __init__(self, workers: int, tapes: Tapes, symbol: str, days: Sequence[Day]) -> None:
+    def __init__(self, workers: int, tapes: Tapes, index: SymbolIndex, strategy: str) -> None:
+        """`strategy` is what `plugins.load` takes, for the workers to load it too."""
         self.workers = workers
         self._memory: SharedMemory
         self._memory, shared = tapes.share()
         # Spawned, not forked: the embedded database's threads would not survive a fork.
         self._pool = ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), _start_worker, (shared, symbol, list(days))
+            workers, multiprocessing.get_context("spawn"), _start_worker, (shared, index, strategy)
         )
 
     def submit(self, event: Event) -> Future[tuple[list[Partial], list[Event]]]:
@@ -291,16 +336,15 @@ class _Collected:
         self.partials += partials
 
 
-_worker: tuple[Tapes, FrozenIndex] | None = None
+_worker: tuple[Tapes, SymbolIndex, str] | None = None
 
 
-def _start_worker(shared: Shared, symbol: str, days: list[Day]) -> None:
+def _start_worker(shared: Shared, index: SymbolIndex, strategy: str) -> None:
     global _worker
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    index = FrozenIndex(lambda: [symbol], lambda _: days)
     tapes = Tapes(index.days, None)
     tapes.adopt(shared)
-    _worker = (tapes, index)
+    _worker = (tapes, index, strategy)
 
 
 def _end_with_parent() -> None:
@@ -314,10 +358,16 @@ def _end_with_parent() -> None:
 def _work(event: Event) -> tuple[list[Partial], list[Event]]:
     if _worker is None:
         raise CandlemillError("a worker process was not started properly")
+    _load(_worker[2])
     collected = _Collected()
     runtime = Runtime(collected, _worker[1], _worker[0], clock_ms)  # type: ignore[arg-type]
     answer = handler("execute")(event, runtime)
     return collected.partials, answer
+
+
+@cache
+def _load(strategy: str) -> None:
+    plugins.load(strategy)
 
 
 def cores() -> int:

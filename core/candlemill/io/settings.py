@@ -6,12 +6,19 @@ from pathlib import Path
 import platformdirs
 
 DSN_VARIABLE = "CANDLEMILL_CLICKHOUSE_DSN"
+STRATEGIES_VARIABLE = "CANDLEMILL_STRATEGIES"
 
 
 def dsn() -> str:
     """The database to use: the environment's, or an embedded one in the user's data directory."""
     given = os.environ.get(DSN_VARIABLE, "").strip()
     return given or f"chdb://{data_folder() / 'db'}"
+
+
+def strategies_folder() -> Path | None:
+    """The operator's folder of strategy files; None where there is none."""
+    given = os.environ.get(STRATEGIES_VARIABLE, "").strip()
+    return Path(given).resolve() if given else None
 
 
 def data_folder() -> Path:

@@ -28,7 +28,7 @@ from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, StoreDown, StoreError
 from candlemill.io.folder import check_unlocked
 from candlemill.io.settings import DSN_VARIABLE, bundled
-from candlemill.ledger import JobRow, Partial, ResultRow
+from candlemill.ledger import Funding, JobRow, Partial, ResultRow
 from candlemill.plan import Day
 
 if TYPE_CHECKING:
@@ -72,10 +72,13 @@ class Store:
     def _apply_schema(self) -> None:
         """Idempotent. Where all tables stand already nothing is sent: readers need no right to create."""
         sources = [path.read_text() for path in sorted(bundled("schema").glob("*.sql"))]
-        wanted = {name for source in sources for name in re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", source)}
+        wanted = {(name, "") for source in sources for name in re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", source)}
+        added = r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+)"
+        wanted |= {found for source in sources for found in re.findall(added, source)}
         with _failures():
-            present = self._client.query("SELECT name FROM system.tables WHERE database = currentDatabase()")
-            if wanted <= {row[0] for row in present.result_rows}:
+            present = self._client.query("SELECT table, name FROM system.columns WHERE database = currentDatabase()")
+            columns = {(row[0], row[1]) for row in present.result_rows}
+            if wanted <= columns | {(table, "") for table, _ in columns}:
                 return
             for source in sources:
                 text = re.sub(r"--.*", "", source)
@@ -284,6 +287,21 @@ class Store:
         bound = {"writer": writer, "since": since, "first": first, "last": last}
         return [str(row[0]) for row in self._rows(sql, bound)]
 
+    # -- funding rates ---------------------------------------------------------------------------------------------
+
+    def funding(self, symbol: str) -> Funding:
+        """All of a symbol's funding rates; of two at the same instant the last inserted wins."""
+        sql = """
+            SELECT toUnixTimestamp64Milli(timestamp) AS t, rate FROM funding_rates FINAL
+            WHERE symbol = {symbol:String} ORDER BY t
+        """
+        rows = self._rows(sql, {"symbol": symbol})
+        return Funding(*(np.array([row[k] for row in rows], dtype=np.int64) for k in (0, 1)))
+
+    def put_funding(self, symbol: str, funding: Funding) -> None:
+        rows = zip(funding.t.tolist(), funding.rate.tolist(), strict=True)
+        self._insert("funding_rates", [{"symbol": symbol, "timestamp": t / 1000, "rate": rate} for t, rate in rows])
+
     # -- jobs ------------------------------------------------------------------------------------------------------
 
     def put_job(self, job: JobRow) -> None:
@@ -333,21 +351,23 @@ class Store:
         sql = "SELECT uniqExact(job_id) FROM backtest_results WHERE sweep_id = {sweep:String}"
         return int(self._rows(sql, {"sweep": sweep_id})[0][0])
 
-    def sweep_results(self, sweep_id: str, sort: str, descending: bool, limit: int | None) -> Iterator[str]:
-        """The results of a sweep's parameter sets as JSON, ordered by the figure `sort`, then by job id.
+    def sweep_results(self, sweep_id: str, sort: Sequence[str], descending: bool, limit: int | None) -> Iterator[str]:
+        """The results of a sweep's parameter sets as JSON, ordered by the figure at the path `sort`, then by job id.
 
         Ids first, then rows by the hundred: memory does not grow with the sweep. Figures may pass 64 bits; the raw
         text keeps them, in quotes from there on.
         """
         order = "DESC" if descending else "ASC"
+        path = ", ".join(f"{{sort{k}:String}}" for k in range(len(sort)))
         sql = f"""
             SELECT job_id FROM backtest_results WHERE sweep_id = {{sweep:String}} GROUP BY job_id
             ORDER BY
-                argMax(toInt256OrZero(trim(BOTH '"' FROM JSONExtractRaw(result, {{sort:String}}))), created_at) {order},
+                argMax(toInt256OrZero(trim(BOTH '"' FROM JSONExtractRaw(result, {path}))), created_at) {order},
                 job_id
             LIMIT {{limit:UInt32}}
         """  # noqa: S608
-        bound = {"sweep": sweep_id, "sort": sort, "limit": limit or SWEEP_ROWS_LIMIT}
+        bound: dict[str, object] = {"sweep": sweep_id, "limit": limit or SWEEP_ROWS_LIMIT}
+        bound |= {f"sort{k}": name for k, name in enumerate(sort)}
         ids = [str(row[0]) for row in self._rows(sql, bound)]
         for k in range(0, len(ids), SWEEP_ROWS_AT_ONCE):
             some = ids[k : k + SWEEP_ROWS_AT_ONCE]
@@ -358,6 +378,23 @@ class Store:
             """
             found = {row[0]: str(row[1]) for row in self._rows(sql, {"sweep": sweep_id, "jobs": some})}
             yield from (found[job_id] for job_id in some)
+
+    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
+        """The Sharpe ratios of a sweep's parameter sets by job id."""
+        sql = "SELECT job_id, any(sharpe_ratio) FROM backtest_results WHERE sweep_id = {sweep:String} GROUP BY job_id"
+        return {str(row[0]): int(row[1]) for row in self._rows(sql, {"sweep": sweep_id})}
+
+    def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+        """The daily figures of some of a sweep's parameter sets by job id, see `candlemill.daily`."""
+        sql = """
+            SELECT job_id, any(daily) FROM backtest_results
+            WHERE sweep_id = {sweep:String} AND job_id IN {jobs:Array(String)} GROUP BY job_id
+        """
+        found: dict[str, str] = {}
+        for k in range(0, len(job_ids), SWEEP_ROWS_AT_ONCE):
+            bound: dict[str, object] = {"sweep": sweep_id, "jobs": list(job_ids[k : k + SWEEP_ROWS_AT_ONCE])}
+            found |= {str(row[0]): str(row[1]) for row in self._rows(sql, bound)}
+        return found
 
     def result_rows(self, job_id: str) -> list[ResultRow]:
         """All rows of a job: it has several where it was computed again, or was part of sweeps."""

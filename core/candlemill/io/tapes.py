@@ -22,11 +22,10 @@ from candlemill.errors import BeingWritten, StoreError
 from candlemill.io.store import Store
 from candlemill.model import Spec, iso
 from candlemill.plan import Day, Month, months_of
-from candlemill.work import Window
+from candlemill.work import COLUMNS, Window
 
 CACHE_BYTES = 1 << 30
 SHARED = Path("/dev/shm")  # where Linux keeps shared memory
-COLUMNS = ("t", "open", "high", "low", "close")
 
 Key = tuple[str, int, str, str]  # symbol, month's start in ms, digest, column
 
@@ -51,15 +50,14 @@ class Tapes:
         self._memory: SharedMemory | None = None
         self._indexed: dict[str, tuple[Sequence[Day], list[Month]]] = {}
 
-    def prefetch(self, spec: Spec, with_range: bool) -> None:
+    def prefetch(self, spec: Spec, names: Sequence[str]) -> None:
         """Read the whole range's columns in one go, as far as the cache has room."""
         months = self._months(spec)
-        names = _names(with_range)
         size = sum(month.rows for month in months) * 8 * len(names)
         if size <= self._limit:
             self._fetch(spec.symbol, months, names)
 
-    def window(self, spec: Spec, start: int, end: int, context: int, with_range: bool) -> Window:
+    def window(self, spec: Spec, start: int, end: int, context: int, names: Sequence[str]) -> Window:
         """The bars of `start <= t < end` with at least `context` bars before them, as far as the job has them, and
         with those after them that belong to the slice's last k-bar."""
         months = self._months(spec)
@@ -73,7 +71,7 @@ class Tapes:
             first -= 1
             before += months[first].rows
         chosen = months[first:last]
-        return self._cut(spec, chosen, chosen[:1] == months[:1], start, end, stop, context, _names(with_range))
+        return self._cut(spec, chosen, chosen[:1] == months[:1], start, end, stop, context, names)
 
     def _cut(
         self,
@@ -189,10 +187,6 @@ def _elements(memory: SharedMemory) -> NDArray[np.int64]:
     if memory.buf is None:
         raise StoreError(f"shared memory {memory.name} is closed")
     return np.frombuffer(memory.buf, dtype=np.int64, count=memory.size // 8)
-
-
-def _names(with_range: bool) -> tuple[str, ...]:
-    return COLUMNS if with_range else ("t", "open", "close")
 
 
 def _neighbours(missing: Sequence[Month], months: Sequence[Month]) -> list[list[Month]]:

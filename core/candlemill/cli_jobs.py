@@ -1,0 +1,350 @@
+"""The commands that run jobs: backtest, sweep, walk-forward, plan."""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from candlemill.cli_common import (
+    Parser,
+    count_argument,
+    open_store,
+    output,
+    parameters,
+    progress_bar,
+    text_argument,
+)
+from candlemill.errors import BadInput
+from candlemill.model import (
+    FIRST_MS,
+    LAST_MS,
+    Spec,
+    parse_decimal,
+    parse_grid,
+    parse_range,
+    parse_timeframe,
+    resolve,
+)
+
+RESULT_KEYS = (
+    "total_pnl", "sharpe_ratio", "sortino_ratio", "max_drawdown", "trades", "wins", "gross_profit", "gross_loss",
+    "fees", "fills", "exposure_bars",
+)  # fmt: skip
+METRIC_KEYS = (
+    "return", "cagr", "calmar_ratio", "omega_ratio", "profit_factor", "win_rate", "expectancy_ratio", "average_trade",
+    "recovery_factor",
+)  # fmt: skip
+SMALLER_IS_BETTER = frozenset({"max_drawdown", "gross_loss", "fees", "fills"})
+SCORES = ("sharpe_ratio", "sortino_ratio", "total_pnl")
+
+
+def job_arguments(sub: Parser) -> None:
+    sub.add_argument("--symbol", required=True, type=text_argument, metavar="SYMBOL")
+    sub.add_argument("--strategy", required=True, metavar="NAME|FILE.py[:CLASS]")
+    sub.add_argument("--param", action="append", default=[], metavar="NAME=VALUE")
+    sub.add_argument("--range", default="all", metavar="RANGE", help="2023, 2023-05, 2023-01-01..2023-06-30 or all")
+    sub.add_argument("--fee", type=int, default=1000, metavar="PPM", help="of every fill (default 1000 = 0.1 %%)")
+    sub.add_argument("--maker-fee", type=int, metavar="PPM", help="of take-profit exits; below 0 a rebate")
+    for name in ("slippage", "stop-loss", "take-profit", "trailing-stop"):
+        sub.add_argument(f"--{name}", type=int, default=0, metavar="PPM")
+    sub.add_argument("--funding", action="store_true", help="apply the symbol's stored funding rates")
+    sub.add_argument("--fill", choices=["next_open", "close"], default="next_open")
+    sub.add_argument("--sizing", choices=["fixed", "notional", "compound"], default="fixed")
+    sub.add_argument("--quantity", default="1", metavar="DECIMAL", help="units of base traded (default 1)")
+    sub.add_argument("--capital", metavar="DECIMAL", help="what the account begins with")
+    sub.add_argument("--notional", metavar="DECIMAL", help="quote money in each trade, with --sizing notional")
+    sub.add_argument("--volume-share", type=int, default=0, metavar="PPM", help="most of a bar's volume that one takes")
+    sub.add_argument(
+        "--timeframe", default="1m", help="bars that decisions are taken on: 1m, 5m, 1h, 1d … (default 1m)"
+    )
+    sub.add_argument("--max-gap", type=int, metavar="MINUTES", help="refuse a range that misses more minutes")
+    sub.add_argument("--slices", default="auto", metavar="N|auto")
+    sub.add_argument("--workers", type=count_argument, metavar="N", help="processes (default: what the job is worth)")
+    sub.add_argument("--no-cache", action="store_true", help="compute even what is stored")
+
+
+def backtest_arguments(sub: Parser) -> None:
+    job_arguments(sub)
+    sub.add_argument("--weight", action="append", default=[], metavar="SYMBOL=W", help="of a portfolio's symbol")
+    sub.add_argument("--guards", action="store_true", help="how much may be luck: intervals, break-even fee")
+    sub.add_argument("--seed", type=int, default=1, metavar="N", help="of the guards' resampling (default 1)")
+    report_argument(sub)
+
+
+def report_argument(sub: Parser) -> None:
+    sub.add_argument("--report", type=Path, metavar="FILE.html", help="write a page with pictures")
+
+
+def sweep_arguments(sub: Parser) -> None:
+    job_arguments(sub)
+    sub.add_argument("--grid", action="append", required=True, metavar="NAME=VALUES", help="5:50:5 or 20,50,100")
+    sub.add_argument("--sort", choices=[*RESULT_KEYS, *METRIC_KEYS], default="sharpe_ratio")
+    sub.add_argument("--top", type=count_argument, metavar="N", help="how many to show (default 10; all with --json)")
+    report_argument(sub)
+
+
+def walk_forward_arguments(sub: Parser) -> None:
+    job_arguments(sub)
+    sub.add_argument("--grid", action="append", required=True, metavar="NAME=VALUES", help="5:50:5 or 20,50,100")
+    sub.add_argument("--train", default="6mo", metavar="SPAN", help="what a set is chosen on: 90d or 6mo (default)")
+    sub.add_argument("--test", default="1mo", metavar="SPAN", help="what it is traded on then (default 1mo)")
+    sub.add_argument("--anchored", action="store_true", help="each training begins at the range's start")
+    sub.add_argument("--score", choices=SCORES, default="sharpe_ratio", help="what sets are chosen by")
+    report_argument(sub)
+
+
+def plan_arguments(sub: Parser) -> None:
+    job_arguments(sub)
+    sub.add_argument("--grid", action="append", default=[], metavar="NAME=VALUES")
+
+
+# -- commands ------------------------------------------------------------------------------------------------------
+
+
+def run_backtest(args: argparse.Namespace) -> None:
+    if any(mark in args.symbol for mark in ",*?["):
+        _run_portfolio(args)
+        return
+    from candlemill import show
+    from candlemill.io.campaigns import run_one
+    from candlemill.io.jobs import Home
+    from candlemill.report import write_report
+
+    if args.weight:
+        raise BadInput("--weight is for portfolios: give several symbols, as in --symbol BTCUSDT,ETHUSDT")
+    spec, options = _spec(args), _options(args)
+    with open_store() as store:
+        home = Home(store)
+        with progress_bar("backtest") as progress:
+            row = run_one(home, _with_span(spec, args, home), options, progress)
+        result = json.loads(row.result)
+        if args.guards or args.report:
+            trace, result["guards"] = _guarded(home, result, args.seed)
+            if args.report:
+                write_report(trace, args.report)
+            if not args.guards:
+                del result["guards"]
+    output(args, result, show.result(result))
+
+
+def _run_portfolio(args: argparse.Namespace) -> None:
+    from candlemill import show
+    from candlemill.io.campaigns import run_portfolio
+    from candlemill.io.jobs import Home
+    from candlemill.portfolio import parse_weights, symbols_of
+
+    if args.report or args.guards:
+        raise BadInput("--report and --guards tell of one symbol: run them for a symbol of the portfolio")
+    options = _options(args)
+    with open_store() as store:
+        home = Home(store)
+        weights = parse_weights(args.weight, symbols_of(args.symbol, store.symbols()))
+        args.symbol = next(iter(weights))
+        spec = _spec(args)
+        if args.range == "all":
+            spans = [home.full_span(symbol) for symbol in weights]
+            spec = msgspec.structs.replace(spec, start=min(a for a, _ in spans), end=max(b for _, b in spans))
+        with progress_bar("portfolio") as progress:
+            result = run_portfolio(home, spec, weights, options, progress)
+    output(args, result, show.portfolio(result))
+
+
+def run_sweep(args: argparse.Namespace) -> None:
+    from candlemill.io.jobs import Home
+
+    spec, options = _spec(args, args.grid), _options(args)
+    with open_store() as store:
+        home = Home(store)
+        job = home.prepare(_with_span(spec, args, home), options.slices, options.max_gap)
+        with progress_bar("sweep") as progress:
+            home.run(job, options.slices, options.workers, options.fresh, progress)
+        if args.report:
+            _write_sweep_report(store, job.job_id, args)
+        show_sweep(args, store, job.job_id, args.sort)
+
+
+def show_sweep(args: argparse.Namespace, store: Any, sweep_id: str, sort: str) -> None:
+    """A finished sweep's best sets and its guards."""
+    from candlemill import show
+    from candlemill.io.jobs import sweep_row
+
+    row = sweep_row(store, sweep_id)
+    guards = json.loads(row.figures) if row.figures else None
+    top = args.top or (None if args.json else 10)
+    total = store.count_sweep(sweep_id)
+    best = _best(store, sweep_id, sort, top)
+    if args.json:
+        _print_sweep(sweep_id, total, guards, best)
+        return
+    names = list(json.loads(row.spec)["grid"])
+    print(show.sweep([json.loads(row) for row in best], names, sort, total))
+    if guards:
+        print(show.guards(guards))
+    print(f"job {sweep_id}")
+
+
+def _best(store: Any, sweep_id: str, sort: str, top: int | None) -> Iterable[str]:
+    path = ("metrics", sort) if sort in METRIC_KEYS else (sort,)
+    found: Iterable[str] = store.sweep_results(sweep_id, path, sort not in SMALLER_IS_BETTER, top)
+    return found
+
+
+def _print_sweep(job_id: str, total: int, guards: object, rows: Iterable[str]) -> None:
+    """One object, written piece by piece: the rows are JSON already."""
+    print(f'{{"job_id":"{job_id}","sets":{total},"guards":{json.dumps(guards)},"results":[', end="")
+    for k, row in enumerate(rows):
+        print("," if k else "", row, sep="", end="")
+    print("]}")
+
+
+def run_walk_forward(args: argparse.Namespace) -> None:
+    from candlemill import show
+    from candlemill.guards import parse_span
+    from candlemill.io.campaigns import run_walk_forward
+    from candlemill.io.jobs import Home
+
+    spec, options = _spec(args, args.grid), _options(args)
+    train, test = parse_span(args.train), parse_span(args.test)
+    with open_store() as store:
+        home = Home(store)
+        spec = _with_span(spec, args, home)
+        with progress_bar("walk-forward") as progress:
+            found = run_walk_forward(home, spec, train, test, args.anchored, args.score, options, progress)
+        if args.report:
+            _write_walk_forward_report(home, found, spec, args)
+    told = {"sweep_id": found.sweep_id, "score": args.score, "folds": found.folds, "result": found.result}
+    output(args, told, show.walk_forward(found.folds, list(spec.grid), found.result, args.score))
+
+
+def run_plan(args: argparse.Namespace) -> None:
+    from candlemill import show
+    from candlemill.io.jobs import Home
+    from candlemill.plan import estimate_seconds, valid_sets
+
+    spec, options = _spec(args, args.grid), _options(args)
+    with open_store() as store:
+        home = Home(store)
+        job = home.prepare(_with_span(spec, args, home), options.slices, options.max_gap)
+        row = store.job(job.job_id)
+        bars = home.count_bars(job.spec)
+    cached, sets = row is not None and row.state == "done", valid_sets(job.spec)
+    found = {
+        "job_id": job.job_id,
+        "bars": bars,
+        "slices": job.plan.slices,
+        "cuts": job.plan.cuts,
+        "sets": sets,
+        "tasks": job.plan.tasks,
+        "cached": cached,
+        "estimated_seconds": 0.0 if cached else estimate_seconds(job.plan),
+    }
+    output(args, found, show.plan(job.job_id, job.plan, bars, sets, cached))
+
+
+# -- reports -------------------------------------------------------------------------------------------------------
+
+
+def _guarded(home: Any, result: dict[str, Any], seed: int) -> tuple[Any, dict[str, Any]]:
+    """The run in full, and its guards, which the trace's result has too."""
+    from candlemill.guards import run_guards
+
+    trace = home.trace(result)
+    guards = run_guards(result, trace.daily, trace.ratios, trace.trades.profit, seed)
+    return msgspec.structs.replace(trace, result=result | {"guards": guards}), guards
+
+
+def _write_sweep_report(store: Any, sweep_id: str, args: argparse.Namespace) -> None:
+    from candlemill.io.jobs import sweep_row
+    from candlemill.report import write_sweep_report
+
+    row = sweep_row(store, sweep_id)
+    write_sweep_report(
+        {
+            "job_id": sweep_id,
+            "spec": json.loads(row.spec),
+            "results": [json.loads(one) for one in _best(store, sweep_id, args.sort, None)],
+            "guards": json.loads(row.figures) if row.figures else None,
+        },
+        args.report,
+    )
+
+
+def _write_walk_forward_report(home: Any, found: Any, spec: Spec, args: argparse.Namespace) -> None:
+    from candlemill.io.jobs import sweep_row
+    from candlemill.report import write_walk_forward_report
+    from candlemill.report.command import command_of
+
+    asked = {"train": args.train, "test": args.test, "score": args.score, **({"anchored": ""} if args.anchored else {})}
+    figures = sweep_row(home.store, found.sweep_id).figures
+    write_walk_forward_report(
+        {
+            "folds": found.folds,
+            "trace": home.trace(found.result),
+            "guards": json.loads(figures) if figures else None,
+            "score": args.score,
+            "command": command_of(spec, "walk-forward", **asked),
+        },
+        args.report,
+    )
+
+
+# -- from arguments to a job ---------------------------------------------------------------------------------------
+
+
+def _spec(args: argparse.Namespace, grid: Sequence[str] = ()) -> Spec:
+    """All that can be checked without the database, which is then not even opened. See `_with_span`."""
+    from candlemill.io import plugins
+
+    return resolve(
+        symbol=args.symbol,
+        strategy=plugins.load(args.strategy),
+        span=(FIRST_MS, LAST_MS) if args.range == "all" else parse_range(args.range),
+        params=parameters(args.param),
+        grid=parse_grid(list(grid)),
+        fee=args.fee,
+        maker_fee=args.maker_fee,
+        slippage=args.slippage,
+        stop_loss=args.stop_loss,
+        take_profit=args.take_profit,
+        trailing_stop=args.trailing_stop,
+        fill=args.fill,
+        sizing=args.sizing,
+        quantity=parse_decimal(args.quantity, "quantity"),
+        capital=None if args.capital is None else parse_decimal(args.capital, "capital"),
+        notional=None if args.notional is None else parse_decimal(args.notional, "notional"),
+        volume_share=args.volume_share,
+        funding=args.funding,
+        timeframe=parse_timeframe(args.timeframe),
+    )
+
+
+def _with_span(spec: Spec, args: argparse.Namespace, home: Any) -> Spec:
+    """The spec with what its symbol has for the range `all`."""
+    if args.range != "all":
+        return spec
+    start, end = home.full_span(spec.symbol)
+    return msgspec.structs.replace(spec, start=start, end=end)
+
+
+def _options(args: argparse.Namespace) -> Any:
+    """How to run it. What would only show at the end, after the work, is looked at here."""
+    from candlemill.io.campaigns import Options
+
+    report = getattr(args, "report", None)
+    if report is not None and find_spec("plotly") is None:
+        raise BadInput("--report draws with plotly, which is not installed: pip install 'candlemill[report]'")
+    if report is not None and not report.absolute().parent.is_dir():
+        raise BadInput(f"--report {report}: there is no folder {report.absolute().parent}")
+    return Options(_slices(args), args.workers, args.no_cache, args.max_gap)
+
+
+def _slices(args: argparse.Namespace) -> int | None:
+    if args.slices == "auto":
+        return None
+    if not args.slices.isdecimal() or int(args.slices) < 1:
+        raise BadInput(f"slices {args.slices!r} is neither a positive number nor auto")
+    return int(args.slices)

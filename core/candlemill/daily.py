@@ -1,0 +1,38 @@
+"""Daily profits as one text: compact enough to be kept with every parameter set of a sweep.
+
+`19358:365,19730:10;AAAA…` says which UTC days, counted from 1970, have bars (runs of first day and count), and then
+their profits in money as base64 of little-endian int64; of a compound account their returns in 10^-15.
+"""
+
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from candlemill.engine.tape import DAY_MS
+from candlemill.errors import TooLarge
+
+
+def pack(days: Sequence[int], profits: Sequence[int]) -> str:
+    """`days` ascending. Raises TooLarge for a profit that does not fit 64 bits."""
+    numbers = np.asarray(days, dtype=np.int64)
+    first = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
+    counts = np.diff(first, append=len(numbers))
+    runs = ",".join(f"{numbers[at]}:{count}" for at, count in zip(first, counts, strict=True))
+    try:
+        column = np.array(profits, dtype="<i8")
+    except OverflowError:
+        raise TooLarge("a day's profit (scaled) does not fit 64 bits: use a smaller quantity") from None
+    return f"{runs};{b64encode(column.tobytes()).decode()}"
+
+
+def unpack(text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The days' midnights in ms and their figures."""
+    runs, _, data = text.partition(";")
+    days = [
+        np.arange(int(first), int(first) + int(count))
+        for first, count in (run.split(":") for run in runs.split(",") if run)
+    ]
+    starts = np.concatenate(days) * DAY_MS if days else np.empty(0, dtype=np.int64)
+    return starts, np.frombuffer(b64decode(data), dtype="<i8").astype(np.int64)

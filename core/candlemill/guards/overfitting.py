@@ -1,0 +1,182 @@
+"""The probability of backtest overfitting, by combinatorially symmetric cross-validation.
+
+D. H. Bailey, J. M. Borwein, M. Lopez de Prado and Q. J. Zhu, "The probability of backtest overfitting", Journal of
+Computational Finance 20(4), 2017 (SSRN 2326253, 2015). The days are cut into 16 blocks; each of the 12,870 ways to take
+half of them is once the sample in which the best set is chosen, and the other half shows what the choice was worth.
+
+A half's sum s and sum of squares q of daily profits are sums over blocks, so a product of the splits with the blocks
+gives them for all sets. Its terms are integers whose sums stay below 2^53 (see `rows.small`), so every order of adding,
+and every BLAS, gives the same bits. Within a half all sets have equally many days, where the Sharpe ratio rises with
+s / sqrt(q): sets are ranked by s * |s| / q.
+"""
+
+from decimal import Decimal
+from functools import cache
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from candlemill.guards.rows import Matrix, chunks
+from candlemill.rounding import Doubles, ordered_sum, ratio, scaled
+
+BLOCKS = 16
+FEWEST_BLOCKS = 8
+BLOCK_DAYS = 4  # a block has at least so many days
+CELLS = 32_768  # splits x sets that are worked on at once: what a core's cache holds
+BINS = 24  # of the histogram of logits: from -6 to 6, the ends take what lies beyond
+
+Integers = NDArray[np.int64]
+
+
+class Overfitting(msgspec.Struct, frozen=True):
+    """What came of choosing the best of `sets` in each of `splits` halves. Ratios are scaled by 10^8.
+
+    `probability`: how often the chosen set was in the worse half of all out of sample; at the very median counts half.
+    `logits`: how many splits had a logit of the chosen set's relative rank in each of 24 bins of 1/2 from -6 on.
+    `slope` and `intercept`: of the chosen set's annual Sharpe ratio out of sample on that in sample, least squares.
+    `loss_probability`: how often the chosen set lost out of sample.
+    """
+
+    sets: int
+    days: int
+    blocks: int
+    splits: int
+    probability: int
+    logits: list[int]
+    slope: int | None
+    intercept: int | None
+    loss_probability: int
+    in_sample: int  # means over the splits
+    out_of_sample: int
+
+
+def overfitting(matrix: Matrix) -> Overfitting | None:
+    """Of daily profits, int64 sets x days. None for fewer than 2 sets or 32 days.
+
+    Of equally good sets in sample the first is chosen; out of sample equal sets share their middle rank. A set without
+    profits or losses in a half has a ratio of 0 there; one that gains the same each day has the highest.
+    """
+    sets, days = matrix.shape
+    blocks = min(BLOCKS, days // BLOCK_DAYS // 2 * 2)
+    if sets < 2 or blocks < FEWEST_BLOCKS:
+        return None
+    edges = np.array([k * days // blocks for k in range(blocks)])
+    lengths = np.diff(np.append(edges, days)).astype(np.float64)
+    sums, squares = _block_sums(matrix, edges)
+    halves = _halves(blocks)
+    outcome = _Outcome(sets, days, halves @ lengths)
+    step = max(1, CELLS // sets)
+    for lo in range(0, len(halves), step):
+        half = halves[lo : lo + step]
+        outcome.add(lo, half @ sums, half @ squares, sums.sum(axis=0), squares.sum(axis=0))
+    return outcome.figures(blocks)
+
+
+def _block_sums(matrix: Matrix, edges: NDArray[np.int64]) -> tuple[Doubles, Doubles]:
+    """Of each set's profits and of their squares: blocks x sets."""
+    sums = np.empty((len(edges), len(matrix)))
+    squares = np.empty_like(sums)
+    for lo, rows in chunks(matrix):
+        columns = slice(lo, lo + len(rows))
+        sums[:, columns] = np.add.reduceat(rows, edges, axis=1).T
+        rows *= rows
+        squares[:, columns] = np.add.reduceat(rows, edges, axis=1).T
+    return sums, squares
+
+
+@cache
+def _halves(blocks: int) -> Doubles:
+    """One of each pair of complements, the one with the last block: splits / 2 x blocks of 0 and 1."""
+    numbers = np.arange(2 ** (blocks - 1), 2**blocks)
+    numbers = numbers[np.bitwise_count(numbers) == blocks // 2]
+    bits: Integers = (numbers[:, None] >> np.arange(blocks)) & 1
+    return bits.astype(np.float64)
+
+
+class _Outcome:
+    """Per split the chosen set's rank and ratios. A split and its complement stand side by side."""
+
+    def __init__(self, sets: int, days: int, lengths: Doubles) -> None:
+        self._sets = sets
+        self._days = days
+        self._lengths = np.stack((lengths, days - lengths), axis=1)
+        shape = self._lengths.shape
+        self._ranks = np.empty(shape, dtype=np.int64)  # twice the middle rank, from 2 to 2 * sets
+        self._in_sample, self._out_of_sample = np.empty(shape), np.empty(shape)
+        self._lost = np.empty(shape, dtype=np.bool_)
+
+    def add(self, lo: int, sums: Doubles, squares: Doubles, all_sums: Doubles, all_squares: Doubles) -> None:
+        """Splits `lo` and on: the sums of one half; those of the other half are the rest."""
+        halves = ((sums, squares), (all_sums - sums, all_squares - squares))
+        scores = [_scores(s, q) for s, q in halves]
+        rows = np.arange(len(sums))
+        at = slice(lo, lo + len(rows))
+        for side, (inner, outer) in enumerate(((0, 1), (1, 0))):
+            chosen = scores[inner].argmax(axis=1)
+            theirs = scores[outer]
+            its = theirs[rows, chosen][:, None]
+            below, up_to = np.count_nonzero(theirs < its, axis=1), np.count_nonzero(theirs <= its, axis=1)
+            self._ranks[at, side] = below + up_to + 1
+            lengths = self._lengths[at]
+            (s_in, q_in), (s_out, q_out) = (
+                (s[rows, chosen], q[rows, chosen]) for s, q in (halves[inner], halves[outer])
+            )
+            self._in_sample[at, side] = _sharpe(s_in, q_in, lengths[:, inner])
+            self._out_of_sample[at, side] = _sharpe(s_out, q_out, lengths[:, outer])
+            self._lost[at, side] = s_out < 0
+
+    def figures(self, blocks: int) -> Overfitting:
+        ranks = self._ranks.ravel()
+        splits = len(ranks)
+        middle = self._sets + 1
+        below, at = int(np.count_nonzero(ranks < middle)), int(np.count_nonzero(ranks == middle))
+        inner, outer = self._in_sample.ravel(), self._out_of_sample.ravel()
+        slope, intercept = _line(inner, outer)
+        return Overfitting(
+            sets=self._sets,
+            days=self._days,
+            blocks=blocks,
+            splits=splits,
+            probability=ratio(2 * below + at, 2 * splits) or 0,
+            logits=_histogram(ranks, self._sets),
+            slope=slope,
+            intercept=intercept,
+            loss_probability=ratio(int(np.count_nonzero(self._lost)), splits) or 0,
+            in_sample=scaled(ordered_sum(inner) / splits),
+            out_of_sample=scaled(ordered_sum(outer) / splits),
+        )
+
+
+def _scores(sums: Doubles, squares: Doubles) -> Doubles:
+    """s * |s| / q, in the order of the Sharpe ratios; 0 without profits or losses."""
+    scores = np.abs(sums)
+    scores *= sums
+    scores /= np.maximum(squares, 1.0)
+    return scores
+
+
+def _sharpe(sums: Doubles, squares: Doubles, days: Doubles) -> Doubles:
+    """Annual, with the sample's deviation; 0 where nothing varies."""
+    spread = days * squares - sums * sums
+    varied = spread > 0
+    return np.where(varied, sums * np.sqrt(365 * (days - 1) / (days * np.where(varied, spread, 1.0))), 0.0)
+
+
+def _histogram(ranks: Integers, sets: int) -> list[int]:
+    """Logits ln(w / (1 - w)) of w = rank / (sets + 1), by comparing ranks with where the bins' edges are."""
+    logits = [Decimal(k) / 2 for k in range(1 - BINS // 2, BINS // 2)]
+    edges = [int((2 * (sets + 1) / (1 + (-x).exp())).to_integral_value("ROUND_CEILING")) for x in logits]
+    counts: list[int] = np.bincount(np.searchsorted(edges, ranks, side="right"), minlength=BINS).tolist()
+    return counts
+
+
+def _line(x: Doubles, y: Doubles) -> tuple[int | None, int | None]:
+    """Slope and intercept of the least squares; None where x does not vary."""
+    n = len(x)
+    x_mean, y_mean = ordered_sum(x) / n, ordered_sum(y) / n
+    spread = ordered_sum((x - x_mean) * (x - x_mean))
+    if spread <= n * 1e-20:
+        return None, None
+    slope = ordered_sum((x - x_mean) * (y - y_mean)) / spread
+    return scaled(slope), scaled(y_mean - slope * x_mean)

@@ -1,0 +1,157 @@
+"""Several symbols with one strategy: shares of the capital, and what their results amount to together.
+
+Each symbol is a job of its own, so symbols that were run before are not run again. Joint figures are made of the daily
+profits, which are exact however the jobs were cut; drawdowns of the whole are therefore those of the marks at the ends
+of UTC days.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from candlemill.daily import unpack
+from candlemill.engine.account import LOG
+from candlemill.engine.tape import Column
+from candlemill.errors import BadInput, TooLarge, UnknownName
+from candlemill.metrics import metrics
+from candlemill.model import SCALE, Spec, parse_decimal
+from candlemill.reduce import SHARPE_RECIPE, compounded, digest_of_result, sharpe, sortino
+
+SYMBOLS_LIMIT = 2_000
+SUMS = (
+    "bars", "missing_minutes", "capital", "total_pnl", "trades", "wins", "gross_profit", "gross_loss", "fees",
+    "funding", "turnover", "fills", "unfilled", "exposure_bars", "ambiguous_bars", "trades_over_gaps",
+)  # fmt: skip
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One symbol of a portfolio: its job's result and daily figures."""
+
+    symbol: str
+    result: dict[str, Any]
+    daily: str
+
+
+def symbols_of(text: str, known: Sequence[str]) -> list[str]:
+    """`BTCUSDT,ETHUSDT` or a glob like `*USDT`, in order, each once. Raises UnknownName, and BadInput for too many."""
+    found: list[str] = []
+    for name in text.split(","):
+        matches = [symbol for symbol in known if fnmatchcase(symbol, name)] if any(c in name for c in "*?[") else [name]
+        if not matches:
+            raise UnknownName("symbols", name, list(known), "`candlemill coverage` lists what is stored")
+        found += matches
+    found = list(dict.fromkeys(found))
+    if len(found) > SYMBOLS_LIMIT:
+        raise BadInput(f"{len(found):,} symbols, the limit of a portfolio is {SYMBOLS_LIMIT:,}: use several")
+    return found
+
+
+def parse_weights(texts: Sequence[str], symbols: Sequence[str]) -> dict[str, int]:
+    """`BTCUSDT=0.5` for some or all symbols, scaled; those that are not named weigh 1."""
+    weights = dict.fromkeys(symbols, SCALE)
+    for text in texts:
+        symbol, equals, value = text.partition("=")
+        if not equals:
+            raise BadInput(f"weight {text!r} is not like BTCUSDT=0.5")
+        if symbol not in weights:
+            raise UnknownName("symbol", symbol, list(symbols), "weights belong to the portfolio's symbols")
+        weights[symbol] = parse_decimal(value, f"weight of {symbol}")
+    return weights
+
+
+def parts_of(spec: Spec, weights: Mapping[str, int]) -> list[Spec]:
+    """The jobs of a portfolio. Weights multiply the quantity of fixed trades; they share out the capital (and the
+    notional) of the other sizings. Raises BadInput where a share comes to nothing."""
+    total = sum(weights.values())
+    out = []
+    for symbol, weight in weights.items():
+        if spec.sizing == "fixed":
+            change: dict[str, int | None] = {"quantity": spec.quantity * weight // SCALE}
+        else:
+            change = {"capital": (spec.capital or 0) * weight // total}
+            if spec.notional is not None:
+                change["notional"] = spec.notional * weight // total
+        if 0 in change.values():
+            raise BadInput(f"the share of {symbol} comes to nothing: give it more weight or the portfolio more capital")
+        out.append(msgspec.structs.replace(spec, symbol=symbol, **change))
+    return out
+
+
+def portfolio_result(
+    spec: Spec, weights: Mapping[str, int], parts: Sequence[Part]
+) -> tuple[dict[str, Any], tuple[Column, list[int]]]:
+    """The joint result, of the same shape as a job's where that makes sense, with each symbol's own under `parts`; and
+    the daily profits of the whole, in money, of the days that any symbol has."""
+    days, profits = joint_profits(parts)
+    result: dict[str, Any] = {name: sum(part.result[name] for part in parts) for name in SUMS}
+    capital = result["capital"]
+    marks = np.concatenate(([0], np.cumsum(np.array(profits, dtype=object))))
+    falls = np.maximum.accumulate(marks) - marks
+    ratios = profits
+    drawdown = int(max(falls))
+    if spec.sizing == "compound":
+        ratios = _returns(profits, capital)
+        peaks = np.maximum.accumulate(marks + capital)
+        drawdown = int(max(fall * SCALE // peak for fall, peak in zip(falls, peaks, strict=True)))
+    squares, losses = sum(x * x for x in ratios), sum(x * x for x in ratios if x < 0)
+    identity = ",".join(f"{part.result['job_id']}*{weights[part.symbol]}" for part in parts)
+    result |= {
+        "job_id": hashlib.sha256(f"portfolio {identity}".encode()).hexdigest()[:32],
+        "strategy_id": spec.strategy,
+        "symbol": ",".join(part.symbol for part in parts),
+        "params": parts[0].result["params"],
+        "start": spec.start,
+        "end": spec.end,
+        "sharpe_ratio": sharpe(sum(ratios), squares, len(ratios)),
+        "sortino_ratio": sortino(sum(ratios), losses, len(ratios)),
+        "max_drawdown": drawdown,
+        "days": len(days),
+        "open_position": sum(part.result["open_position"] != 0 for part in parts),
+        "first_open": capital,
+        "last_close": capital + sum(_held(part.result) for part in parts),
+        "sharpe_recipe": SHARPE_RECIPE,
+        "spec": msgspec.to_builtins(spec) | {"symbol": ",".join(weights)},
+        "weights": dict(weights),
+        "part_digests": [part.result["result_digest"] for part in parts],
+        "data_digest": hashlib.sha256(",".join(part.result["data_digest"] for part in parts).encode()).hexdigest(),
+    }
+    result["metrics"] = metrics(days, profits, capital, result)
+    result |= {"result_digest": digest_of_result(result), "parts": [part.result for part in parts]}
+    return result, (days, profits)
+
+
+def joint_profits(parts: Sequence[Part]) -> tuple[Column, list[int]]:
+    """The union of the parts' days, and what they made together on each; a symbol without bars that day made 0."""
+    total: dict[int, int] = {}
+    for part in parts:
+        days, figures = unpack(part.daily)
+        profits = figures.tolist()
+        if part.result["spec"]["sizing"] == "compound":
+            profits = compounded(profits, part.result["capital"])
+        for day, profit in zip(days.tolist(), profits, strict=True):
+            total[day] = total.get(day, 0) + profit
+    days = np.array(sorted(total), dtype=np.int64)
+    profits = [total[day] for day in days.tolist()]
+    if any(abs(profit) >= 1 << 62 for profit in profits):
+        raise TooLarge("a day's profit (scaled) does not fit 64 bits: use smaller quantities")
+    return days, profits
+
+
+def _returns(profits: Sequence[int], capital: int) -> list[int]:
+    """Profits over the value before them, in 10^-15; 0 once nothing is left."""
+    value = capital
+    out = []
+    for profit in profits:
+        out.append(profit * LOG // value if value > 0 else 0)
+        value += profit
+    return out
+
+
+def _held(result: Mapping[str, Any]) -> int:
+    """What the symbol's share of the capital would have made held from first to last."""
+    first, last = result["first_open"], result["last_close"]
+    return int(result["capital"] * (last - first) // first) if first else 0

@@ -1,0 +1,64 @@
+"""The command line that asks for a spec again."""
+
+import shlex
+from typing import Any
+
+import msgspec
+
+from candlemill.engine.tape import MINUTE_MS
+from candlemill.model import SCALE, ParamValue, Spec, iso, parse_range
+
+_APART = frozenset({"symbol", "strategy", "params", "grid", "start", "end", "schedule", "volume_scale"})
+_UNITS = ((10_080, "w"), (1440, "d"), (60, "h"), (1, "m"))
+
+
+def command_of(spec: Spec, verb: str | None = None, **more: str) -> str:
+    """One line for a POSIX shell; options that have their default are left out, `more` are those that a spec does not
+    know. A schedule has no option."""
+    options = [("symbol", spec.symbol), ("strategy", spec.strategy)]
+    options += [("param", f"{name}={value_text(value)}") for name, value in spec.params.items()]
+    options += [("grid", f"{name}={_grid(values)}") for name, values in spec.grid.items()]
+    options.append(("range", range_of(spec.start, spec.end)))
+    defaults = {field.name: field.default for field in msgspec.structs.fields(spec)}
+    for name in spec.__struct_fields__:
+        value = getattr(spec, name)
+        if name not in _APART and value != defaults[name]:
+            options.append((name.replace("_", "-"), "" if value is True else _option(name, value)))
+    options += list(more.items())
+    words = ["candlemill", verb or ("sweep" if spec.grid else "backtest")]
+    for name, text in options:
+        # A value that begins with a dash would be taken for an option.
+        words += [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text] if text else [f"--{name}"]
+    return shlex.join(words)
+
+
+def value_text(value: ParamValue) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _grid(values: list[ParamValue]) -> str:
+    """A span where the values are one."""
+    if len(values) > 2 and all(type(v) is int and v >= 0 for v in values):
+        first, second = int(values[0]), int(values[1])
+        span = range(first, int(values[-1]) + 1, max(second - first, 1))
+        if list(span) == values:
+            return f"{first}:{values[-1]}" + (f":{span.step}" if span.step > 1 else "")
+    return ",".join(value_text(v) for v in values)
+
+
+def _option(name: str, value: Any) -> str:
+    if name in ("quantity", "capital", "notional"):
+        whole, rest = divmod(value, SCALE)
+        return f"{whole}.{rest:08d}".rstrip("0").rstrip(".")
+    if name == "timeframe":
+        size, unit = next((size, unit) for size, unit in _UNITS if value % size == 0)
+        return f"{value // size}{unit}"
+    return str(value)
+
+
+def range_of(start: int, end: int) -> str:
+    """The shortest text that `parse_range` reads as these milliseconds, ends included."""
+    first, last = iso(start)[:16], iso(end - MINUTE_MS)[:16]
+    lengths = (4, 7, 10, 16)  # a year, a month, a day, a minute
+    options = [first[:n] for n in lengths] + [f"{first[:n]}..{last[:m]}" for n in lengths for m in lengths]
+    return next((text for text in options if parse_range(text) == (start, end)), options[-1])
