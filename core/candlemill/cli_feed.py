@@ -38,7 +38,12 @@ def add_feed(sub: argparse.ArgumentParser) -> None:
 
 
 def adapter(args: argparse.Namespace) -> Any:
+    from importlib.util import find_spec
+
     from candlemill.exchanges import exchange
+
+    if not find_spec("aiohttp") or not find_spec("prometheus_client"):
+        raise BadInput("exchanges need aiohttp and prometheus-client: pip install 'candlemill[feed]'")
 
     return exchange(args.exchange, args.rest_url or "", args.stream_url or "", args.archive_url)
 

@@ -407,10 +407,8 @@ class Feed:
     # -- figures -------------------------------------------------------------------------------------------------------
 
     def lag_ms(self, symbol: str, now: int) -> int:
-        """How long ago the first minute that is missing ended; 0 while nothing is late."""
-        account = self.minutes[symbol]
-        first = min(account.next, account.holes.first()[0]) if account.holes else account.next
-        return max(0, now - first - MINUTE_MS)
+        """How long ago the last minute that is there ended, but for the one that is under way. Older holes are gaps."""
+        return max(0, now - self.minutes[symbol].edge() - MINUTE_MS)
 
     def connected(self) -> int:
         return sum(1 for connection in self._connections.values() if connection.opened)

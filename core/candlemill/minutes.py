@@ -38,6 +38,9 @@ class Spans:
     def first(self) -> Span:
         return self._spans[0]
 
+    def last(self) -> Span:
+        return self._spans[-1]
+
     def total(self) -> int:
         """How long they are together."""
         return sum(end - start for start, end in self._spans)
@@ -85,6 +88,11 @@ class Minutes:
         self.asked: Span | None = None
         self._retry_at = 0
         self._tries = 0
+
+    def edge(self) -> int:
+        """The end of the last minute that is there."""
+        last = self.holes.last() if self.holes else (0, 0)
+        return last[0] if last[1] == self.next else self.next
 
     def final(self, t: int) -> bool:
         """Take note of a final candle; whether it is one that was not there yet."""

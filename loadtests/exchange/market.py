@@ -74,7 +74,7 @@ class Market:
         """As REST answers: from the first candle at or after `start`, the unfinished one last."""
         found = self.at(now).rows[symbol]
         out = []
-        t = -(-start // MINUTE_MS) * MINUTE_MS
+        t = -(-max(start, min(found, default=now)) // MINUTE_MS) * MINUTE_MS
         while t <= now and len(out) < rows:
             if t in found:
                 out.append((t, found[t] if t + MINUTE_MS <= now else unfinished(found[t])))

@@ -6,6 +6,8 @@ A feed runs as a process of its own against the simulator with the full menu of 
 database that is down for an hour, and is killed with SIGKILL at random moments; every fourth seed runs two feeds at
 once against one served database. Then the faults end, the feed catches up and is asked to stop, half a day passes,
 and the files of the archive are ingested, corrections and all. Prints a line per seed; exit 1 if a store differs.
+Offences (asking while the exchange forbids it) count where one feed runs: two behind one address do not know of each
+other's refusals.
 """
 
 import argparse

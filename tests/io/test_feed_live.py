@@ -124,7 +124,7 @@ def test_an_hour_without_a_database_loses_nothing_and_memory_stays_bounded(tmp_p
             end = await live(stage, feed, 0.5, watch)
             same(store, stage, feed, begin - 20 * HOUR_MS, end)
             counts = feed.batches.counts
-            assert counts.failures >= 2 and most <= buffer_rows
+            assert counts.failures >= 2 and most <= buffer_rows + 8 * 1000  # and what is being answered
             assert (counts.given_up > 0) == (buffer_rows == 30)
 
     with DownStore(f"chdb://{tmp_path / 'db'}") as store:

@@ -92,7 +92,9 @@ class Figures:
             ("symbols", "Symbols that are followed", len(feed.minutes)),
         ):
             yield GaugeMetricFamily(f"candlemill_feed_{name}", text, value=value)
-        lag = GaugeMetricFamily("candlemill_feed_lag_seconds", "Age of the first missing minute", labels=["symbol"])
+        lag = GaugeMetricFamily(
+            "candlemill_feed_lag_seconds", "Age of the last minute that is there", labels=["symbol"]
+        )
         if live.started:
             now = live.rest.now()
             for symbol in feed.minutes:
