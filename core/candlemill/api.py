@@ -224,7 +224,10 @@ class _Asked:
             if name not in fields:
                 takes = ", ".join(fields) or "none"
                 raise UnknownName("option or parameter", name, [*fields, *OPTIONS], f"{self._name} takes {takes}")
-        given = {**own, **(self._options.get("params") or {})}
+        more = self._options.get("params") or {}
+        if twice := own.keys() & more.keys():
+            raise BadInput(f"{min(twice)} is given twice: by its name and in params")
+        given = {**own, **more}
         axes = {name: _values(value) for name, value in given.items() if _is_axis(value)}
         if axes and not grid:
             raise BadInput(f"{next(iter(axes))} has several values: use cm.sweep for a grid")

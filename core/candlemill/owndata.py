@@ -113,7 +113,7 @@ class Tape:
 
         names, rows = read_csv(path)
         if not names:
-            names = list(BINANCE)
+            names, rows = list(BINANCE), rows or [[] for _ in BINANCE]
         columns: dict[str, Any] = {name: texts for name, texts in zip(names, rows, strict=False) if _known(name)}
         for name in columns:
             if name.lower() in TIME_NAMES and columns[name] and all(text.isdecimal() for text in columns[name]):

@@ -187,8 +187,10 @@ def _inside(cell: Any) -> Any:
 def _is_installed(name: str | None) -> bool:
     """Whether a module is Python's own, this program's, or lies in an installed package."""
     top = (name or "").partition(".")[0]
+    if top == "__main__":
+        return False
     if top in sys.stdlib_module_names or top == "candlemill":
-        return top != "__main__"
+        return True
     file = getattr(sys.modules.get(top), "__file__", None)
     return file is not None and bool({"site-packages", "dist-packages"} & set(Path(file).parts))
 
