@@ -288,7 +288,7 @@ def test_a_class_an_instance_and_a_file_are_one_strategy(database: Path, tmp_pat
         for name in ("entry_time", "exit_time", "profit"):
             assert np.array_equal(one.trades.exact(name), runs[0].trades.exact(name))
     assert runs[0].job_id == runs[1].job_id != runs[2].job_id
-    with pytest.raises(cm.BadInput, match="strategy name 'rising' of .* is taken by __main__"):
+    with pytest.raises(cm.BadInput, match=r"strategy name .rising. of .* is taken by __main__"):
         cm.backtest("AAAUSDT", f"{file}:Rising", back=120)
 
 

@@ -216,7 +216,7 @@ def test_nulls_and_files_that_are_none_are_named(tmp_path: Path) -> None:
         (tmp_path / "f.csv").write_text(text)
         with pytest.raises(cm.BadInput, match=words):
             cm.Tape.from_csv(tmp_path / "f.csv")
-    with pytest.raises(cm.BadInput, match="nowhere.csv: cannot be read: No such file"):
+    with pytest.raises(cm.BadInput, match=r"nowhere\.csv: cannot be read: No such file"):
         cm.Tape.from_csv("nowhere.csv")
 
 
