@@ -17,6 +17,8 @@ from candlemill import cli, service
 from candlemill.engine.tape import DAY_MS
 from candlemill.io.settings import DSN_VARIABLE
 from candlemill.io.store import Store
+from candlemill.model import SCALE
+from candlemill.strategies import REGISTERED
 from conftest import days, environment, run_cli, write_zip
 
 PROMISED = {
@@ -138,7 +140,7 @@ def test_the_other_commands(run: Cli, empty: Path) -> None:
     assert set(version) == {"version", "engine", "code_digest", "python"}
     assert run("version")[1].startswith(f"candlemill {version['version']}, engine ")
     names = [strategy["name"] for strategy in said(run("strategies", "--json"))["strategies"]]
-    assert names == ["buy_and_hold", "donchian", "momentum_v1", "sma_cross"]
+    assert names == sorted(REGISTERED)
     assert run("coverage")[1] == "nothing is stored yet: candlemill ingest PATH\n"
     assert run("results")[1] == "no results yet: candlemill backtest --help\n"
     assert said(run("coverage", "--json")) == {"symbols": {}} and said(run("results", "--json")) == {"results": []}
@@ -156,6 +158,10 @@ def test_every_rate_and_option_reaches_the_job(run: Cli, database: Path) -> None
     assert {name: spec[name] for name in expected if name != "range"} == {
         name: value for name, value in expected.items() if name != "range"
     }
+    more = ("--sizing", "notional", "--capital", "500", "--notional", "99.5", "--volume-share", 7, "--maker-fee", -8)
+    spec = said(run("backtest", *JOB, *more, "--json"))["spec"]
+    assert (spec["sizing"], spec["capital"], spec["notional"]) == ("notional", 500 * SCALE, 9_950_000_000)
+    assert (spec["volume_share"], spec["volume_scale"], spec["maker_fee"]) == (7, SCALE, -8)
 
 
 COVERAGE = """\
@@ -387,7 +393,8 @@ def test_verify_detects_a_tampered_row_and_writes_nothing(run: Cli, database: Pa
         names = f"{column}, sharpe_ratio, max_drawdown, execution_time_ms, created_at, sweep_id"
         for one in sorted(changed):
             store._client.command(
-                f"INSERT INTO backtest_results SELECT job_id, strategy_id, {names}, {TAMPERED.get(what, 'result')}, daily"  # noqa: S608
+                f"INSERT INTO backtest_results SELECT job_id, strategy_id, {names}, "  # noqa: S608
+                f"{TAMPERED.get(what, 'result')}, daily"
                 f" FROM backtest_results WHERE job_id = '{one}'"
             )
         before = store._rows("SELECT count() FROM backtest_results", {})

@@ -13,6 +13,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from candlemill import cli_check
 from candlemill import cli_jobs as jobs
 from candlemill._version import __version__
 from candlemill.cli_common import Parser, count_argument, open_store, output, progress_bar, text_argument
@@ -98,6 +99,7 @@ def parser() -> Parser:
     verify = with_json(command("verify", run_verify, "compute a stored result again and compare"))
     verify.add_argument("job", type=text_argument)
     verify.add_argument("--strategy", metavar="FILE.py[:CLASS]", help="where the job's strategy is, if it is a file's")
+    cli_check.add_arguments(with_json(command("check", cli_check.run, "find out whether a strategy is honest")))
     with_json(command("strategies", run_strategies, "list the strategies and their parameters"))
     db = command("db", run_db, "serve the embedded database to other processes over ClickHouse's HTTP interface")
     db.add_argument("--host", default="127.0.0.1")

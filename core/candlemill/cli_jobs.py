@@ -208,7 +208,7 @@ def run_walk_forward(args: argparse.Namespace) -> None:
         with progress_bar("walk-forward") as progress:
             found = run_walk_forward(home, spec, train, test, args.anchored, args.score, options, progress)
         if args.report:
-            _write_walk_forward_report(home, found, args)
+            _write_walk_forward_report(home, found, spec, args)
     told = {"sweep_id": found.sweep_id, "score": args.score, "folds": found.folds, "result": found.result}
     output(args, told, show.walk_forward(found.folds, found.result, args.score))
 
@@ -263,10 +263,12 @@ def _write_sweep_report(store: Any, sweep_id: str, args: argparse.Namespace) -> 
     )
 
 
-def _write_walk_forward_report(home: Any, found: Any, args: argparse.Namespace) -> None:
+def _write_walk_forward_report(home: Any, found: Any, spec: Spec, args: argparse.Namespace) -> None:
     from candlemill.io.jobs import sweep_row
     from candlemill.report import write_walk_forward_report
+    from candlemill.report.command import command_of
 
+    asked = {"train": args.train, "test": args.test, "score": args.score, **({"anchored": ""} if args.anchored else {})}
     figures = sweep_row(home.store, found.sweep_id).figures
     write_walk_forward_report(
         {
@@ -274,6 +276,7 @@ def _write_walk_forward_report(home: Any, found: Any, args: argparse.Namespace) 
             "trace": home.trace(found.result),
             "guards": json.loads(figures) if figures else None,
             "score": args.score,
+            "command": command_of(spec, "walk-forward", **asked),
         },
         args.report,
     )
