@@ -315,6 +315,18 @@ def test_a_result_s_trades_are_those_of_its_own_class(database: Path) -> None:
         _ = stale.trades
 
 
+def test_a_check_finds_what_looks_ahead(database: Path) -> None:
+    class Peeks(Higher, frozen=True):
+        def positions(self, bars: Any) -> Any:
+            return bars.close < bars.close[-1]
+
+    honest = cm.check(Higher, own(), only=["future-cut", "lookback"], timeframes=["1m"], seconds=0.5, back=20)
+    assert honest.honest and honest["lookback"].verdict == "ok" and "no fault found" in repr(honest)
+    peeking = cm.check(Peeks, "AAAUSDT", only=["future-cut"], seconds=0.5)
+    assert not peeking.honest and "FAULT future-cut" in repr(peeking) and "<pre>" in peeking._repr_html_()
+    assert callable(cm.check), "no module of that name hides it"
+
+
 # -- notebooks and scripts -----------------------------------------------------------------------------------------
 
 

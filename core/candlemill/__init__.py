@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from candlemill._version import __version__
 
 if TYPE_CHECKING:
-    from candlemill.api import backtest, candles, coverage, sweep, walk_forward
+    from candlemill.api import backtest, candles, check, coverage, sweep, walk_forward
     from candlemill.errors import BadInput, CandlemillError
     from candlemill.owndata import Tape
     from candlemill.strategies import Length, Stateful, Strategy, Windowed
@@ -25,13 +25,14 @@ __all__ = [
     "__version__",
     "backtest",
     "candles",
+    "check",
     "coverage",
     "sweep",
     "walk_forward",
 ]
 
 _PLACES = {
-    **dict.fromkeys(("backtest", "candles", "coverage", "sweep", "walk_forward"), "api"),
+    **dict.fromkeys(("backtest", "candles", "check", "coverage", "sweep", "walk_forward"), "api"),
     **dict.fromkeys(("BadInput", "CandlemillError"), "errors"),
     **dict.fromkeys(("Length", "Stateful", "Strategy", "Windowed"), "strategies"),
     "Tape": "owndata",

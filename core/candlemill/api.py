@@ -9,14 +9,17 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from candlemill.checks.examine import check as examine
+from candlemill.engine.tape import Tape as EngineTape
 from candlemill.errors import BadInput, UnknownName
 from candlemill.exact import amount
 from candlemill.frames import Kind, Series, Table
 from candlemill.guards import parse_span
+from candlemill.io import elsewhere
 from candlemill.io.campaigns import Options, run_one, run_portfolio, run_walk_forward
 from candlemill.io.coverage import CANDLE_COLUMNS, current_days
 from candlemill.io.jobs import Home, fetch
-from candlemill.io.session import Chosen, StrategyLike, progress, source_of
+from candlemill.io.session import Chosen, StrategyLike, progress_of, source_of
 from candlemill.model import (
     FIRST_MS,
     LAST_MS,
@@ -31,9 +34,9 @@ from candlemill.model import (
 from candlemill.owndata import Tape
 from candlemill.plan import months_of
 from candlemill.portfolio import symbols_of
-from candlemill.runs import Portfolio, Run, Sweep, WalkForward
+from candlemill.runs import Check, Portfolio, Run, Sweep, WalkForward
 from candlemill.show import missing_in, missing_of
-from candlemill.strategies import REGISTERED, parameter_fields
+from candlemill.strategies import REGISTERED, build, parameter_fields
 from candlemill.work import columns_read
 
 SymbolLike = str | Tape | Sequence[str] | Sequence[Tape]
@@ -65,13 +68,13 @@ def backtest(symbol: SymbolLike, strategy: StrategyLike, **options: Any) -> Any:
         return _portfolio(asked, weights)
     if weights is not None:
         raise BadInput("weights are for portfolios: give several symbols")
-    with asked.source.home() as home, progress("backtest", asked.shown) as update:
+    with asked.source.home() as home, progress_of("backtest", asked.shown) as update:
         row = run_one(home, asked.spec(home, asked.symbols[0]), asked.options, update)
     return Run(asked.source, asked.chosen, row)
 
 
 def _portfolio(asked: "_Asked", given: Mapping[str, Any] | None) -> Portfolio:
-    with asked.source.home() as home, progress("portfolio", asked.shown) as update:
+    with asked.source.home() as home, progress_of("portfolio", asked.shown) as update:
         symbols = symbols_of(",".join(asked.symbols), home.store.symbols())
         weights = dict.fromkeys(symbols, SCALE)
         for name, weight in (given or {}).items():
@@ -88,7 +91,7 @@ def sweep(symbol: str | Tape, strategy: StrategyLike, *, metric: str = "sharpe_r
     """Run a strategy for every combination of its parameters' values: a parameter given as a list, a range or an array
     is an axis of the grid, one value is for all. `metric` orders the sets; the other options are `backtest`'s."""
     asked = _Asked(symbol, strategy, options, grid=True)
-    with asked.source.home() as home, progress("sweep", asked.shown) as update:
+    with asked.source.home() as home, progress_of("sweep", asked.shown) as update:
         how = asked.options
         job = home.prepare(asked.spec(home, asked.symbols[0]), how.slices, how.max_gap)
         home.run(job, how.slices, how.workers, how.fresh, update)
@@ -120,13 +123,48 @@ def walk_forward(
     `anchored` lets every training begin at the range's start; the other options are `sweep`'s."""
     spans = parse_span(train), parse_span(test)
     asked = _Asked(symbol, strategy, options, grid=True)
-    with asked.source.home() as home, progress("walk-forward", asked.shown) as update:
+    with asked.source.home() as home, progress_of("walk-forward", asked.shown) as update:
         spec = asked.spec(home, asked.symbols[0])
         found = run_walk_forward(home, spec, *spans, anchored, score, asked.options, update)
         row = fetch(home.store, str(found.result["job_id"]))
         job = home.store.job(found.sweep_id)
     guards = msgspec.json.decode(job.figures) if job is not None and job.figures else None
     return WalkForward(asked.source, asked.chosen, row, found.folds, score, found.sweep_id, guards)
+
+
+def check(
+    strategy: StrategyLike,
+    data: str | Tape | None = None,
+    *,
+    range: str = "all",
+    timeframes: Sequence[str] = ("1m", "15m"),
+    seed: int = 1,
+    only: Sequence[str] = (),
+    seconds: float = 5.0,
+    progress: bool | None = None,
+    store: str | None = None,
+    **parameters: Any,
+) -> Check:
+    """Try to prove a strategy dishonest, on synthetic markets or on stretches of a stored symbol's or a tape's candles:
+    docs/check.md says what is tried. Parameters that are given stay, the others vary around their defaults."""
+    chosen = Chosen(strategy)
+    name = chosen.load()
+    made = build(name, {**chosen.params(), **{key: _plain(value) for key, value in parameters.items()}})
+    given = candles(data, range, store=store) if isinstance(data, str) else data
+    tape = None if given is None else EngineTape(*([given.columns[column]] for column in CANDLE_COLUMNS))
+    with progress_of("check", progress) as update:
+        report = examine(
+            made,
+            tape,
+            timeframes=[parse_timeframe(text) for text in timeframes],
+            seed=seed,
+            pinned=parameters,
+            only=only,
+            elsewhere=elsewhere.decide,
+            seconds=seconds,
+            progress=update,
+        )
+    return Check(report)
 
 
 def coverage(symbol: str | None = None, *, store: str | None = None) -> Table:

@@ -39,8 +39,7 @@ class Tape:
     def __init__(self, symbol: str, columns: Mapping[str, Column], volume_scale: int = SCALE) -> None:
         """`columns`: `t` in UTC ms, prices times 10^8 and maybe `volume` times `volume_scale`, all int64."""
         _check_symbol(symbol)
-        if str(volume_scale) not in [str(10**k) for k in range(9)]:
-            raise BadInput(f"volume_scale={volume_scale} is not a power of ten from 1 to {SCALE:,}")
+        _check_scale(volume_scale)
         self.symbol = symbol
         self.volume_scale = volume_scale
         self.has_volume = "volume" in columns
@@ -70,6 +69,7 @@ class Tape:
     ) -> "Tape":
         """Arrays or lists by name: numbers or decimal text; times as NumPy's or Python's datetimes, ISO text, or
         numbers since 1970 in s, ms, us or ns."""
+        _check_scale(volume_scale)
         found = _named(list(columns))
         out = {"t": utc_ms(columns[found["t"]], tz)}
         for name in PRICES:
@@ -192,6 +192,11 @@ class Tape:
 def _check_symbol(symbol: str) -> None:
     if not (isinstance(symbol, str) and 1 <= len(symbol) <= 64 and symbol.isprintable()) or set(symbol) & set(",*?["):
         raise BadInput(one_line(f"symbol {symbol!r:.80} is not 1 to 64 printable letters without , * ? ["))
+
+
+def _check_scale(scale: int) -> None:
+    if str(scale) not in [str(10**k) for k in range(9)]:
+        raise BadInput(f"volume_scale={scale} is not a power of ten from 1 to {SCALE:,}")
 
 
 def _check_times(t: Column) -> None:

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from candlemill import daily as packed
+from candlemill.checks.report import Finding, Report
 from candlemill.errors import BadInput, UnknownName
 from candlemill.frames import Kind, Series, Table, from_rows
 from candlemill.io.session import Chosen, Source
@@ -304,6 +305,29 @@ class Portfolio:
 
     def _title(self) -> str:
         return f"{self.result['strategy_id']} on {len(self.parts)} symbols"
+
+
+class Check:
+    """What a check found: `honest` (no fault was found), and each test's finding in `report`, as in `c["lookback"]`."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+    @property
+    def honest(self) -> bool:
+        return self.report.honest
+
+    def __getitem__(self, test: str) -> Finding:
+        return self.report[test]
+
+    def __repr__(self) -> str:
+        from candlemill.cli_check import findings_of
+
+        given = ", ".join(f"{name}={value}" for name, value in self.report.params.items())
+        return "\n".join([f"{self.report.strategy}({given})  on {self.report.data}", *findings_of(self.report)])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------

@@ -87,6 +87,6 @@ class Chosen(msgspec.Struct, frozen=True):
 _BUILT_IN = frozenset(REGISTERED)
 
 
-def progress(text: str, shown: bool | None) -> progress_bar:
+def progress_of(text: str, shown: bool | None) -> progress_bar:
     """The command line's bar. `shown` None: on a terminal and in a notebook, whose stderr is none."""
     return progress_bar(text, None if shown is None and "ipykernel" not in sys.modules else shown is False)
