@@ -304,6 +304,45 @@ def test_an_address_changes_with_everything_that_a_class_uses(database: Path) ->
         job(cell(level="open('/dev/null')"))
 
 
+HELPERS = """
+import functools
+NAMES = {{"a", "b", "c", "d"}}
+class Holder:
+    def __init__(self): self.size = {size}
+    def scale(self, x): return x * {factor}
+held = Holder()
+@functools.lru_cache
+def doubled(x): return x * {twice}
+half = functools.partial(pow, {power})
+import candlemill as cm
+class Uses(cm.Windowed, frozen=True):
+    def lookback(self): return 1
+    def positions(self, bars):
+        return bars.close > held.scale(doubled(half(1))) + ("a" in {{"x", "y", "z"}}) + len(NAMES)
+"""
+
+
+def digest_of(**changes: int) -> str:
+    from candlemill.io.given import adopt
+    from candlemill.strategies import source_digest
+
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec(HELPERS.format(**{"size": 1, "factor": 2, "twice": 2, "power": 2, **changes}), namespace)
+    return source_digest(adopt(namespace["Uses"]))
+
+
+def test_the_digest_sees_through_wrappers_and_is_the_same_in_every_process() -> None:
+    first = digest_of()
+    changed = [digest_of(**{name: 7}) for name in ("size", "factor", "twice", "power")]
+    assert len({first, *changed}) == 5
+    code = "import test_api; print(test_api.digest_of())"
+    tests = str(Path(__file__).parent)
+    for seed in ("1", "2"):
+        env = environment(PYTHONHASHSEED=seed, PYTHONPATH=f"{CORE}:{tests}:{CORE.parent / 'benchmarks'}")
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == first
+
+
 def test_a_result_s_trades_are_those_of_its_own_class(database: Path) -> None:
     old = cm.backtest("AAAUSDT", cell())
     new = cm.backtest("AAAUSDT", cell(factor=2))

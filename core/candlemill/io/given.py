@@ -22,6 +22,8 @@ from candlemill.io.plugins import name_of
 from candlemill.strategies import REGISTERED, Strategy, register
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis))
+# Where functions that are wrapped (cached, compiled, bound, partial) keep what is theirs.
+WRAPPED = ("__wrapped__", "py_func", "__func__", "__self__", "func", "args", "keywords")
 # What msgspec and Python add to a class; its fields are told by its signature.
 _ADDED = frozenset({
     "__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__",
@@ -153,6 +155,15 @@ class _Walk:
                 self._add(vars(module)[name], names)
 
     def _other(self, value: Any) -> None:
+        """A wrapped function by what it wraps, an object by its class and what it holds. Pickles name functions and
+        classes, they do not hold their code, so they are only for what is left."""
+        inside = [getattr(value, name) for name in WRAPPED if hasattr(value, name)]
+        if not _is_installed(type(value).__module__):
+            inside += [type(value), getattr(value, "__dict__", None)]
+        if inside:
+            self._each(type(value).__qualname__, inside)
+        if hasattr(value, "__dict__") and inside:
+            return
         try:
             self._say(type(value).__qualname__, pickle.dumps(value, protocol=5))
         except Exception as error:
