@@ -32,7 +32,8 @@ from reference import (
 
 CAPITAL = 10_000 * SCALE
 DIGITS = 50
-STEPS = 10**30  # a daily return becomes an integer of so many parts, for the ratios
+RETURNS = 10**15  # a daily return is told in these
+STEPS = 10**30  # and for the ratios becomes an integer of these
 
 
 # --- a quantity per trade: `notional`, and `fixed` with a limit to the volume -----------------------------------------
@@ -242,7 +243,7 @@ class Compound:
 
     def end_of_day(self, before: Decimal) -> None:
         """An account is ruined, too, when a day's return comes to -1 in 10^-15."""
-        if self.equity * 2 * 10**15 <= before:
+        if self.equity * 2 * RETURNS <= before:
             self.becomes(Decimal(0))
 
 
@@ -301,7 +302,7 @@ def _compounded(events: list[Any], bars: list[Bar], fee: int, maker_fee: int | N
         "fills": account.fills,
         "unfilled": 0,
         "days": len(returns),
-        "daily": differences([rounded_down(capital * (level - 1)) for level in levels[1:]]),
+        "daily": [rounded_down(RETURNS * r) for r in returns],
         "exactly": Exactly(returns, account.returns, peak, account.ruined),
     }
 
@@ -346,7 +347,7 @@ def _near(name: str, found: Any, right: Any, capital: int, exactly: Exactly) -> 
     if name in ("total_pnl", "fees", "funding", "turnover", "gross_profit", "gross_loss"):
         return abs(found - right) <= 1 + ERROR * (capital * exactly.top + abs(right))
     if name == "daily":
-        return all(abs(a - b) <= 2 + ERROR * capital * exactly.top for a, b in zip(found, right, strict=True))
+        return all(abs(a - b) <= ERROR * (RETURNS + abs(b)) for a, b in zip(found, right, strict=True))
     if name == "max_drawdown":
         return abs(found - right) <= 1
     if name in ("sharpe_ratio", "sortino_ratio"):

@@ -20,6 +20,7 @@ from candlemill.engine.flag import COMPILED
 from candlemill.engine.summary import Summary
 from candlemill.errors import CandlemillError
 from candlemill.model import Spec
+from candlemill.reduce import compounded
 from candlemill.strategies import REGISTERED
 from candlemill.work import Window, run_task, summary_of
 from hypothesis import HealthCheck, event, given, note, settings
@@ -62,7 +63,7 @@ def answer(market: Market, spec: Spec, slices: int = 1, rng: random.Random | Non
 
 
 def only(results: Answer) -> dict[str, Any] | None:
-    """The one result; with it, `daily` are its daily profits."""
+    """The one result; with it, `daily` are its daily profits, or returns."""
     if results is None:
         return None
     (result,) = results
@@ -81,7 +82,9 @@ def check(result: dict[str, Any] | None, market: Market, spec: Spec) -> None:
         assert max(map(abs, [wanted["total_pnl"], *wanted["daily"]])) >= 2**62
     else:
         assert disagreements(result, wanted) == {}
-        assert sum(result["daily"]) == result["total_pnl"]
+        compound = spec.sizing == "compound"
+        profits = compounded(result["daily"], wanted["capital"]) if compound else result["daily"]
+        assert sum(profits) == result["total_pnl"]
 
 
 @pytest.fixture(autouse=True, params=[4_320, 3], ids=["long-warm-up", "short-warm-up"])
@@ -255,6 +258,6 @@ def test_window_is_what_a_task_sees() -> None:
     window: Window = world.runtime.tapes.window(spec, spec.end, spec.end + 86_400_000, 10, ("t", "open", "close"))
     from candlemill.strategies import build
 
-    (outcome,) = run_task(spec, window, [(0, build("buy_and_hold", {}))], {0: b"1,1,0,0,0,0|"})
+    (outcome,) = run_task(spec, window, [(0, build("buy_and_hold", {}))], {0: b"1,1,0,0,0,0|"}).outcomes
     assert outcome.end == "1,1,0,0,0,0|"
     assert summary_of(outcome).bars == 0

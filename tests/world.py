@@ -92,8 +92,8 @@ class World:
 
     def put_results(self, results: Sequence[ResultRow]) -> None:
         for row in results:
-            self.result_rows[row.job_id] = row
             found = {**msgspec.json.decode(row.result), "daily": row.daily}
+            self.result_rows[row.job_id] = row
             known = self.results.setdefault(row.job_id, found)
             assert all(known[name] == found[name] for name in ("result_digest", "daily"))
 
@@ -138,17 +138,19 @@ class Market:
 def tapes(draw: st.DrawFn, bars_max: int = 300) -> list[Bar]:
     """Random walks with gaps, ties, days of one bar, prices from 1 to 10^14, and volumes from 0 to 10^15."""
     days = draw(st.integers(1, 7))
+    rng = draw(st.randoms(use_true_random=False))
     dense = draw(st.booleans())
     if dense:
         begin = draw(st.integers(0, days * 1440 - 1))
-        count = draw(st.integers(1, min(bars_max, days * 1440 - begin)))
+        most = min(bars_max, days * 1440 - begin)
+        count = draw(st.integers(1, most) | st.just(most))
         minutes = list(range(begin, begin + count))
         holes = draw(st.lists(st.tuples(st.sampled_from(minutes), st.integers(1, 90)), max_size=4))
         missing = {m for a, n in holes for m in range(a, a + n)} - {minutes[0]}
         minutes = [m for m in minutes if m not in missing]
     else:
-        minutes = sorted(draw(st.sets(st.integers(0, days * 1440 - 1), min_size=1, max_size=min(60, bars_max))))
-    rng = draw(st.randoms(use_true_random=False))
+        count = draw(st.integers(1, min(60, bars_max)))
+        minutes = sorted(rng.sample(range(days * 1440), count))
     tick = 10 ** draw(st.integers(0, 12))
     lot = 10 ** draw(st.integers(0, 11))
     price, wild = draw(st.integers(1, 100)), draw(st.sampled_from([1, 3, 20]))
@@ -163,21 +165,21 @@ def tapes(draw: st.DrawFn, bars_max: int = 300) -> list[Bar]:
     return bars
 
 
-FUNDING_RATES = st.sampled_from([10_000, -10_000, 7_777, -123_457, 3_000_000, -20_000_000])
+FUNDING_RATES = [10_000, -10_000, 7_777, -123_457, 3_000_000, -20_000_000]
 
 
 @st.composite
 def markets(draw: st.DrawFn, bars_max: int = 300) -> Market:
-    """Funding comes every 8 hours, or at any millisecond: in gaps, and several times in one bar."""
+    """Funding comes every 8 hours, or often and at any millisecond: in gaps, and several times in one bar."""
     bars = draw(tapes(bars_max))
+    rng = draw(st.randoms(use_true_random=False))
     first, last = bars[0].t, bars[-1].t
+    instants = set(range(FIRST_DAY, last + MINUTE, DAY // 3))
     if draw(st.booleans()):
-        instants = list(range(FIRST_DAY, last + MINUTE, DAY // 3))
-    else:
-        any_time = st.integers(first - MINUTE, last + MINUTE)
-        instants = sorted(draw(st.sets(st.sampled_from([b.t for b in bars]) | any_time, max_size=30)))
-    rates = draw(st.lists(FUNDING_RATES, min_size=len(instants), max_size=len(instants)))
-    return Market(bars, list(zip(instants, rates, strict=True)), draw(st.sampled_from([1, 10**5, 10**8])))
+        count = draw(st.integers(1, 60))
+        instants = {rng.choice([rng.choice(bars).t, rng.randint(first - MINUTE, last + MINUTE)]) for _ in range(count)}
+    funding = [(t, rng.choice(FUNDING_RATES)) for t in sorted(instants)]
+    return Market(bars, funding, draw(st.sampled_from([1, 10**5, 10**8])))
 
 
 LENGTHS = st.integers(1, 20)
@@ -263,7 +265,7 @@ def specs(draw: st.DrawFn, market: Market) -> Spec:
         begin = draw(st.sampled_from([bars[0].t, bars[len(bars) // 2].t]))
         end = draw(st.sampled_from([bars[-1].t + MINUTE, end]))
     has_funding = any(begin <= t < end for t, _ in market.funding)
-    return Spec(
+    spec = Spec(
         symbol="X",
         strategy=name,
         params=parameters_of(build(name, draw(PARAMS[name]))),
@@ -276,10 +278,11 @@ def specs(draw: st.DrawFn, market: Market) -> Spec:
         take_profit=draw(st.sampled_from([0, 0, 10_000, 200_000, 5_000_000])),
         trailing_stop=draw(RATES),
         fill=draw(st.sampled_from(["next_open", "close"])),
-        timeframe=draw(st.sampled_from([1, 1, 1, 2, 5, 7, 60, 1440, 1441, 10_080])),
-        funding=has_funding and draw(st.booleans()),
+        timeframe=draw(st.sampled_from([1] * 8 + [2, 5, 7, 60, 1440, 1441, 10_080])),
+        funding=has_funding and draw(st.sampled_from([True, True, False])),
         **draw(st.one_of(ACCOUNTS)),
     )
+    return service.checked(spec)
 
 
 @st.composite

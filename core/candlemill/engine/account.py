@@ -99,7 +99,8 @@ class _Sized:
         self, tape: Tape, rules: Rules, sizing: Sizing, start: State, lo: i64, hi: i64, curve: Curve | None
     ) -> None:
         self.tape: Tape = tape
-        self.rules: Rules = rules
+        self.fee: int = int(rules.fee) * FEE  # money units per (quantity times price)
+        self.maker_fee: int = int(rules.maker_fee) * FEE
         self.curve: Curve | None = curve
         self.sizing: Sizing = sizing
         self.lo: i64 = lo
@@ -156,7 +157,7 @@ class _Sized:
             self.total.unfilled += 1
             return
         self.holding = int(side) * self.quantity * FINE
-        self.pay(int(side) * self.quantity * price, self.rules.fee)
+        self.pay(side, price, self.fee)
 
     def leave(self, bar: i64, price: int, reason: i64) -> None:
         side: i64 = self.side
@@ -164,7 +165,7 @@ class _Sized:
         if self.quantity == 0:
             return
         self.holding = 0
-        self.pay(-int(side) * self.quantity * price, self.rules.maker_fee if reason == TAKE else self.rules.fee)
+        self.pay(-side, price, self.maker_fee if reason == TAKE else self.fee)
         gap = crossed_gap(self.tape, max(self.entry_bar + 1, self.lo), bar)
         if self.inherited:
             self.inherited = False
@@ -172,14 +173,16 @@ class _Sized:
         else:
             self.total.count_trade(self.cash, gap)
 
-    def pay(self, value: int, ppm: i64) -> None:
-        """A fill that buys `value` (quantity times price, negative where it sells)."""
-        fee = abs(value) * int(ppm) * FEE
-        cash = -value * FINE - fee
+    def pay(self, side: i64, price: int, fee_rate: int) -> None:
+        """A fill that buys (1) or sells (-1) the trade's quantity."""
+        value = self.quantity * price
+        fee = value * fee_rate
+        value *= FINE
+        cash = -value - fee if side > 0 else value - fee
         self.base += cash
         self.cash += cash
         self.total.fees += fee
-        self.total.turnover += abs(value) * FINE
+        self.total.turnover += value
         self.total.fills += 1
 
     def fund(self, bar: i64) -> None:
@@ -209,19 +212,36 @@ class _Sized:
         if begin >= end:
             return
         self.at = end
-        total = self.total
-        high = low = self.base
-        fall = 0
-        if self.holding != 0:
+        if self.holding == 0:
+            self.see(self.base, self.base, begin, end)
+        else:
             top, bottom = extremes(self.tape, begin, end)
-            high, low = self.base + self.holding * int(top), self.base + self.holding * int(bottom)
-            if self.holding < 0:
-                high, low = low, high
-            least: i64 = -(1 << 62)
-            fall = int(deepest_fall(self.tape.close, self.side, begin, end, least)) * abs(self.holding)
-        total.drawdown = max(total.drawdown, total.peak - low, fall)
-        total.peak = max(total.peak, high)
-        total.low = min(total.low, low)
+            at_top, at_bottom = self.base + self.holding * int(top), self.base + self.holding * int(bottom)
+            if self.side > 0:
+                self.see(at_top, at_bottom, begin, end)
+            else:
+                self.see(at_bottom, at_top, begin, end)
+        if at_or_far(self.tape.day_ends, self.day) < end:
+            self.mark_days(end)
+
+    def see(self, high: int, low: int, begin: i64, end: i64) -> None:
+        """Take in the highest and the lowest equity of bars `begin` to `end - 1` and the deepest fall. Two extremes
+        tell all, unless a new peak and then a deep fall lie between them."""
+        total = self.total
+        fall = total.peak - low
+        if high > total.peak:
+            total.peak = high
+            fall = 0 if high - low <= total.drawdown else self.deepest_fall(begin, end, fall)
+        if fall > total.drawdown:
+            total.drawdown = fall
+        if low < total.low:
+            total.low = low
+
+    def deepest_fall(self, begin: i64, end: i64, from_before: int) -> int:
+        least: i64 = -(1 << 62)
+        return max(from_before, int(deepest_fall(self.tape.close, self.side, begin, end, least)) * abs(self.holding))
+
+    def mark_days(self, end: i64) -> None:
         ends = self.tape.day_ends
         while at_or_far(ends, self.day) < end:
             equity = self.base + (self.holding * int(self.tape.close[ends[self.day]]) if self.holding != 0 else 0)
@@ -398,6 +418,7 @@ class _Day:
             self.see(self.value(price))
             if self.lost_at(price):
                 self.constant, self.slope = NOTHING_LEFT, 0.0
+                self.draw(i)
             i += 1
         self.equity = self.value(self.tape.close[end - 1])
 

@@ -42,7 +42,7 @@ def adopt(kind: type[Strategy]) -> str:
         return known[0]
     if not (isinstance(kind, type) and issubclass(kind, Strategy)):
         raise BadInput(one_line(f"{kind!r:.80} is neither a strategy's name, nor FILE.py:Class, nor a Strategy"))
-    name = name_of(kind)
+    name = name_of(kind.__name__)
     register(name, kind, f"{kind.__module__}.{kind.__qualname__}", _Walk(kind).digest())
     return name
 
