@@ -259,7 +259,8 @@ def _quantities(spec: Spec, tape: Tape, bars: Column, prices: Column, equity: _E
         return np.full(len(bars), spec.quantity, dtype=np.int64)
     if spec.sizing == "compound":  # all of what was left after the entry's fee
         left = equity.after_fills()[: 2 * len(bars) : 2].astype(np.float64) + equity.capital
-        return np.floor(np.minimum(left / prices, MOST) * SCALE).astype(np.int64)
+        units: Column = np.floor(np.minimum(left / prices, MOST) * SCALE).astype(np.int64)
+        return units
     pairs = zip(bars.tolist(), prices.tolist(), strict=True)
     return np.array([sizing.at_entry(tape, bar, price) for bar, price in pairs], dtype=np.int64)
 
