@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 ENGINE  := $(wildcard core/candlemill/engine/*.py)
 BUILT   := $(VENV)/.built
-EXTRAS  := embedded,functions,feed,test,bench
+EXTRAS  := embedded,functions,feed,test,bench,dataframes
 
 .PHONY: help install demo demo-live test lint bench schemas clean
 

@@ -12,7 +12,7 @@ from candlemill.engine.fills import Fills
 from candlemill.engine.loop import run
 from candlemill.engine.signals import Bits, Changes, changes_of, changes_of_bits
 from candlemill.engine.summary import State, Summary
-from candlemill.engine.tape import DAY_MS, Bars, Column, Tape, k_minute_bars, view
+from candlemill.engine.tape import Bars, Column, Tape, k_minute_bars
 from candlemill.errors import TooLarge
 from candlemill.model import Spec
 from candlemill.strategies import Strategy
@@ -143,9 +143,7 @@ class _Task:
         self._log = log
         self._rules = rules_of(spec)
         self._sizing = sizing_of(spec)
-        ends = view(window.tape.day_ends)
-        ends = ends[(ends >= window.lo) & (ends < window.hi)]
-        self.days: list[int] = (view(window.tape.t)[ends] // DAY_MS).tolist()
+        self.days = window.tape.days_ending(window.lo, window.hi)
         self._bars = k_minute_bars(window.tape, spec.timeframe, skip_first=not window.cold)
         self._first, self._end = _decision_bars(self._bars, window)
 
