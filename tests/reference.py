@@ -3,7 +3,7 @@
 It is the oracle of the engine's tests. It shares no code with the engine and follows the page "Trading semantics,
 version 1" sentence by sentence; the numbers in the comments are that page's sections. Whatever looks naive here is
 naive on purpose: Python integers and fractions only, every window is summed anew, every bar is a pass through the four
-steps. Only sizing `fixed` (section 6) is covered.
+steps. This module has the decisions, the fills, and sizing `fixed`; `reference_accounts.py` has the other accounts.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import isqrt
 from pathlib import Path
+from typing import Any
 
 SCALE = 10**8  # 1: every decimal is an integer times 10^8
 PPM = 10**6  # 1: rates are parts per million
@@ -143,77 +144,93 @@ def desired(strategy: str, params: dict[str, int], bars: list[Bar]) -> list[int]
     return STRATEGIES[strategy](bars, **params)
 
 
-# --- 5 and 6: fills, costs, the account (per unit of base) ------------------------------------------------------------
+# --- 4 and 5: what happens, bar after bar: the same for every account -------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fill:
+    i: int  # its bar
+    side: int  # +1 a buy, -1 a sell
+    price: int  # after slippage
+    entry: bool  # opens a position, or closes one
+    maker: bool = False  # an exit at the take profit, which waited in the book
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """Funding of one bar, before its open, of a position that is held then."""
+
+    i: int
+    side: int  # of the position
+    close: int  # of the bar before
+    rate: int  # times 10^8, all the instants of the bar together
+
+
+@dataclass(frozen=True)
+class Mark:
+    i: int
+    close: int
+
+
+@dataclass(frozen=True)
+class OverGap:
+    """The open position is held from bar i to the next over missing minutes, for the first time."""
+
+    i: int
+
+
+Event = Fill | Settlement | Mark | OverGap
 
 
 @dataclass
-class Account:
-    fee: int
-    slippage: int
+class Walk:
+    """What happened, in order, and what is counted whatever the account is."""
+
+    bars: list[Bar]
+    events: list[Event] = field(default_factory=list)
     position: int = 0
     entry: int = 0  # the entry's fill price, after slippage
-    entry_fee: int = 0
     entry_bar: int = -1  # index of the bar that the entry was filled on
     extreme: int = 0  # best price since entry
     over_gap: bool = False  # the open position has been held over a missing minute
-    closed_profit: int = 0  # sum of (exit - entry, signed) over closed round trips
-    fees: int = 0
-    fills: int = 0
-    trades: int = 0
-    wins: int = 0
-    gross_profit: int = 0
-    gross_loss: int = 0
+    exposure_bars: int = 0
+    ambiguous_bars: int = 0
 
-    def fill(self, side: int, raw: int) -> tuple[int, int]:
-        """5: one fill, side +1 a buy and -1 a sell. Returns the price after slippage and the fee paid."""
-        slip = raw * self.slippage // PPM
-        price = raw + slip if side == 1 else raw - slip
-        paid = price * self.fee // PPM
-        self.fees += paid
-        self.fills += 1
-        return price, paid
+    def fill(self, i: int, side: int, raw: int, slippage: int, entry: bool, maker: bool = False) -> int:
+        """5: one fill, against the trader by the slippage. Returns its price."""
+        price = raw + side * (raw * slippage // PPM)
+        self.events.append(Fill(i, side, price, entry, maker))
+        return price
 
-    def open(self, side: int, raw: int, i: int) -> None:
-        self.entry, self.entry_fee = self.fill(side, raw)
+    def open(self, side: int, raw: int, i: int, slippage: int) -> None:
+        self.entry = self.fill(i, side, raw, slippage, entry=True)
         self.position = side
         self.entry_bar = i
         self.extreme = raw  # 4.2: starts as the entry fill's raw price
         self.over_gap = False
 
-    def close(self, raw: int) -> None:
-        price, paid = self.fill(-self.position, raw)
-        gain = (price - self.entry) * self.position
-        profit = gain - self.entry_fee - paid  # 6: a trade's profit
-        self.closed_profit += gain
-        self.trades += 1
-        if profit > 0:
-            self.wins += 1
-            self.gross_profit += profit
-        else:
-            self.gross_loss -= profit
+    def close(self, raw: int, i: int, slippage: int, maker: bool = False) -> None:
+        self.fill(i, -self.position, raw, slippage, entry=False, maker=maker)
         self.position = 0
 
-    def trade_to(self, want: int, raw: int, i: int) -> None:
+    def trade_to(self, want: int, raw: int, i: int, slippage: int) -> None:
         """4.1: close the old position, then open the new one, both at the same price."""
         if self.position != 0:
-            self.close(raw)
+            self.close(raw, i, slippage)
         if want != 0:
-            self.open(want, raw, i)
-
-    def equity(self, mark: int) -> int:
-        """6: closed round trips, less all fees, plus the open position marked (position 0 adds nothing)."""
-        return self.closed_profit - self.fees + self.position * (mark - self.entry)
+            self.open(want, raw, i, slippage)
 
 
 def intrabar(
-    account: Account, bar: Bar, i: int, stop_loss: int, take_profit: int, trailing_stop: int
-) -> tuple[int | None, bool]:
-    """4.2: the raw price at which stop or take leave on bar i, or None; and whether the bar touched both."""
-    entry, extreme = account.entry, account.extreme
-    on_entry_bar = account.entry_bar == i
+    walk: Walk, bar: Bar, i: int, stop_loss: int, take_profit: int, trailing_stop: int
+) -> tuple[int | None, bool, bool]:
+    """4.2: the raw price at which stop or take leave on bar i, or None; whether it is the take; and whether the bar
+    touched both."""
+    entry, extreme = walk.entry, walk.extreme
+    on_entry_bar = walk.entry_bar == i
     stop: int | None = None
     take: int | None = None
-    if account.position == 1:
+    if walk.position == 1:
         if stop_loss:
             stop = entry - entry * stop_loss // PPM
         if trailing_stop:
@@ -223,9 +240,9 @@ def intrabar(
             take = entry + entry * take_profit // PPM
         both = stop is not None and take is not None and bar.low <= stop and bar.high >= take
         if stop is not None and bar.low <= stop:
-            return (stop if on_entry_bar else min(bar.open, stop)), both
+            return (stop if on_entry_bar else min(bar.open, stop)), False, both
         if take is not None and bar.high >= take:
-            return (take if on_entry_bar else max(bar.open, take)), both
+            return (take if on_entry_bar else max(bar.open, take)), True, both
     else:  # a short is the mirror image
         if stop_loss:
             stop = entry + entry * stop_loss // PPM
@@ -236,10 +253,85 @@ def intrabar(
             take = entry - entry * take_profit // PPM
         both = stop is not None and take is not None and bar.high >= stop and bar.low <= take
         if stop is not None and bar.high >= stop:
-            return (stop if on_entry_bar else max(bar.open, stop)), both
+            return (stop if on_entry_bar else max(bar.open, stop)), False, both
         if take is not None and bar.low <= take:
-            return (take if on_entry_bar else min(bar.open, take)), both
-    return None, False
+            return (take if on_entry_bar else min(bar.open, take)), True, both
+    return None, False, False
+
+
+def rates_of_bars(bars: list[Bar], funding: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """Funding instants (ms) and rates to bars: each belongs to the first bar that opens at it or later."""
+    rates: dict[int, int] = {}
+    for instant, rate in funding:
+        later = [i for i, bar in enumerate(bars) if bar.t >= instant]
+        if later:
+            rates[later[0]] = rates.get(later[0], 0) + rate
+    return rates
+
+
+def walk_through(
+    bars: list[Bar],
+    *,
+    strategy: str,
+    params: dict[str, int],
+    slippage: int = 0,
+    stop_loss: int = 0,
+    take_profit: int = 0,
+    trailing_stop: int = 0,
+    fill: str = "next_open",
+    timeframe: int = 1,
+    funding: Sequence[tuple[int, int]] = (),
+) -> Walk:
+    """All fills, settlements and marks of a tape. A rate of 0 for a stop or the take means that it is off."""
+    if fill not in ("next_open", "close") or timeframe < 1:
+        raise ValueError(f"fill={fill!r} timeframe={timeframe!r}")
+    ends = decision_bars(bars, timeframe)
+    decided = dict(zip([i for _, i in ends], desired(strategy, params, [bar for bar, _ in ends]), strict=True))
+    rates = rates_of_bars(bars, funding)
+
+    walk = Walk(bars)
+    locked: int | None = None
+    previous = 0  # `desired` of the previous bar
+    for i, bar in enumerate(bars):
+        # Funding, before the open
+        if i in rates and walk.position != 0:
+            walk.events.append(Settlement(i, walk.position, bars[i - 1].close, rates[i]))
+
+        # 4.1 Open
+        if locked is not None and locked != previous:
+            locked = None
+        want = 0 if locked == previous else previous
+        if fill == "next_open" and want != walk.position:
+            walk.trade_to(want, bar.open, i, slippage)
+
+        # 4.2 Intrabar
+        if walk.position != 0:
+            price, is_take, both = intrabar(walk, bar, i, stop_loss, take_profit, trailing_stop)
+            walk.ambiguous_bars += both
+            if price is not None:
+                walk.close(price, i, slippage, maker=is_take)
+                locked = want
+            elif walk.position == 1:
+                walk.extreme = max(walk.extreme, bar.high)
+            else:
+                walk.extreme = min(walk.extreme, bar.low)
+
+        # 4.3 Decide; between two decisions the last one stands
+        now = decided.get(i, previous)
+        if fill == "close":
+            want = 0 if locked == now else now
+            if want != walk.position:
+                walk.trade_to(want, bar.close, i, slippage)
+        previous = now
+
+        # 4.4 Mark
+        walk.events.append(Mark(i, bar.close))
+        walk.exposure_bars += walk.position != 0
+        gap_follows = i + 1 < len(bars) and bars[i + 1].t - bar.t > MINUTE
+        if walk.position != 0 and gap_follows and not walk.over_gap:
+            walk.over_gap = True
+            walk.events.append(OverGap(i))
+    return walk
 
 
 # --- 6: the ratios ----------------------------------------------------------------------------------------------------
@@ -271,7 +363,53 @@ def sortino_ratio(daily: list[int]) -> int:
     return round_root(s, s * s * 365 * SCALE**2, n * q)
 
 
-# --- 4: one bar after the other ---------------------------------------------------------------------------------------
+# --- 6: the account of sizing `fixed`, per unit of base ---------------------------------------------------------------
+
+
+@dataclass
+class Account:
+    fee: int
+    maker_fee: int
+    position: int = 0
+    entry: int = 0
+    profit: int = 0  # of the open trade, so far: less its entry's fee and its funding
+    gains: int = 0  # sum of (exit - entry, signed) over closed round trips
+    fees: int = 0
+    funding: int = 0
+    turnover: int = 0
+    fills: int = 0
+    trades: int = 0
+    wins: int = 0
+    gross_profit: int = 0
+    gross_loss: int = 0
+
+    def fill(self, fill: Fill) -> None:
+        paid = fill.price * (self.maker_fee if fill.maker else self.fee) // PPM
+        self.fees += paid
+        self.turnover += fill.price
+        self.fills += 1
+        if fill.entry:
+            self.position, self.entry, self.profit = fill.side, fill.price, -paid
+            return
+        gain = (fill.price - self.entry) * self.position
+        self.gains += gain
+        self.profit += gain - paid
+        self.trades += 1
+        if self.profit > 0:
+            self.wins += 1
+            self.gross_profit += self.profit
+        else:
+            self.gross_loss -= self.profit
+        self.position = 0
+
+    def settle(self, settlement: Settlement) -> None:
+        paid = settlement.side * settlement.close * settlement.rate // SCALE
+        self.funding += paid
+        self.profit -= paid
+
+    def equity(self, mark: int) -> int:
+        """6: closed round trips, less fees and funding, plus the open position marked (position 0 adds nothing)."""
+        return self.gains - self.fees - self.funding + self.position * (mark - self.entry)
 
 
 def backtest(
@@ -279,79 +417,35 @@ def backtest(
     *,
     start: int,
     end: int,
-    strategy: str,
-    params: dict[str, int],
     fee: int = 1000,
-    slippage: int = 0,
-    stop_loss: int = 0,
-    take_profit: int = 0,
-    trailing_stop: int = 0,
-    fill: str = "next_open",
-    timeframe: int = 1,
+    maker_fee: int | None = None,
     quantity: int = SCALE,
-) -> dict[str, int]:
-    """The result row of one job. A rate of 0 for stop_loss, take_profit or trailing_stop means that it is off."""
-    if fill not in ("next_open", "close") or timeframe < 1:
-        raise ValueError(f"fill={fill!r} timeframe={timeframe!r}")
+    capital: int | None = None,
+    **what: Any,
+) -> dict[str, Any]:
+    """The result row of one job, and `daily`, its daily profits in money. `what` is for `walk_through`."""
     bars = tape(bars, start, end)
-    ends = decision_bars(bars, timeframe)
-    decided = dict(zip([i for _, i in ends], desired(strategy, params, [bar for bar, _ in ends]), strict=True))
-
-    account = Account(fee, slippage)
-    locked: int | None = None
-    previous = 0  # `desired` of the previous bar
+    walk = walk_through(bars, **what)
+    account = Account(fee, fee if maker_fee is None else maker_fee)
     peak = max_drawdown = equity = 0
-    exposure_bars = ambiguous_bars = trades_over_gaps = 0
     equity_of_day: dict[int, int] = {}  # UTC day -> equity at its last bar
-
-    for i, bar in enumerate(bars):
-        # 4.1 Open
-        if locked is not None and locked != previous:
-            locked = None
-        want = 0 if locked == previous else previous
-        if fill == "next_open" and want != account.position:
-            account.trade_to(want, bar.open, i)
-
-        # 4.2 Intrabar
-        if account.position != 0:
-            price, both = intrabar(account, bar, i, stop_loss, take_profit, trailing_stop)
-            ambiguous_bars += both
-            if price is not None:
-                account.close(price)
-                locked = want
-            elif account.position == 1:
-                account.extreme = max(account.extreme, bar.high)
-            else:
-                account.extreme = min(account.extreme, bar.low)
-
-        # 4.3 Decide; between two decisions the last one stands
-        now = decided.get(i, previous)
-        if fill == "close":
-            want = 0 if locked == now else now
-            if want != account.position:
-                account.trade_to(want, bar.close, i)
-        previous = now
-
-        # 4.4 Mark
-        equity = account.equity(bar.close)
-        peak = max(peak, equity)
-        max_drawdown = max(max_drawdown, peak - equity)
-        equity_of_day[bar.t // DAY] = equity
-        exposure_bars += account.position != 0
-        gap_follows = i + 1 < len(bars) and bars[i + 1].t - bar.t > MINUTE
-        if account.position != 0 and gap_follows and not account.over_gap:
-            account.over_gap = True
-            trades_over_gaps += 1
-
-    at_day_ends = list(equity_of_day.values())
-    daily = [today - before for before, today in zip([0, *at_day_ends], at_day_ends, strict=False)]
+    for event in walk.events:
+        if isinstance(event, Fill):
+            account.fill(event)
+        elif isinstance(event, Settlement):
+            account.settle(event)
+        elif isinstance(event, Mark):
+            equity = account.equity(event.close)
+            peak = max(peak, equity)
+            max_drawdown = max(max_drawdown, peak - equity)
+            equity_of_day[bars[event.i].t // DAY] = equity
+    daily = differences(list(equity_of_day.values()))
 
     def money(per_unit: int) -> int:
         return per_unit * quantity // SCALE
 
-    return {
-        "bars": len(bars),
-        "missing_minutes": (end - start) // MINUTE - len(bars),
+    return counts(walk, start, end) | {
+        "capital": capital or max(1, quantity * bars[0].open // SCALE),
         "total_pnl": money(equity),
         "sharpe_ratio": sharpe_ratio(daily),
         "sortino_ratio": sortino_ratio(daily),
@@ -361,10 +455,29 @@ def backtest(
         "gross_profit": money(account.gross_profit),
         "gross_loss": money(account.gross_loss),
         "fees": money(account.fees),
+        "funding": money(account.funding),
+        "turnover": money(account.turnover),
         "fills": account.fills,
-        "exposure_bars": exposure_bars,
-        "open_position": account.position,
+        "unfilled": 0,
         "days": len(daily),
-        "ambiguous_bars": ambiguous_bars,
-        "trades_over_gaps": trades_over_gaps,
+        "daily": differences([money(at_end) for at_end in equity_of_day.values()]),
+    }
+
+
+def differences(levels: list[int]) -> list[int]:
+    """What each level adds to the one before it, the first to 0."""
+    return [after - before for before, after in zip([0, *levels], levels, strict=False)]
+
+
+def counts(walk: Walk, start: int, end: int) -> dict[str, Any]:
+    """The figures that no account has a part in."""
+    return {
+        "bars": len(walk.bars),
+        "missing_minutes": (end - start) // MINUTE - len(walk.bars),
+        "exposure_bars": walk.exposure_bars,
+        "open_position": walk.position,
+        "ambiguous_bars": walk.ambiguous_bars,
+        "trades_over_gaps": sum(isinstance(event, OverGap) for event in walk.events),
+        "first_open": walk.bars[0].open,
+        "last_close": walk.bars[-1].close,
     }

@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from candlemill.engine.tape import DAY_MS, MINUTE_MS
+from candlemill.engine.tape import DAY_MS, MINUTE_MS, Column
 from candlemill.metrics import metrics
 from candlemill.model import SCALE, Spec
 from candlemill.reduce import SHARPE_RECIPE, sharpe, sortino
-from candlemill.trace import Column, Reason, Trace, Trades
+from candlemill.trace import Reason, Trace, Trades
 from numpy.typing import NDArray
 
 START = 1_672_531_200_000  # 2023-01-01
@@ -60,7 +60,7 @@ def trace(
         start=start, end=int(t[-1]) + MINUTE_MS, fee=fee, **changes,
     )  # fmt: skip
     result = _result(spec, t, equity, position, fees, change, daily, trades, days * DAY_MS, int(o[0]), int(c[-1]))
-    return Trace(spec, result, int(o[0]), t, o, h, lo, c, equity, position, days * DAY_MS, daily, trades)
+    return Trace(spec, result, int(o[0]), t, o, h, lo, c, equity, position, days * DAY_MS, daily, daily, trades)
 
 
 def _trades(
@@ -179,7 +179,8 @@ def walk_forward(days: int = 120, folds: int = 8, *, guards: bool = True) -> dic
             "train_start": START + (k - 2) * width, "train_end": START + k * width,
             "test_start": START + k * width, "test_end": START + (k + 1) * width,
             "params": {"fast": int(rng.integers(2, 20)) * 10, "slow": int(rng.integers(20, 90)) * 10},
-            "in_sample": int(rng.normal(2.4, 0.4) * SCALE), "out_of_sample": int(rng.normal(0.7, 1.2) * SCALE),
+            "in_sample": int(rng.normal(2.4, 0.4) * SCALE), "efficiency": 31_000_000,
+            "out_of_sample": int(rng.normal(0.7, 1.2) * SCALE),
         }
         for k in range(folds)
     ]  # fmt: skip

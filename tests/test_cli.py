@@ -8,16 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from candlemill import cli, service
+from candlemill import service
 from candlemill.engine.tape import DAY_MS
 from candlemill.io.settings import DSN_VARIABLE
 from candlemill.io.store import Store
-from conftest import days, environment, run_cli, write_zip
+from candlemill.model import SCALE
+from candlemill.strategies import REGISTERED
+from conftest import Cli, days, environment, run_cli, said, write_zip
 
 PROMISED = {
     "job_id", "strategy_id", "symbol", "start", "end", "bars", "missing_minutes", "slices", "repaired_slices",
@@ -28,27 +30,6 @@ BARS = 8 * 1440 - 90
 JOB = ("--symbol", "AAAUSDT", "--strategy", "sma_cross")
 GRID = ("--grid", "fast=2:6:2", "--grid", "slow=5,9")  # fast=6 slow=5 is refused by the strategy
 SETS = 5
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Status, stdout and stderr of a command in this process."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = cli.main([str(argument) for argument in arguments])
-        return status, *capsys.readouterr()
-
-    return call
-
-
-def said(answer: tuple[int, str, str]) -> Any:
-    """What a command with --json said: exactly one object, nothing on stderr."""
-    status, out, err = answer
-    assert (status, err, out.count("\n")) == (0, "", 1), answer
-    return json.loads(out)
 
 
 @pytest.fixture
@@ -138,7 +119,7 @@ def test_the_other_commands(run: Cli, empty: Path) -> None:
     assert set(version) == {"version", "engine", "code_digest", "python"}
     assert run("version")[1].startswith(f"candlemill {version['version']}, engine ")
     names = [strategy["name"] for strategy in said(run("strategies", "--json"))["strategies"]]
-    assert names == ["buy_and_hold", "donchian", "momentum_v1", "sma_cross"]
+    assert names == sorted(REGISTERED)
     assert run("coverage")[1] == "nothing is stored yet: candlemill ingest PATH\n"
     assert run("results")[1] == "no results yet: candlemill backtest --help\n"
     assert said(run("coverage", "--json")) == {"symbols": {}} and said(run("results", "--json")) == {"results": []}
@@ -156,6 +137,10 @@ def test_every_rate_and_option_reaches_the_job(run: Cli, database: Path) -> None
     assert {name: spec[name] for name in expected if name != "range"} == {
         name: value for name, value in expected.items() if name != "range"
     }
+    more = ("--sizing", "notional", "--capital", "500", "--notional", "99.5", "--volume-share", 7, "--maker-fee", -8)
+    spec = said(run("backtest", *JOB, *more, "--json"))["spec"]
+    assert (spec["sizing"], spec["capital"], spec["notional"]) == ("notional", 500 * SCALE, 9_950_000_000)
+    assert (spec["volume_share"], spec["volume_scale"], spec["maker_fee"]) == (7, SCALE, -8)
 
 
 COVERAGE = """\
@@ -387,7 +372,8 @@ def test_verify_detects_a_tampered_row_and_writes_nothing(run: Cli, database: Pa
         names = f"{column}, sharpe_ratio, max_drawdown, execution_time_ms, created_at, sweep_id"
         for one in sorted(changed):
             store._client.command(
-                f"INSERT INTO backtest_results SELECT job_id, strategy_id, {names}, {TAMPERED.get(what, 'result')}, daily"  # noqa: S608
+                f"INSERT INTO backtest_results SELECT job_id, strategy_id, {names}, "  # noqa: S608
+                f"{TAMPERED.get(what, 'result')}, daily"
                 f" FROM backtest_results WHERE job_id = '{one}'"
             )
         before = store._rows("SELECT count() FROM backtest_results", {})

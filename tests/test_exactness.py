@@ -2,11 +2,14 @@
 
 import json
 import os
+import pickle
 import random
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import candlemill
 import msgspec
@@ -15,33 +18,73 @@ from candlemill import work
 from candlemill.engine import loop
 from candlemill.engine.flag import COMPILED
 from candlemill.engine.summary import Summary
+from candlemill.errors import CandlemillError
 from candlemill.model import Spec
+from candlemill.reduce import compounded
 from candlemill.strategies import REGISTERED
 from candlemill.work import Window, run_task, summary_of
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, event, given, note, settings
 from hypothesis import strategies as st
 from reference import DAY, STRATEGIES, Bar, backtest
-from world import FIRST_DAY, PARAMS, World, jobs, specs, tapes
+from reference_accounts import compound_backtest, disagreements, sized_backtest
+from world import FIRST_DAY, PARAMS, Market, World, daily_of, jobs, markets, specs
 
 THOROUGH = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 BRIEF = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def expected(bars: list[Bar], spec: Spec) -> dict[str, int]:
-    costs = ("fee", "slippage", "stop_loss", "take_profit", "trailing_stop", "fill", "timeframe", "quantity")
-    return backtest(
-        bars,
-        start=spec.start,
-        end=spec.end,
-        strategy=spec.strategy,
-        params=spec.params,
-        **{name: getattr(spec, name) for name in costs},
-    )
+COSTS = ("fee", "maker_fee", "slippage", "stop_loss", "take_profit", "trailing_stop")
 
 
-def only(results: list[dict[str, int]]) -> dict[str, int]:
+def expected(market: Market, spec: Spec) -> dict[str, Any]:
+    """What the reference makes of a job."""
+    names = [*COSTS, "fill", "timeframe", "capital", "start", "end", "strategy", "params"]
+    job: dict[str, Any] = {name: getattr(spec, name) for name in names}
+    job["funding"] = market.funding if spec.funding else ()
+    if spec.sizing == "compound":
+        return compound_backtest(market.bars, **job)
+    limits = {"volume_share": spec.volume_share, "volume_scale": market.volume_scale}
+    if spec.sizing == "notional":
+        return sized_backtest(market.bars, notional=spec.notional, **limits, **job)
+    if spec.volume_share:
+        return sized_backtest(market.bars, quantity=spec.quantity, **limits, **job)
+    return backtest(market.bars, quantity=spec.quantity, **job)
+
+
+Answer = list[dict[str, Any]] | None
+
+
+def answer(market: Market, spec: Spec, slices: int = 1, rng: random.Random | None = None) -> Answer:
+    """The results, or None where they are refused: a compound account may grow beyond 64 bits."""
+    try:
+        return market.world().run(spec, slices, rng)
+    except CandlemillError:
+        return None
+
+
+def only(results: Answer) -> dict[str, Any] | None:
+    """The one result; with it, `daily` are its daily profits, or returns."""
+    if results is None:
+        return None
     (result,) = results
-    return result
+    return {**result, "daily": daily_of(result)[1]}
+
+
+def bits(results: Answer) -> object:
+    """What must not differ between two ways to one result."""
+    return results and sorted((result["job_id"], result["result_digest"], result["daily"]) for result in results)
+
+
+def check(result: dict[str, Any] | None, market: Market, spec: Spec) -> None:
+    """The result and its daily profits are the reference's."""
+    wanted = expected(market, spec)
+    if result is None:
+        assert max(map(abs, [wanted["total_pnl"], *wanted["daily"]])) >= 2**62
+    else:
+        assert disagreements(result, wanted) == {}
+        compound = spec.sizing == "compound"
+        profits = compounded(result["daily"], wanted["capital"]) if compound else result["daily"]
+        assert sum(profits) == result["total_pnl"]
 
 
 @pytest.fixture(autouse=True, params=[4_320, 3], ids=["long-warm-up", "short-warm-up"])
@@ -58,53 +101,53 @@ def test_every_strategy_is_in_these_tests() -> None:
 
 @given(jobs())
 @THOROUGH
-def test_uncut_run_equals_the_reference(job: tuple[list[Bar], Spec]) -> None:
-    bars, spec = job
-    found = only(World(bars).run(spec, slices=1))
-    assert {name: found[name] for name in expected(bars, spec)} == expected(bars, spec)
+def test_uncut_run_equals_the_reference(job: tuple[Market, Spec]) -> None:
+    market, spec = job
+    check(only(answer(market, spec)), market, spec)
 
 
 @given(jobs(), st.integers(2, 8), st.integers(0, 2**32))
 @THOROUGH
-def test_any_cut_in_any_order_equals_the_uncut_run(job: tuple[list[Bar], Spec], slices: int, seed: int) -> None:
-    bars, spec = job
+def test_any_cut_in_any_order_equals_the_uncut_run(job: tuple[Market, Spec], slices: int, seed: int) -> None:
+    market, spec = job
     note(f"seed {seed}")
-    whole = only(World(bars).run(spec, slices=1))
-    cut = only(World(bars).run(spec, slices, random.Random(seed)))
-    assert cut["result_digest"] == whole["result_digest"]
+    assert bits(answer(market, spec, slices, random.Random(seed))) == bits(answer(market, spec))
 
 
 @given(st.data(), st.integers(1, 6), st.integers(0, 2**32))
 @BRIEF
 def test_a_sweep_gives_each_set_the_result_it_has_alone(data: st.DataObject, slices: int, seed: int) -> None:
-    bars = data.draw(tapes(120))
-    spec = data.draw(specs(bars).filter(lambda s: s.strategy == "sma_cross"))
+    market = data.draw(markets(120))
+    spec = data.draw(specs(market).filter(lambda s: s.strategy == "sma_cross"))
     grid: dict[str, list[int | float | bool | str]] = {
         "fast": [1, 2, 3, 5],
         "slow": [2, 4, 6],
         "allow_short": [False, True],
     }
     swept = Spec(**{**{f: getattr(spec, f) for f in spec.__struct_fields__}, "params": {}, "grid": grid})
-    results = World(bars).run(swept, slices, random.Random(seed))
+    results = answer(market, swept, slices, random.Random(seed))
+    if results is None:
+        event("refused")
+        return
     assert len(results) == 2 * sum(1 for fast in grid["fast"] for slow in grid["slow"] if fast < slow)  # type: ignore[operator]
     for result in results:
-        alone = only(World(bars).run(spec.single(result["params"]), slices=1))
-        assert result["result_digest"] == alone["result_digest"]
-        assert result["job_id"] == alone["job_id"]
+        assert bits([result]) == bits(answer(market, spec.single(result["params"])))
 
 
 @given(jobs(), st.data())
 @BRIEF
-def test_summaries_merge_in_any_tree(job: tuple[list[Bar], Spec], data: st.DataObject) -> None:
-    bars, spec = job
-    world = World(bars)
-    world.run(spec, slices=8)
+def test_summaries_merge_in_any_tree(job: tuple[Market, Spec], data: st.DataObject) -> None:
+    market, spec = job
+    world = market.world()
+    with suppress(CandlemillError):  # of a result too large: its parts are there all the same
+        world.run(spec, slices=8)
     parts = _chain(world, spec)
     while len(parts) > 1:
         k = data.draw(st.integers(0, len(parts) - 2))
         parts[k : k + 2] = [parts[k].merge(parts[k + 1])]
-    whole = World(bars)
-    whole.run(spec, slices=1)
+    whole = market.world()
+    with suppress(CandlemillError):
+        whole.run(spec, slices=1)
     assert parts[0].to_list() == _chain(whole, spec)[0].to_list()
     assert parts[0].merge(Summary()).to_list() == Summary().merge(parts[0]).to_list() == parts[0].to_list()
 
@@ -128,20 +171,22 @@ def _chain(world: World, spec: Spec) -> list[Summary]:
 
 @given(jobs(), st.integers(1, 6))
 @BRIEF
-def test_no_slice_depends_on_later_days(job: tuple[list[Bar], Spec], days: int) -> None:
+def test_no_slice_depends_on_later_days(job: tuple[Market, Spec], days: int) -> None:
     """The same law catches look-ahead: with other candles from some midnight on, the slices before it are the same."""
-    bars, spec = job
+    market, spec = job
     midnight = FIRST_DAY + days * DAY
     if spec.timeframe > 1 and 1440 % spec.timeframe:
         return  # a k-bar that spans midnight may well differ
-    altered = [bar if bar.t < midnight else Bar(bar.t, 7, 9, 5, 7, 0) for bar in bars]
-    before = [_payloads(World(rows), spec, midnight) for rows in (bars, altered)]
-    assert before[0] == before[1]
+    altered = [bar if bar.t < midnight else Bar(bar.t, 7, 9, 5, 7, 0) for bar in market.bars]
+    rates = [(t, rate if t < midnight else 5) for t, rate in market.funding]
+    later = Market(altered, rates, market.volume_scale)
+    assert _payloads(market.world(), spec, midnight) == _payloads(later.world(), spec, midnight)
 
 
 def _payloads(world: World, spec: Spec, midnight: int) -> dict[str, str]:
     """What the tasks of slices that end at `midnight` or earlier wrote, with every day a slice."""
-    world.run(spec, slices=len(world.days("X")))
+    with suppress(CandlemillError):
+        world.run(spec, slices=len(world.days("X")))
     rows = [row for row in world.rows.values() if row.kind == "guess"]
     return {row.task: row.payload for row in rows if int(row.task.split("/")[0].split("-")[1]) <= midnight}
 
@@ -153,8 +198,8 @@ def test_sums_beyond_64_bits_take_more_passes(monkeypatch: pytest.MonkeyPatch) -
                 start=bars[0].t, end=bars[-1].t + 60_000, stop_loss=1_000, timeframe=1)  # fmt: skip
     assert loop.EQUITY_LIMIT == 1 << 61
     found = only(World(bars).run(spec))
-    assert {name: found[name] for name in expected(bars, spec)} == expected(bars, spec)
-    assert abs(found["total_pnl"]) > 2**61 // 100
+    check(found, Market(bars), spec)
+    assert found and abs(found["total_pnl"]) > 2**61 // 100
 
 
 def _alternating(k: int) -> Bar:
@@ -163,16 +208,12 @@ def _alternating(k: int) -> Bar:
 
 
 PURE = """
-import json, random, sys
-from world import World
+import json, pickle, sys
 from candlemill.engine.flag import COMPILED
-from reference import Bar
-from candlemill.model import spec_from_json
-out = [COMPILED]
-for bars, spec, slices in json.load(sys.stdin):
-    results = World([Bar(*b) for b in bars]).run(spec_from_json(json.dumps(spec)), slices)
-    out.append([r["result_digest"] for r in results])
-print(json.dumps(out))
+from test_exactness import answer, bits
+assert not COMPILED
+cases = pickle.load(sys.stdin.buffer)
+print(json.dumps([bits(answer(*case)) for case in cases]))
 """
 
 
@@ -183,32 +224,25 @@ def test_compiled_and_pure_engines_agree(tmp_path: Path) -> None:
     source = Path(candlemill.__file__).parent
     shutil.copytree(source, tmp_path / "candlemill", ignore=shutil.ignore_patterns("*.so", "__pycache__", "io"))
     shutil.copytree(source / "io", tmp_path / "candlemill/io", ignore=shutil.ignore_patterns("__pycache__"))
-    cases = _sample(60)
-    payload = [[[list(_fields(b)) for b in bars], json.loads(spec.to_json()), slices] for bars, spec, slices in cases]
+    cases = _sample(90)
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent)])
     done = subprocess.run(
-        [sys.executable, "-c", PURE], input=json.dumps(payload), env={**os.environ, "PYTHONPATH": path},
-        capture_output=True, text=True, timeout=300, check=True,
+        [sys.executable, "-c", PURE], input=pickle.dumps(cases), env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, timeout=300, check=True,
     )  # fmt: skip
-    compiled, *digests = json.loads(done.stdout)
-    assert compiled is False
-    for (bars, spec, slices), pure in zip(cases, digests, strict=True):
-        assert [r["result_digest"] for r in World(bars).run(spec, slices)] == pure
+    for case, pure in zip(cases, json.loads(done.stdout), strict=True):
+        assert json.loads(json.dumps(bits(answer(*case)))) == pure
 
 
-def _fields(bar: Bar) -> tuple[int, ...]:
-    return bar.t, bar.open, bar.high, bar.low, bar.close, bar.volume
-
-
-def _sample(count: int) -> list[tuple[list[Bar], Spec, int]]:
+def _sample(count: int) -> list[tuple[Market, Spec, int]]:
     """Some jobs, the same every time."""
-    found: list[tuple[list[Bar], Spec, int]] = []
+    found: list[tuple[Market, Spec, int]] = []
 
     @given(jobs(), st.integers(1, 6))
     @settings(
         max_examples=count, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
-    def collect(job: tuple[list[Bar], Spec], slices: int) -> None:
+    def collect(job: tuple[Market, Spec], slices: int) -> None:
         found.append((*job, slices))
 
     collect()
@@ -224,6 +258,6 @@ def test_window_is_what_a_task_sees() -> None:
     window: Window = world.runtime.tapes.window(spec, spec.end, spec.end + 86_400_000, 10, ("t", "open", "close"))
     from candlemill.strategies import build
 
-    (outcome,) = run_task(spec, window, [(0, build("buy_and_hold", {}))], {0: b"1,1,0,0,0,0|"})
+    (outcome,) = run_task(spec, window, [(0, build("buy_and_hold", {}))], {0: b"1,1,0,0,0,0|"}).outcomes
     assert outcome.end == "1,1,0,0,0,0|"
     assert summary_of(outcome).bars == 0

@@ -15,7 +15,7 @@ from candlemill.plan import Plan
 from candlemill.reduce import Repair
 from hypothesis import given, settings
 from reference import Bar
-from world import FIRST_DAY, HANDLERS, World, jobs
+from world import FIRST_DAY, HANDLERS, Market, World, jobs
 
 DAY_MS, MINUTE_MS = 86_400_000, 60_000
 DAYS = 8
@@ -148,7 +148,7 @@ def _longer(spec: Spec) -> Spec:
 
 @given(jobs())
 @settings(max_examples=60, deadline=None)
-def test_checking_a_spec_changes_nothing_in_a_right_one(job: tuple[list[Bar], Spec]) -> None:
+def test_checking_a_spec_changes_nothing_in_a_right_one(job: tuple[Market, Spec]) -> None:
     spec = job[1]
     assert service.checked(spec).to_json() == spec.to_json()
     assert service.checked(sweep()).to_json() == sweep().to_json()

@@ -49,6 +49,7 @@ def test_round_trip_at_the_next_open_with_fee_and_slippage():
     assert result == {
         "bars": 5,
         "missing_minutes": 0,
+        "capital": 1_500_000,
         "total_pnl": 1_402,
         "sharpe_ratio": 0,
         "sortino_ratio": 0,
@@ -58,13 +59,33 @@ def test_round_trip_at_the_next_open_with_fee_and_slippage():
         "gross_profit": 1_402,
         "gross_loss": 0,
         "fees": 3_064,
+        "funding": 0,
+        "turnover": 3_065_997,
         "fills": 2,
+        "unfilled": 0,
         "exposure_bars": 2,
         "open_position": 0,
         "days": 1,
         "ambiguous_bars": 0,
         "trades_over_gaps": 0,
+        "first_open": 1_000_000,
+        "last_close": 1_024_000,
+        "daily": [1_402],
     }
+
+
+def test_maker_fees_rebates_and_funding():
+    # Buy at 1000, a fee of 1 %: 10. Target 1 %: 1010, a rebate of 0.25 % of it: -2.525, down to -3. Profit 10 - 10 + 3.
+    bars = [FLAT, b(1, 1000, 1005, 1000, 1001), b(2, 1001, 1015, 1000, 1005)]
+    check(run(bars, take_profit=10_000, fee=10_000, maker_fee=-2_500), total_pnl=3, fees=7, wins=1, gross_profit=3)
+    # At the target in bar 2 with funding of 0.3 % and 0.2 % before bar 2's open: 0.5 % of 1001 is 5.005, 5 for a long.
+    funding = [(MINUTE + 1, 300_000), (2 * MINUTE, 200_000)]
+    check(run(bars, take_profit=10_000, funding=funding), total_pnl=5, funding=5, gross_profit=5)
+    # Nothing for the bar that it is opened in, nor for one after its end.
+    check(run(bars, take_profit=10_000, funding=[(MINUTE, SCALE), (2 * MINUTE + 1, SCALE)]), total_pnl=10, funding=0)
+    # A short pays -4.995, rounded down -5. It is sold at bar 2's open and bought back at bar 3's, both at 999.
+    falling = [FLAT, b(1, 999, 999, 999, 999), b(2, 999, 999, 999, 999), b(3, 999, 999, 998, 998)]
+    check(run(falling, "sma_cross", BOTH_WAYS, funding=[(3 * MINUTE, 500_000)]), funding=-5, total_pnl=5)
 
 
 def test_a_loss_is_floored_towards_minus_infinity_and_its_magnitude_towards_zero():

@@ -19,7 +19,7 @@ import pytest
 pytest.importorskip("plotly", reason="plotly is not installed: pip install candlemill[report]")
 
 import report_samples as samples
-from candlemill import cli
+from candlemill import cli, cli_jobs
 from candlemill.engine.tape import DAY_MS, MINUTE_MS
 from candlemill.errors import BadInput, UnknownName
 from candlemill.model import SCALE, Spec, resolve
@@ -232,27 +232,45 @@ spans = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    spans, st.integers(0, 5000), st.integers(0, 900), st.sampled_from([0, 20_000]), st.integers(1, 10**12),
-    st.sampled_from([1, 5, 60, 90, 1440, 10_080]), st.sampled_from(["next_open", "close"]),
-    st.sampled_from(["BTCUSDT", "A B", "it's", "-x", "$HOME"]), st.booleans(),
-)  # fmt: skip
+accounts = st.one_of(
+    st.fixed_dictionaries({"quantity": st.integers(1, 10**12), "capital": st.none() | st.integers(1, 10**15)}),
+    st.fixed_dictionaries({"sizing": st.just("notional"), "notional": st.integers(1, 10**13)}),
+    st.fixed_dictionaries({"sizing": st.just("compound"), "capital": st.integers(1, 10**13)}),
+)
+costs = st.fixed_dictionaries(
+    {
+        "fee": st.integers(-900, 5000),
+        "maker_fee": st.none() | st.integers(-900, 5000),
+        "slippage": st.integers(0, 900),
+        "stop_loss": st.sampled_from([0, 20_000]),
+        "timeframe": st.sampled_from([1, 5, 60, 90, 1440, 10_080]),
+        "fill": st.sampled_from(["next_open", "close"]),
+        "symbol": st.sampled_from(["BTCUSDT", "A B", "it's", "-x", "$HOME"]),
+        "funding": st.booleans(),
+    }
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(spans, accounts, costs, st.sampled_from(["backtest", "sweep", "walk-forward"]))
 def test_command_asks_for_the_same_spec(
-    span: tuple[int, int], fee: int, slippage: int, stop: int, quantity: int, timeframe: int, fill: str, symbol: str,
-    grid: bool,
-) -> None:  # fmt: skip
+    span: tuple[int, int], account: dict[str, Any], costs: dict[str, Any], verb: str
+) -> None:
+    grid = verb != "backtest"
     spec = resolve(
-        symbol=symbol, strategy="sma_cross",
+        strategy="sma_cross",
         span=(samples.START + span[0] * MINUTE_MS, samples.START + span[1] * MINUTE_MS),
         params={"allow_short": True} if grid else {"fast": 7, "slow": 70, "allow_short": True},
         grid={"fast": [5, 10, 15], "slow": [20, 50, 100]} if grid else {},
-        fee=fee, slippage=slippage, stop_loss=stop, quantity=quantity, timeframe=timeframe, fill=fill,
-    )  # fmt: skip
-    words = shlex.split(command_of(spec))
-    assert words[0] == "candlemill" and words[1] == ("sweep" if grid else "backtest")
+        **account,
+        **costs,
+    )
+    more = {"train": "90d", "anchored": ""} if verb == "walk-forward" else {}
+    words = shlex.split(command_of(spec, verb, **more))
+    assert words[:2] == ["candlemill", verb]
     args = cli.parser().parse_args(words[1:])
-    assert cli._spec(args, getattr(args, "grid", [])) == spec
+    assert cli_jobs._spec(args, getattr(args, "grid", [])) == spec
+    assert verb != "walk-forward" or (args.train, args.anchored) == ("90d", True)
 
 
 # -- pages ---------------------------------------------------------------------------------------------------------

@@ -4,12 +4,12 @@ import random
 
 import msgspec
 import pytest
-from candlemill.errors import BadInput
+from candlemill.errors import BadInput, CandlemillError
 from candlemill.model import Leg, Spec, resolve
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from reference import DAY, Bar
-from world import FIRST_DAY, PARAMS, World, jobs
+from reference import DAY
+from world import FIRST_DAY, PARAMS, Market, jobs
 
 BRIEF = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -23,28 +23,36 @@ def scheduled(spec: Spec, legs: list[Leg]) -> Spec:
     )
 
 
+def digests(market: Market, spec: Spec, slices: int = 1, rng: random.Random | None = None) -> list[str] | None:
+    try:
+        return [result["result_digest"] for result in market.world().run(spec, slices, rng)]
+    except CandlemillError:
+        return None  # refused: beyond 64 bits
+
+
 @given(jobs(), st.data(), st.integers(2, 8), st.integers(0, 2**32))
 @BRIEF
 def test_any_cut_of_a_schedule_is_the_uncut_one(
-    job: tuple[list[Bar], Spec], data: st.DataObject, slices: int, seed: int
+    job: tuple[Market, Spec], data: st.DataObject, slices: int, seed: int
 ) -> None:
-    bars, spec = job
+    market, spec = job
     note(f"seed {seed}")
     minutes = st.integers(0, (spec.end - spec.start) // 60_000 - 1)
     starts = sorted(data.draw(st.sets(minutes, min_size=1, max_size=4)))
     legs = [Leg(spec.start + m * 60_000, data.draw(PARAMS[spec.strategy])) for m in starts]
     spec = scheduled(spec, legs)
-    (whole,) = World(bars).run(spec, slices=1)
-    (cut,) = World(bars).run(spec, slices, random.Random(seed))
-    assert cut["result_digest"] == whole["result_digest"]
+    whole = digests(market, spec)
+    assert digests(market, spec, slices, random.Random(seed)) == whole
 
 
 @given(jobs())
 @BRIEF
-def test_a_schedule_of_one_leg_is_that_set_alone(job: tuple[list[Bar], Spec]) -> None:
-    bars, spec = job
-    (alone,) = World(bars).run(spec)
-    (one,) = World(bars).run(scheduled(spec, [Leg(spec.start, dict(spec.params))]))
+def test_a_schedule_of_one_leg_is_that_set_alone(job: tuple[Market, Spec]) -> None:
+    market, spec = job
+    if digests(market, spec) is None:
+        return
+    (alone,) = market.world().run(spec)
+    (one,) = market.world().run(scheduled(spec, [Leg(spec.start, dict(spec.params))]))
     ids = {"job_id", "result_digest", "params", "spec"}
     assert {k: v for k, v in one.items() if k not in ids} == {k: v for k, v in alone.items() if k not in ids}
 

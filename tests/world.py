@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import hypothesis.strategies as st
@@ -9,6 +10,7 @@ import msgspec
 import numpy as np
 import reference_strategies  # noqa: F401 - teaches the reference the other strategies
 from candlemill import events, service
+from candlemill.daily import unpack
 from candlemill.events import Event
 from candlemill.io.coverage import count_days
 from candlemill.io.tapes import Tapes
@@ -30,7 +32,8 @@ HANDLERS = {
 class World:
     """One symbol's bars and everything that the handlers keep. `read` months come from the bars, as from a store."""
 
-    def __init__(self, bars: Sequence[Bar], funding: Sequence[tuple[int, int]] = ()) -> None:
+    def __init__(self, bars: Sequence[Bar], funding: Sequence[tuple[int, int]] = (), volume_scale: int = 10**8) -> None:
+        self._volume_scale = volume_scale
         self._funding = Funding(*(np.array([pair[k] for pair in funding], dtype=np.int64) for k in (0, 1)))
         rows = sorted({bar.t: bar for bar in bars}.values(), key=lambda bar: bar.t)
         self.columns: dict[str, Any] = {
@@ -57,7 +60,7 @@ class World:
         return self._days
 
     def volume_scale(self, symbol: str) -> int:
-        return 10**8
+        return self._volume_scale
 
     def funding(self, symbol: str) -> Funding:
         return self._funding
@@ -89,10 +92,10 @@ class World:
 
     def put_results(self, results: Sequence[ResultRow]) -> None:
         for row in results:
-            found = msgspec.json.decode(row.result)
+            found = {**msgspec.json.decode(row.result), "daily": row.daily}
             self.result_rows[row.job_id] = row
             known = self.results.setdefault(row.job_id, found)
-            assert known["result_digest"] == found["result_digest"]
+            assert all(known[name] == found[name] for name in ("result_digest", "daily"))
 
     def run(self, spec: Spec, slices: int | None = None, rng: random.Random | None = None) -> list[dict[str, Any]]:
         """Deliver until all is quiet: in order, or shuffled and one time in four doubled. All results, in any order."""
@@ -110,25 +113,46 @@ class World:
         return list(self.results.values())
 
 
+def daily_of(result: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """The midnights and profits of a result's days."""
+    days, profits = unpack(result["daily"])
+    return days.tolist(), profits.tolist()
+
+
+@dataclass(frozen=True)
+class Market:
+    """What a job sees of its symbol; `funding` as pairs of instant (ms) and rate."""
+
+    bars: list[Bar]
+    funding: list[tuple[int, int]] = field(default_factory=list)
+    volume_scale: int = 10**8
+
+    def world(self) -> World:
+        return World(self.bars, self.funding, self.volume_scale)
+
+
 # -- hypothesis ----------------------------------------------------------------------------------------------------
 
 
 @st.composite
 def tapes(draw: st.DrawFn, bars_max: int = 300) -> list[Bar]:
-    """Random walks with gaps, ties, days of one bar, and prices from 1 to 10^14."""
+    """Random walks with gaps, ties, days of one bar, prices from 1 to 10^14, and volumes from 0 to 10^15."""
     days = draw(st.integers(1, 7))
+    rng = draw(st.randoms(use_true_random=False))
     dense = draw(st.booleans())
     if dense:
         begin = draw(st.integers(0, days * 1440 - 1))
-        count = draw(st.integers(1, min(bars_max, days * 1440 - begin)))
+        most = min(bars_max, days * 1440 - begin)
+        count = draw(st.integers(1, most) | st.just(most))
         minutes = list(range(begin, begin + count))
         holes = draw(st.lists(st.tuples(st.sampled_from(minutes), st.integers(1, 90)), max_size=4))
         missing = {m for a, n in holes for m in range(a, a + n)} - {minutes[0]}
         minutes = [m for m in minutes if m not in missing]
     else:
-        minutes = sorted(draw(st.sets(st.integers(0, days * 1440 - 1), min_size=1, max_size=min(60, bars_max))))
-    rng = draw(st.randoms(use_true_random=False))
+        count = draw(st.integers(1, min(60, bars_max)))
+        minutes = sorted(rng.sample(range(days * 1440), count))
     tick = 10 ** draw(st.integers(0, 12))
+    lot = 10 ** draw(st.integers(0, 11))
     price, wild = draw(st.integers(1, 100)), draw(st.sampled_from([1, 3, 20]))
     bars = []
     for minute in minutes:
@@ -136,8 +160,26 @@ def tapes(draw: st.DrawFn, bars_max: int = 300) -> list[Bar]:
         price = min(100, max(1, opened + rng.randint(-wild, wild)))
         high = max(opened, price) + rng.choice([0, 0, 1, wild])
         low = max(1, min(opened, price) - rng.choice([0, 0, 1, wild]))
-        bars.append(Bar(FIRST_DAY + minute * MINUTE, opened * tick, high * tick, low * tick, price * tick, 0))
+        volume = rng.choice([0, 1, lot * rng.randint(1, 9_999)])
+        bars.append(Bar(FIRST_DAY + minute * MINUTE, opened * tick, high * tick, low * tick, price * tick, volume))
     return bars
+
+
+FUNDING_RATES = [10_000, -10_000, 7_777, -123_457, 3_000_000, -20_000_000]
+
+
+@st.composite
+def markets(draw: st.DrawFn, bars_max: int = 300) -> Market:
+    """Funding comes every 8 hours, or often and at any millisecond: in gaps, and several times in one bar."""
+    bars = draw(tapes(bars_max))
+    rng = draw(st.randoms(use_true_random=False))
+    first, last = bars[0].t, bars[-1].t
+    instants = set(range(FIRST_DAY, last + MINUTE, DAY // 3))
+    if draw(st.booleans()):
+        count = draw(st.integers(1, 60))
+        instants = {rng.choice([rng.choice(bars).t, rng.randint(first - MINUTE, last + MINUTE)]) for _ in range(count)}
+    funding = [(t, rng.choice(FUNDING_RATES)) for t in sorted(instants)]
+    return Market(bars, funding, draw(st.sampled_from([1, 10**5, 10**8])))
 
 
 LENGTHS = st.integers(1, 20)
@@ -188,33 +230,62 @@ PARAMS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
 }  # fmt: skip
 
 
+CAPITALS = st.sampled_from([None, 1, 123_456_789, 10**12])
+SHARES = st.sampled_from([0, 0, 1, 10_000, 1_000_000])
+ACCOUNTS: list[st.SearchStrategy[dict[str, Any]]] = [
+    st.fixed_dictionaries(
+        {
+            "sizing": st.just("fixed"),
+            "quantity": st.sampled_from([10**8, 1, 123_456_789]),
+            "capital": CAPITALS,
+            "volume_share": SHARES,
+        }
+    ),
+    st.fixed_dictionaries(
+        {
+            "sizing": st.just("notional"),
+            "capital": CAPITALS,
+            "notional": st.sampled_from([None, 1, 10**11, 2**50]),
+            "volume_share": SHARES,
+        }
+    ),
+    st.fixed_dictionaries({"sizing": st.just("compound"), "capital": CAPITALS}),
+]
+FEES = RATES | st.sampled_from([-500, -100_000])
+
+
 @st.composite
-def specs(draw: st.DrawFn, bars: list[Bar]) -> Spec:
+def specs(draw: st.DrawFn, market: Market) -> Spec:
     """A job over the bars' days, its ends at midnights or within a day."""
+    bars = market.bars
     name = draw(st.sampled_from(sorted(PARAMS)))
     days = (bars[-1].t - FIRST_DAY) // DAY + 1
     begin, end = FIRST_DAY, FIRST_DAY + days * DAY
     if draw(st.booleans()):
         begin = draw(st.sampled_from([bars[0].t, bars[len(bars) // 2].t]))
         end = draw(st.sampled_from([bars[-1].t + MINUTE, end]))
-    return Spec(
+    has_funding = any(begin <= t < end for t, _ in market.funding)
+    spec = Spec(
         symbol="X",
         strategy=name,
         params=parameters_of(build(name, draw(PARAMS[name]))),
         start=begin,
         end=end,
-        fee=draw(RATES),
+        fee=draw(FEES),
+        maker_fee=draw(st.none() | FEES),
         slippage=draw(RATES),
         stop_loss=draw(RATES),
         take_profit=draw(st.sampled_from([0, 0, 10_000, 200_000, 5_000_000])),
         trailing_stop=draw(RATES),
         fill=draw(st.sampled_from(["next_open", "close"])),
-        timeframe=draw(st.sampled_from([1, 1, 1, 2, 5, 7, 60, 1440, 1441, 10_080])),
-        quantity=draw(st.sampled_from([10**8, 1, 123_456_789])),
+        timeframe=draw(st.sampled_from([1] * 8 + [2, 5, 7, 60, 1440, 1441, 10_080])),
+        funding=has_funding and draw(st.sampled_from([True, True, False])),
+        **draw(st.one_of(ACCOUNTS)),
     )
+    return service.checked(spec)
 
 
 @st.composite
-def jobs(draw: st.DrawFn) -> tuple[list[Bar], Spec]:
-    bars = draw(tapes())
-    return bars, draw(specs(bars))
+def jobs(draw: st.DrawFn) -> tuple[Market, Spec]:
+    market = draw(markets())
+    return market, draw(specs(market))

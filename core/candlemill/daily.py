@@ -17,7 +17,7 @@ from candlemill.errors import TooLarge
 def pack(days: Sequence[int], profits: Sequence[int]) -> str:
     """`days` ascending. Raises TooLarge for a profit that does not fit 64 bits."""
     numbers = np.asarray(days, dtype=np.int64)
-    first = np.flatnonzero(np.diff(numbers, prepend=-1) != 1)
+    first = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
     counts = np.diff(first, append=len(numbers))
     runs = ",".join(f"{numbers[at]}:{count}" for at, count in zip(first, counts, strict=True))
     try:

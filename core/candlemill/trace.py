@@ -10,9 +10,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from candlemill.engine.account import FEE, FINE
 from candlemill.engine.fills import BOTH, SIGNAL, STOP, TAKE, Curve, Fills
 from candlemill.engine.signals import parts_per_million
 from candlemill.engine.tape import DAY_MS, Column, Tape, view
+from candlemill.errors import TooLarge
 from candlemill.model import SCALE, Spec
 from candlemill.reduce import Merged, Returns
 from candlemill.strategies import Strategy
@@ -76,6 +78,7 @@ class Trace(msgspec.Struct, frozen=True):
     position: NDArray[np.int8]  # n, at the bar's close
     days: Column  # d, midnights
     daily: Column  # d, the day's profit
+    ratios: Column  # d, what the Sharpe ratio is of: the same, of a compound account the returns in 10^-15
     trades: Trades
 
 
@@ -83,8 +86,15 @@ def trace_of(spec: Spec, tape: Tape, strategy: Strategy, result: dict[str, Any])
     """Run the job again, all of it at once and with everything taken down.
 
     `tape` holds all bars of the job with highs and lows (and the funding rates, where the job has them); `result` is
-    the job's, from which the capital comes.
+    the job's. Raises TooLarge where an equity or a trade in money leaves 64 bits.
     """
+    try:
+        return _traced(spec, tape, strategy, result)
+    except OverflowError:
+        raise TooLarge(f"{spec.symbol} {spec.strategy}: the account leaves 64 bits; use less capital") from None
+
+
+def _traced(spec: Spec, tape: Tape, strategy: Strategy, result: dict[str, Any]) -> Trace:
     window = Window(tape, 0, int(tape.n), True)
     log = Fills(Curve())
     days, outcome = run_logged(spec, window, strategy, log)
@@ -101,6 +111,7 @@ def trace_of(spec: Spec, tape: Tape, strategy: Strategy, result: dict[str, Any])
         _positions(log, int(tape.n)),
         np.array(days, dtype=np.int64) * DAY_MS,
         daily,
+        np.array(returns.daily, dtype=np.int64),
         _trades(spec, tape, log, equity),
     )
 
@@ -204,9 +215,34 @@ def _trades(spec: Spec, tape: Tape, log: Fills, equity: _Equity) -> Trades:
     if spec.sizing == "compound":
         after = equity.after_fills()
         before = np.concatenate(([0], after[1:-1:2]))[: len(found)] if len(after) else after
-        found = msgspec.structs.replace(found, profit=after[1:closed:2] - before)
+        return msgspec.structs.replace(found, profit=after[1:closed:2] - before)
+    if sizing_of(spec) is not None:
+        found = msgspec.structs.replace(found, profit=_exact_profits(spec, tape, found))
     filled = quantity > 0
     return found if filled.all() else Trades(**{name: getattr(found, name)[filled] for name in found.__struct_fields__})
+
+
+def _exact_profits(spec: Spec, tape: Tape, trades: Trades) -> Column:
+    """Of a sized account nothing is rounded before the end: fees and funding neither."""
+    rules = rules_of(spec)
+    out = []
+    for k in range(len(trades)):
+        side, q = int(trades.side[k]), int(trades.quantity[k])
+        entry, exit = int(trades.entry_price[k]), int(trades.exit_price[k])
+        leaving = rules.maker_fee if trades.reason[k] == TAKE else rules.fee
+        cash = (side * (exit - entry)) * FINE - (entry * int(rules.fee) + exit * int(leaving)) * FEE
+        cash -= sum(side * price * rate for price, rate in _instants(tape, trades.entry_bar[k], trades.exit_bar[k]))
+        out.append(cash * q // (FINE * SCALE))
+    return np.array(out, dtype=np.int64)
+
+
+def _instants(tape: Tape, entry_bar: int, exit_bar: int) -> list[tuple[int, int]]:
+    """The close before each funding instant that a trade holds through, and its rate."""
+    bars = view(tape.funding_bars)
+    first, last = np.searchsorted(bars, [entry_bar, exit_bar], side="right")
+    return list(
+        zip(view(tape.close)[bars[first:last] - 1].tolist(), view(tape.funding_rates)[first:last].tolist(), strict=True)
+    )
 
 
 def _quantities(spec: Spec, tape: Tape, bars: Column, prices: Column, equity: _Equity) -> Column:

@@ -7,7 +7,7 @@ from candlemill.engine.tape import Tape, k_minute_bars, view
 from candlemill.work import COLUMNS
 from hypothesis import given
 from numpy.typing import NDArray
-from reference import DAY, MINUTE, Bar, decision_bars
+from reference import DAY, MINUTE, Bar, decision_bars, rates_of_bars
 
 FIRST = 1_609_459_200_000
 MINUTES = st.sets(st.integers(0, 4 * 1440), min_size=1, max_size=80).map(sorted)
@@ -47,6 +47,20 @@ def test_k_minute_bars_are_those_of_the_reference(minutes: list[int], k: int, sk
     for name in COLUMNS:
         assert getattr(found, name).tolist() == [getattr(bar, name) for bar, _ in expected]
     assert found.last.tolist() == [last for _, last in expected]
+
+
+@given(MINUTES, st.lists(st.tuples(st.integers(-9, 4 * 1440 * MINUTE), st.integers(-(10**8), 10**8)), max_size=30))
+def test_funding_belongs_to_the_first_bar_that_opens_at_it_or_later(
+    minutes: list[int], instants: list[tuple[int, int]]
+) -> None:
+    bars = bars_at(minutes)
+    funding = sorted((FIRST + t, rate) for t, rate in instants)
+    tape = tape_of(bars)
+    tape.add_funding(*(np.array([pair[k] for pair in funding], dtype=np.int64) for k in (0, 1)))
+    expected = rates_of_bars(bars, funding)
+    expected.pop(0, None)  # before the first bar nothing is held
+    assert dict(zip(view(tape.funding_bars).tolist(), view(tape.funding_rates).tolist(), strict=True)) == expected
+    assert view(tape.funding_bars).tolist() == sorted(expected)
 
 
 def test_a_price_beyond_the_engine_is_refused() -> None:

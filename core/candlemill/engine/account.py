@@ -28,7 +28,6 @@ FINE: Final = 10**8  # money units per (quantity times price)
 FEE: Final = 100  # money units per (quantity times price times ppm)
 LOG: Final = 10**15
 LOG_FLOAT: Final = 1e15
-QUANTITY_LIMIT: Final = (1 << 63) - 1
 NOTHING_LEFT: Final = 1e-300  # a ruined account's equity: its logarithm stays finite
 
 
@@ -52,8 +51,6 @@ class Sizing:
             quantity = self.notional * SCALE // max(1, int(price))
         if self.volume_share != 0:
             quantity = min(quantity, int(tape.volume[bar]) * self.volume_share * SCALE // (MILLION * self.volume_scale))
-        if quantity > QUANTITY_LIMIT:
-            raise OverflowError(f"a quantity of {quantity} (scaled) does not fit 64 bits")
         return quantity
 
 
@@ -102,7 +99,8 @@ class _Sized:
         self, tape: Tape, rules: Rules, sizing: Sizing, start: State, lo: i64, hi: i64, curve: Curve | None
     ) -> None:
         self.tape: Tape = tape
-        self.rules: Rules = rules
+        self.fee: int = int(rules.fee) * FEE  # money units per (quantity times price)
+        self.maker_fee: int = int(rules.maker_fee) * FEE
         self.curve: Curve | None = curve
         self.sizing: Sizing = sizing
         self.lo: i64 = lo
@@ -110,7 +108,7 @@ class _Sized:
         self.total: Summary = Summary()
         self.daily: list[int] = []
         self.side: i64 = start.side
-        self.quantity: int = int(start.quantity)
+        self.quantity: int = start.quantity
         self.inherited: bool = start.side != 0 and self.quantity != 0
         self.entry_bar: i64 = lo - 1
         self.cash: int = 0  # of the trade so far
@@ -159,7 +157,7 @@ class _Sized:
             self.total.unfilled += 1
             return
         self.holding = int(side) * self.quantity * FINE
-        self.pay(int(side) * self.quantity * price, self.rules.fee)
+        self.pay(side, price, self.fee)
 
     def leave(self, bar: i64, price: int, reason: i64) -> None:
         side: i64 = self.side
@@ -167,7 +165,7 @@ class _Sized:
         if self.quantity == 0:
             return
         self.holding = 0
-        self.pay(-int(side) * self.quantity * price, self.rules.maker_fee if reason == TAKE else self.rules.fee)
+        self.pay(-side, price, self.maker_fee if reason == TAKE else self.fee)
         gap = crossed_gap(self.tape, max(self.entry_bar + 1, self.lo), bar)
         if self.inherited:
             self.inherited = False
@@ -175,14 +173,16 @@ class _Sized:
         else:
             self.total.count_trade(self.cash, gap)
 
-    def pay(self, value: int, ppm: i64) -> None:
-        """A fill that buys `value` (quantity times price, negative where it sells)."""
-        fee = abs(value) * int(ppm) * FEE
-        cash = -value * FINE - fee
+    def pay(self, side: i64, price: int, fee_rate: int) -> None:
+        """A fill that buys (1) or sells (-1) the trade's quantity."""
+        value = self.quantity * price
+        fee = value * fee_rate
+        value *= FINE
+        cash = -value - fee if side > 0 else value - fee
         self.base += cash
         self.cash += cash
         self.total.fees += fee
-        self.total.turnover += abs(value) * FINE
+        self.total.turnover += value
         self.total.fills += 1
 
     def fund(self, bar: i64) -> None:
@@ -212,19 +212,36 @@ class _Sized:
         if begin >= end:
             return
         self.at = end
-        total = self.total
-        high = low = self.base
-        fall = 0
-        if self.holding != 0:
+        if self.holding == 0:
+            self.see(self.base, self.base, begin, end)
+        else:
             top, bottom = extremes(self.tape, begin, end)
-            high, low = self.base + self.holding * int(top), self.base + self.holding * int(bottom)
-            if self.holding < 0:
-                high, low = low, high
-            least: i64 = -(1 << 62)
-            fall = deepest_fall(self.tape.close, self.side, begin, end, least) * abs(self.holding)
-        total.drawdown = max(total.drawdown, total.peak - low, fall)
-        total.peak = max(total.peak, high)
-        total.low = min(total.low, low)
+            at_top, at_bottom = self.base + self.holding * int(top), self.base + self.holding * int(bottom)
+            if self.side > 0:
+                self.see(at_top, at_bottom, begin, end)
+            else:
+                self.see(at_bottom, at_top, begin, end)
+        if at_or_far(self.tape.day_ends, self.day) < end:
+            self.mark_days(end)
+
+    def see(self, high: int, low: int, begin: i64, end: i64) -> None:
+        """Take in the highest and the lowest equity of bars `begin` to `end - 1` and the deepest fall. Two extremes
+        tell all, unless a new peak and then a deep fall lie between them."""
+        total = self.total
+        fall = total.peak - low
+        if high > total.peak:
+            total.peak = high
+            fall = 0 if high - low <= total.drawdown else self.deepest_fall(begin, end, fall)
+        if fall > total.drawdown:
+            total.drawdown = fall
+        if low < total.low:
+            total.low = low
+
+    def deepest_fall(self, begin: i64, end: i64, from_before: int) -> int:
+        least: i64 = -(1 << 62)
+        return max(from_before, int(deepest_fall(self.tape.close, self.side, begin, end, least)) * abs(self.holding))
+
+    def mark_days(self, end: i64) -> None:
         ends = self.tape.day_ends
         while at_or_far(ends, self.day) < end:
             equity = self.base + (self.holding * int(self.tape.close[ends[self.day]]) if self.holding != 0 else 0)
@@ -286,7 +303,7 @@ class _Day:
         self.instant: i64 = first_at_least(tape.funding_bars, begin)
         self.total: Summary = Summary()
         if side != 0:
-            self.hold(float(int(tape.close[begin - 1])))
+            self.hold(tape.close[begin - 1])
             self.total.head = THROUGH
         self.draw(begin)
 
@@ -298,23 +315,26 @@ class _Day:
             else:
                 self.curve.add(int(bar), self.constant, self.slope)
 
-    def hold(self, price: float) -> None:
-        """Have the position be worth all of the equity at `price`. A short that has lost all is worth nothing ever."""
+    def hold(self, price: i64) -> None:
+        """Have the position be worth all of the equity at `price`."""
         if self.side > 0:
             self.constant = 0.0
-            self.slope = self.equity / price
-            return
-        entry = float(int(self.entry))
-        left = 2.0 - price / entry
-        if left <= 0.0:
-            self.constant, self.slope = self.equity, 0.0
-            return
-        size = self.equity / left
-        self.constant, self.slope = 2.0 * size, -size / entry
+            self.slope = self.equity / float(int(price))
+        elif self.lost_at(price):
+            self.constant, self.slope = NOTHING_LEFT, 0.0
+        else:
+            entry = float(int(self.entry))
+            size = self.equity / (2.0 - float(int(price)) / entry)
+            self.constant, self.slope = 2.0 * size, -size / entry
+
+    def lost_at(self, price: i64) -> bool:
+        """Whether a short has lost everything at `price`. It stays so, wherever the price goes."""
+        return self.side < 0 and price >= 2 * self.entry
 
     def value(self, price: i64) -> float:
-        found: float = self.constant + self.slope * float(int(price))
-        return found if found > NOTHING_LEFT else NOTHING_LEFT
+        if self.lost_at(price):
+            return NOTHING_LEFT
+        return max(NOTHING_LEFT, self.constant + self.slope * float(int(price)))
 
     def walk(self, log: Fills, k: i64) -> i64:
         """Take in the day's fills, the first of which is number `k`; returns the number of the next day's first."""
@@ -340,7 +360,7 @@ class _Day:
         self.entry = price
         self.side = side
         self.pay(self.rules.fee)
-        self.hold(float(int(price)))
+        self.hold(price)
 
     def leave(self, bar: i64, price: i64, reason: i64) -> None:
         self.equity = self.value(price)
@@ -354,7 +374,7 @@ class _Day:
             self.total.count_trade(to_fixed(ln(self.equity / self.before_entry)), gap)
 
     def pay(self, ppm: i64) -> None:
-        self.equity = self.equity * (float(int(MILLION - ppm)) / 1e6)
+        self.equity = max(NOTHING_LEFT, self.equity * (float(int(MILLION - ppm)) / 1e6))
         if self.curve is not None:
             self.curve.filled.append(self.equity)
         self.total.fees += int(ppm) * (LOG // MILLION)
@@ -371,9 +391,8 @@ class _Day:
                 rate = float(int(tape.funding_rates[self.instant])) / 1e8
                 due = self.slope * float(int(price)) * rate
                 self.total.funding += to_fixed(due / self.equity)
-                left = self.equity - due
-                self.equity = left if left > NOTHING_LEFT else NOTHING_LEFT
-                self.hold(float(int(price)))
+                self.equity = max(NOTHING_LEFT, self.equity - due)
+                self.hold(price)
                 self.draw(bar)
             self.instant += 1
 
@@ -395,7 +414,11 @@ class _Day:
             self.see(self.equity)
             return
         while i < end:
-            self.see(self.value(self.tape.close[i]))
+            price: i64 = self.tape.close[i]
+            self.see(self.value(price))
+            if self.lost_at(price):
+                self.constant, self.slope = NOTHING_LEFT, 0.0
+                self.draw(i)
             i += 1
         self.equity = self.value(self.tape.close[end - 1])
 

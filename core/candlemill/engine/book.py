@@ -28,7 +28,7 @@ def share(amount: i64, ppm: i64) -> i64:
 
 
 def funding_due(price: i64, rate: i64) -> i64:
-    """What a long of one unit pays at `price`: `price * rate // 10^8`, without leaving 64 bits on the way."""
+    """`price * rate // 10^8`, without leaving 64 bits on the way."""
     whole: i64 = price // SCALE
     return whole * rate + (price - whole * SCALE) * rate // SCALE
 
@@ -209,7 +209,7 @@ class Book:
         while self.next_funding <= bar:
             if self.side != 0:
                 price: i64 = tape.close[self.next_funding - 1]
-                due: i64 = self.side * funding_due(price, tape.funding_rates[self.instant])
+                due: i64 = funding_due(price, self.side * tape.funding_rates[self.instant])
                 self.base -= due
                 self.funding += due
                 if self.inherited:

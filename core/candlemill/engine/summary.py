@@ -56,14 +56,14 @@ class State:
         locked: bool = False,
         entry: i64 = 0,
         extreme: i64 = 0,
-        quantity: i64 = 0,
+        quantity: int = 0,
     ) -> None:
         self.side: i64 = side
         self.desired: i64 = desired
         self.locked: bool = locked
         self.entry: i64 = entry
         self.extreme: i64 = extreme
-        self.quantity: i64 = quantity
+        self.quantity: int = quantity
 
     def to_bytes(self) -> bytes:
         locked = 1 if self.locked else 0

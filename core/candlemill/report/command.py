@@ -8,12 +8,13 @@ import msgspec
 from candlemill.engine.tape import MINUTE_MS
 from candlemill.model import SCALE, ParamValue, Spec, iso, parse_range
 
-_APART = frozenset({"symbol", "strategy", "params", "grid", "start", "end", "volume_scale"})
+_APART = frozenset({"symbol", "strategy", "params", "grid", "start", "end", "schedule", "volume_scale"})
 _UNITS = ((10_080, "w"), (1440, "d"), (60, "h"), (1, "m"))
 
 
-def command_of(spec: Spec, verb: str | None = None) -> str:
-    """One line for a POSIX shell; options that have their default are left out."""
+def command_of(spec: Spec, verb: str | None = None, **more: str) -> str:
+    """One line for a POSIX shell; options that have their default are left out, `more` are those that a spec does not
+    know. A schedule has no option."""
     options = [("symbol", spec.symbol), ("strategy", spec.strategy)]
     options += [("param", f"{name}={value_text(value)}") for name, value in spec.params.items()]
     options += [("grid", f"{name}={_grid(values)}") for name, values in spec.grid.items()]
@@ -23,6 +24,7 @@ def command_of(spec: Spec, verb: str | None = None) -> str:
         value = getattr(spec, name)
         if name not in _APART and value != defaults[name]:
             options.append((name.replace("_", "-"), "" if value is True else _option(name, value)))
+    options += list(more.items())
     words = ["candlemill", verb or ("sweep" if spec.grid else "backtest")]
     for name, text in options:
         # A value that begins with a dash would be taken for an option.

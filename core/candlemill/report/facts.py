@@ -10,7 +10,7 @@ from candlemill.report import units
 from candlemill.report.command import value_text
 from candlemill.report.page import Cell, Html
 
-_APART = frozenset({"symbol", "strategy", "params", "grid", "start", "end", "capital", "volume_scale"})
+_APART = frozenset({"symbol", "strategy", "params", "grid", "start", "end", "capital", "schedule", "volume_scale"})
 
 
 def title(spec: Spec) -> str:

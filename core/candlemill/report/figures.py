@@ -102,6 +102,8 @@ def price(trace: Trace) -> Any:
 def _price_note(shown: int, total: int, step: int) -> str:
     size = f"{step} min" if step < 60 else f"{step // 60} h" if step < 1440 else f"{step // 1440} d"
     drawn = f"Closes of {size} bars in the band from their lows to their highs."
+    if not total:
+        return f"{drawn} No trade was closed."
     if shown == total:
         return f"{drawn} All {total:,} trades are marked."
     return f"{drawn} {shown:,} of {total:,} trades are marked: best, worst and evenly chosen ones; closer by, all."
@@ -178,6 +180,8 @@ def monthly(trace: Trace) -> Any:
         "margin": {"l": 48, "r": 8, "t": 40, "b": 8},
     }
     note = "Profit of each UTC month over the account's value when it began."
+    if any(month.gain is None for month in found):
+        note += " Empty where that was not above zero."
     return figure("Months", [heat], layout, note, height=70 + 34 * shape[0])
 
 
@@ -207,7 +211,7 @@ def profits(trace: Trace) -> Any:
     layout = {
         "bargap": 0.08,
         "showlegend": False,
-        "xaxis": {"title": {"text": "profit of a trade, after costs"}, "separatethousands": True},
+        "xaxis": {"title": {"text": "profit of a trade, after costs"}},
         "yaxis": {"title": {"text": "trades"}},
         "shapes": [upright(mean, LIGHT["ink"], "dash"), upright(middle, LIGHT["muted"], "dot")],
     }
@@ -268,7 +272,7 @@ def excursions(trace: Trace) -> Any:
 
     data = [cloud("won", won, LIGHT["up"]), cloud("lost", ~won, LIGHT["down"])]
     layout = {
-        "xaxis": {"title": {"text": "worst mark-to-market while held (MAE)"}, "separatethousands": True},
+        "xaxis": {"title": {"text": "worst mark-to-market while held (MAE)"}},
         "yaxis": {"title": {"text": "profit"}, "zeroline": True, "zerolinecolor": LIGHT["muted"]},
     }
     shown = "All" if len(chosen) == len(trades) else f"{len(chosen):,} of {len(trades):,}"

@@ -36,6 +36,7 @@ class Key(NamedTuple):
 
 
 Cell = str | Html
+ROOM = 10  # letters of a headline's figure in full size
 
 
 def markup(cell: Cell) -> str:
@@ -76,9 +77,9 @@ def keys(found: Iterable[Key]) -> Html:
     cards = []
     for key in found:
         value = toned(key.value, key.tone)
-        cards.append(
-            f"<div class='key'><h3>{escape(key.label)}</h3><b>{value}</b><small>{escape(key.below)}</small></div>"
-        )
+        kind = "key long" if len(key.value) > ROOM else "key"
+        told = f"<h3>{escape(key.label)}</h3><b>{value}</b><small>{escape(key.below)}</small>"
+        cards.append(f'<div class="{kind}">{told}</div>')
     return Html(f'<section class="keys">{"".join(cards)}</section>')
 
 
@@ -89,7 +90,8 @@ def card(title: Cell, body: Html, note: str = "", kind: str = "") -> Html:
 
 def command(text: str) -> Html:
     button = '<button type="button" class="copy" title="copy the command">copy</button>'
-    return Html(f'<div class="command"><code>{escape(text)}</code>{button}</div>')
+    words = " ".join(f"<span>{escape(word)}</span>" for word in text.split(" "))  # lines break between words only
+    return Html(f'<div class="command"><code>{words}</code>{button}</div>')
 
 
 class Figures:

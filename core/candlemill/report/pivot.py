@@ -35,6 +35,9 @@ class Sets:
         self.results: Sequence[Mapping[str, Any]] = sweep["results"]
         if not self.results:
             raise BadInput("the sweep has no result: run it before its report")
+        self._axes: dict[str, list[Any]] = {}
+        self._places: dict[str, NDArray[np.int64]] = {}
+        self._columns: dict[str, Doubles] = {}
         varied = [name for name in self.spec.grid if len(self.axis(name)) > 1]
         self.axes = sorted(varied, key=lambda name: (-len(self.axis(name)), name))  # the longest are worth most room
 
@@ -42,19 +45,25 @@ class Sets:
         """The values of a parameter, ascending."""
         if name not in self.spec.grid:
             raise UnknownName("parameter of the grid", name, sorted(self.spec.grid), "choose one that the sweep varies")
-        return sorted({r["params"][name] for r in self.results}, key=lambda v: (isinstance(v, str), v))
+        if name not in self._axes:
+            found = {r["params"][name] for r in self.results}
+            self._axes[name] = sorted(found, key=lambda v: (isinstance(v, str), v))
+        return self._axes[name]
 
     def raw(self, metric: str, result: Mapping[str, Any]) -> int | None:
         found = result.get(metric, (result.get("metrics") or {}).get(metric))
         return found if isinstance(found, int) else None
 
     def column(self, metric: str) -> Doubles:
+        if metric in self._columns:
+            return self._columns[metric]
         unit = self.unit(metric)
         values = [self.raw(metric, r) for r in self.results]
         if all(value is None for value in values):
             known = [name for name, value in self.results[0].items() if isinstance(value, int)]
             raise UnknownName("metric", metric, [*known, *(self.results[0].get("metrics") or {})], "no set has it")
-        return np.array([np.nan if value is None else value / unit for value in values])
+        self._columns[metric] = np.array([np.nan if value is None else value / unit for value in values])
+        return self._columns[metric]
 
     def unit(self, metric: str) -> float:
         """What one of the column's floats is in a result's integers."""
@@ -94,9 +103,17 @@ class Sets:
 
     def groups(self, name: str) -> tuple[NDArray[np.int64], list[str]]:
         """Each set's group along a parameter, and the groups' names: values, or spans of neighbouring ones."""
-        values = self.axis(name)
-        width = -(-len(values) // CELLS)
-        place = {value: k // width for k, value in enumerate(values)}
+        values, width = self.axis(name), self._width(name)
         edges = [(values[k], values[min(k + width, len(values)) - 1]) for k in range(0, len(values), width)]
         names = [value_text(a) if a == b else f"{value_text(a)}–{value_text(b)}" for a, b in edges]
-        return np.array([place[r["params"][name]] for r in self.results]), names
+        if name not in self._places:
+            place = {value: k // width for k, value in enumerate(values)}
+            self._places[name] = np.array([place[r["params"][name]] for r in self.results])
+        return self._places[name], names
+
+    def place(self, name: str, value: Any) -> int:
+        """The group that a value is in."""
+        return self.axis(name).index(value) // self._width(name)
+
+    def _width(self, name: str) -> int:
+        return -(-len(self.axis(name)) // CELLS)

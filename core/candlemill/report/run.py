@@ -20,10 +20,12 @@ SPANS = (("last month", 30 * DAY_MS), ("last week", 7 * DAY_MS), ("last day", DA
 
 def page(trace: Trace) -> str:
     boxes, spec = Figures(), trace.spec
-    what = Html(facts(run_facts(trace)) + facts(identity_of(trace.result)) + command(command_of(spec)))
+    what = facts(run_facts(trace)) + facts(identity_of(trace.result))
+    if not spec.schedule:
+        what += command(command_of(spec))
     body = [
         keys(headline(trace)),
-        card("What was run", what),
+        card("What was run", Html(what)),
         boxes.card("equity", figures.equity(trace)),
         *guard_cards(trace.result.get("guards")),
         *run_cards(trace, boxes),
@@ -76,6 +78,7 @@ def headline(trace: Trace) -> list[Key]:
     lost = r["gross_loss"]
     factor = units.ratio(abs(r["gross_profit"]) * SCALE // abs(lost)) if lost else units.NO_VALUE
     mean = int(trades.profit.sum()) // len(trades) if len(trades) else None
+    won = f"{units.percent(units.share(r['wins'], r['trades']))} won" if r["trades"] else "none closed"
     deepest = worst_drawdowns(trace, 1)
     below_peak = f"{100 * deepest[0].share:,.1f}% below the peak" if deepest else "never below its peak"
     return [
@@ -83,7 +86,7 @@ def headline(trace: Trace) -> list[Key]:
         Key("Buy and hold", units.money(hold), f"{_of_capital(trace, hold)}, before costs", hold),
         Key("Sharpe ratio", units.ratio(r["sharpe_ratio"]), f"Sortino {units.ratio(r['sortino_ratio'])}"),
         Key("Max drawdown", _drawdown(trace, r["max_drawdown"]), below_peak),
-        Key("Trades", units.count(r["trades"]), f"{units.percent(units.share(r['wins'], r['trades']))} won"),
+        Key("Trades", units.count(r["trades"]), won),
         Key("Profit factor", factor, f"mean trade {units.money(mean)}"),
         Key("Fees", units.money(r["fees"]), f"{r['fills']:,} fills"),
         Key("Exposure", units.percent(units.share(r["exposure_bars"], r["bars"])), f"at the end: {_side(r)}"),

@@ -26,7 +26,7 @@ def page(sweep: Mapping[str, Any]) -> str:
     boxes, sets = Figures(), Sets(sweep)
     guards = sweep.get("guards") or {}
     metrics = [metric for metric in METRICS if sets.has(metric)]
-    choices = _choices(sweep, sets, metrics)
+    choices = _choices(sets, metrics)
     body = [
         keys(headline(sets, guards)),
         card("What was run", _what(sweep, sets)),
@@ -39,13 +39,13 @@ def page(sweep: Mapping[str, Any]) -> str:
     return render(title, range_text(sets.spec), body, boxes, {"choices": choices})
 
 
-def _choices(sweep: Mapping[str, Any], sets: Sets, metrics: list[str]) -> dict[str, Any]:
+def _choices(sets: Sets, metrics: list[str]) -> dict[str, Any]:
     """Every heat map that can be chosen: which parameters, metric, and what is taken over the other parameters."""
     single = (sets.axes or list(sets.spec.grid))[0]
     axes = list(combinations(sets.axes, 2))[:PAIRS] or [(single, single)]
     overs = ["best", "mean"] if len(sets.axes) > 2 else ["best"]
     found = [
-        {"axes": k, "metric": metric, "over": over, "figure": sweep_figures.heat_map(sweep, x, y, metric, over)}
+        {"axes": k, "metric": metric, "over": over, "figure": sweep_figures.heat_map_of(sets, x, y, metric, over)}
         for k, (x, y) in enumerate(axes)
         for metric in metrics
         for over in overs

@@ -28,7 +28,11 @@ def heat_map(
 
     Raises UnknownName for a parameter that the sweep does not vary and for a metric that no set has.
     """
-    sets = Sets(sweep)
+    return heat_map_of(Sets(sweep), x, y, metric, over)
+
+
+def heat_map_of(sets: Sets, x: str | None, y: str | None, metric: str, over: str) -> Any:
+    """`heat_map` of a sweep that is taken apart already."""
     axes = [name for name in (x, y) if name] or sets.axes[:2]
     if len(axes) < 2:
         axes = [*axes, *(name for name in sets.axes if name not in axes)][:2]
@@ -73,25 +77,18 @@ def _heat(sets: Sets, x: str, y: str, metric: str, over: str) -> Any:
         "xgap": 1,
         "ygap": 1,
     }
-    mark = {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [next(name for name, value in _names(sets, x) if value == best[x])],
-        "y": [next(name for name, value in _names(sets, y) if value == best[y])],
-        "marker": {"symbol": "circle-open", "size": 15, "color": LIGHT["ink"], "line": {"width": 2}},
-        "hoverinfo": "skip",
-    }
     layout = {
         "showlegend": False,
         "xaxis": {"title": {"text": escape(x)}, "type": "category", "showgrid": False, "nticks": 16},
         "yaxis": {"title": {"text": escape(y)}, "type": "category", "showgrid": False, "nticks": 16},
         "margin": {"r": 4},
+        "shapes": [_frame(sets, x, best[x], y, best[y])],
     }
     rest = [name for name in sets.axes if name not in (x, y)]
-    note = f"{len(sets.results):,} sets; the circle is the best of them."
+    note = f"{len(sets.results):,} sets; the framed cell holds the best of them."
     if rest:
         note = f"{over.capitalize()} over {', '.join(rest)}. {note}"
-    return figure(f"{_title(metric)} by {escape(x)} and {escape(y)}", [heat, mark], layout, note, height=440)
+    return figure(f"{_title(metric)} by {escape(x)} and {escape(y)}", [heat], layout, note, height=440)
 
 
 def _format(sets: Sets, metric: str, largest: float) -> str:
@@ -101,10 +98,11 @@ def _format(sets: Sets, metric: str, largest: float) -> str:
     return ".3~s" if largest >= 1000 else ",.1f" if largest >= 100 or sets.suffix(metric) else ",.2f"
 
 
-def _names(sets: Sets, name: str) -> list[tuple[str, Any]]:
-    """Each value of a parameter with the name of its group."""
-    places, names = sets.groups(name)
-    return [(names[k], r["params"][name]) for k, r in zip(places.tolist(), sets.results, strict=True)]
+def _frame(sets: Sets, x: str, across: Any, y: str, down: Any) -> dict[str, Any]:
+    """Around the cell of two values; categories lie at 0, 1, 2 …"""
+    k, j = sets.place(x, across), sets.place(y, down)
+    line = {"color": LIGHT["ink"], "width": 2}
+    return {"type": "rect", "x0": k - 0.5, "x1": k + 0.5, "y0": j - 0.5, "y1": j + 0.5, "line": line}
 
 
 def _colors(metric: str, low: float, high: float) -> dict[str, Any]:

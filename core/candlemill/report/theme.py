@@ -39,7 +39,16 @@ DARK = {
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 DIVERGING = [[0.0, LIGHT["down"]], [0.5, LIGHT["paper"]], [1.0, LIGHT["up"]]]
 
-_AXIS = {"gridcolor": LIGHT["grid"], "zeroline": False, "linecolor": LIGHT["grid"], "automargin": True}
+_AXIS = {
+    "gridcolor": LIGHT["grid"],
+    "linecolor": LIGHT["grid"],
+    "zeroline": False,
+    "automargin": True,
+    "title": {"standoff": 8},  # from the labels, however long they are
+    "ticklabelstandoff": 5,  # labels of two axes do not meet in their corner
+    "separatethousands": True,
+    "exponentformat": "none",  # not 30µ for a price of 0.00003
+}
 TEMPLATE = {
     "layout": {
         "font": {"family": FONT, "size": 12, "color": LIGHT["ink"]},
@@ -50,7 +59,7 @@ TEMPLATE = {
         "hoverlabel": {"font": {"family": FONT}, "align": "left"},
         "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
         "xaxis": _AXIS,
-        "yaxis": {**_AXIS, "separatethousands": True},
+        "yaxis": _AXIS,
     }
 }
 

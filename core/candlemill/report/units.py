@@ -75,5 +75,5 @@ def floats(scaled: ArrayLike) -> list[float]:
     """Scaled integers as floats for a plot, with no more digits than it can show: the page stays small."""
     values = np.asarray(scaled) / SCALE
     top = float(np.abs(values).max()) if values.size else 0.0
-    found: list[float] = np.round(values, min(8, max(2, 7 - len(str(int(top)))))).tolist()
+    found: list[float] = np.round(values, 8 if top < 1 else max(2, 7 - len(str(int(top))))).tolist()
     return found

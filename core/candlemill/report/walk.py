@@ -64,6 +64,7 @@ def fold_table(trace: Trace, folds: Sequence[Fold], score: str) -> Html:
     """One row per fold; a click shows its test in the price figure."""
     profits = fold_profits(trace, folds)
     largest = max((abs(profit) for profit in profits), default=0)
+    efficiency = any("efficiency" in fold for fold in folds)
     names = list(dict.fromkeys(name for fold in folds for name in fold["params"]))
     rows: list[list[Cell]] = [
         [
@@ -72,6 +73,7 @@ def fold_table(trace: Trace, folds: Sequence[Fold], score: str) -> Html:
             *(value_text(fold["params"][name]) if name in fold["params"] else units.NO_VALUE for name in names),
             shown(score, fold["in_sample"]),
             toned(shown(score, fold["out_of_sample"]), fold["out_of_sample"]),
+            *([units.percent(fold.get("efficiency"))] if efficiency else []),
             toned(units.money(profit, largest), profit),
             f"{units.day(fold['train_start'])} – {units.day(fold['train_end'] - 1)}",
         ]
@@ -79,5 +81,6 @@ def fold_table(trace: Trace, folds: Sequence[Fold], score: str) -> Html:
     ]
     spans = [f'data-exact data-from="{fold["test_start"]}" data-to="{fold["test_end"]}"' for fold in folds]
     text = label(score)
-    headers = ["fold", "traded in", *names, f"{text} in sample", "out of sample", "profit", "chosen in"]
+    judged = [f"{text} in sample", "out of sample", *(["efficiency"] if efficiency else [])]
+    headers = ["fold", "traded in", *names, *judged, "profit", "chosen in"]
     return table(headers, rows, left=2, names=spans)
