@@ -3,8 +3,10 @@
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from candlemill.model import parse_range
+from numpy.typing import NDArray
 from reference import Bar, read_zip
 from world import World
 
@@ -45,6 +47,12 @@ def frame_of(name: str) -> pd.DataFrame:
     frame = frame.astype("float64").set_index(pd.to_datetime(t.where(t < 10**14, t // 1000), unit="ms"))
     start, end = (pd.Timestamp(ms, unit="ms") for ms in parse_range(text))
     return frame[(frame.index >= start) & (frame.index < end)]
+
+
+def times_of(index: pd.DatetimeIndex) -> NDArray[np.int64]:
+    """Milliseconds, whatever unit pandas keeps."""
+    found: NDArray[np.int64] = index.as_unit("ms").asi8
+    return found
 
 
 def resampled(frame: pd.DataFrame, minutes: int) -> pd.DataFrame:

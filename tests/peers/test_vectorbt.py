@@ -3,22 +3,23 @@
 from collections import Counter
 from typing import Any
 
+import cases
 import numpy as np
 import pandas as pd
 import pytest
 import why
 from candlemill.metrics import metrics
 from candlemill.model import SCALE
-from cases import COARSE, FEE, FILLS, OTHERS, SLIPPAGE, STOPS, STRATEGIES, every_set, every_strategy, fills_and_stops, real_candles  # noqa: E501
 from candles import frame_of, resampled
+from cases import COARSE, FEE, FILLS, OTHERS, SLIPPAGE, STOPS, STRATEGIES, every_set, every_strategy, fills_and_stops
 from deals import Agreement, Run, assert_near, compare, run_of
 from tally import Tally, tally  # noqa: F401
 
 vbt = pytest.importorskip("vectorbt", reason="vectorbt is not installed: pip install '.[peers]'")
 from usual import USUAL, wanted_by_users  # noqa: E402
-from with_vectorbt import Simulated, deals_of, in_order, plain, rounded_stops, stops  # noqa: E402
+from with_vectorbt import Simulated, in_order, plain, rounded_stops, stops, trades_of  # noqa: E402
 
-pytestmark = real_candles
+pytestmark = cases.real_candles
 PEER = "vectorbt"
 COSTS = {"fees": FEE / 1e6, "slippage": SLIPPAGE / 1e6}
 RECURSIVE = {"ema_cross": 150, "macd": 150, "rsi_reversion": 150}  # bars until averages that began apart have met
@@ -103,7 +104,7 @@ def test_one_row_per_bar(name: str, label: str, tally: Tally) -> None:  # noqa: 
             tally.add("our signals, one row per bar, no stops", run, same(run, theirs))
             continue
         found = compare(run.deals, theirs.deals)
-        reasons = why.one_row_per_bar(run, theirs.deals, found)
+        reasons = why.one_row_per_bar(run, theirs.deals, theirs.left_open, found)
         tally.add(f"our signals, one row per bar, stops, fill {fill}", run, found, reasons)
         if fill == "close":
             assert found.only_theirs.empty and set(reasons) <= {why.BOTH}
@@ -134,7 +135,7 @@ def test_the_example_of_vectorbts_readme(name: str, tally: Tally) -> None:  # no
         close, fast.ma_crossed_above(slow), fast.ma_crossed_below(slow), init_cash=10_000, fees=FEE / 1e6, freq="1min"
     )
     run = run_of(name, "sma_cross", {}, fee=FEE, fill="close", sizing="compound")
-    theirs = deals_of(portfolio, frame_of(name), 1)
+    theirs = trades_of(portfolio, frame_of(name))
     found = compare(run.deals, theirs)
     other = why.exact_ties(run)
     other[49] = True  # the first bar that has both averages
@@ -166,6 +167,8 @@ def test_compound_and_notional(tally: Tally) -> None:  # noqa: F811
         theirs = in_order(frame, run.desired, fill, fees=fee, size=size)
         np.testing.assert_allclose(theirs.deals["quantity"], run.deals["quantity"], atol=1.1e-8)
         tally.add("sizing notional", run, same_money(run, theirs))
+        fall = np.max(np.maximum.accumulate(np.maximum(theirs.equity, 0)) - theirs.equity)
+        assert run.result["max_drawdown"] / SCALE == pytest.approx(fall, rel=1e-7)
 
 
 def same_money(run: Run, theirs: Simulated) -> Agreement:
@@ -190,7 +193,8 @@ def test_a_timeframe_is_resampled_bars(minutes: int, tally: Tally) -> None:  # n
     for name in ("BTCUSDT", "ETHBTC"):
         frame = resampled(frame_of(name), minutes)
         run = run_of(name, "sma_cross", {"allow_short": True}, fee=FEE, slippage=SLIPPAGE, timeframe=minutes)
-        labels = run.deals.assign(**{t: run.deals[t] // (minutes * 60_000) * minutes * 60_000 for t in ("entry_t", "exit_t")})
+        width = minutes * 60_000
+        labels = run.deals.assign(**{time: run.deals[time] // width * width for time in ("entry_t", "exit_t")})
         found = compare(labels, plain(frame, run.desired, **COSTS).deals)
         assert found.only_ours.empty and found.only_theirs.empty
         tally.add("timeframes 5m, 15m, 1h against resampled bars", run, found)
@@ -239,12 +243,13 @@ def test_figures_of_a_compound_account() -> None:
 
 
 def test_fees_of_one_unit_are_rounded_down() -> None:
-    """With sizing fixed a fee is that of one unit, rounded down to 10^-8, times the quantity; vectorbt's is not. Where
-    a price is a few hundred units that is most of the fee; sizing notional does not round."""
+    """With sizing fixed a fee is that of one unit, rounded down to 10^-8, times the quantity; vectorbt's is not. Of a
+    price of a few hundred units nothing is left; sizing notional does not round."""
+    frame, rich = frame_of(COARSE), {"fees": FEE / 1e6, "init_cash": 1e6}
     fixed = run_of(COARSE, "sma_cross", {}, fee=FEE, quantity=10**6 * SCALE)
-    theirs = plain(frame_of(COARSE), fixed.desired, fees=FEE / 1e6, size=1e6)
-    assert fixed.deals["fees"].sum() == 0 and theirs.deals["fees"].sum() > 0
+    theirs = in_order(frame, fixed.desired, size=1e6, **rich).deals
+    assert fixed.result["fees"] == 0 and theirs["fees"].sum() > 1
     notional = run_of(COARSE, "sma_cross", {}, fee=FEE, sizing="notional", notional=10 * SCALE)
-    size = np.floor(10 / frame_of(COARSE)["Open"].to_numpy() * 1e8) / 1e8
-    wanted = in_order(frame_of(COARSE), notional.desired, fees=FEE / 1e6, size=size).deals["fees"].sum()
-    assert notional.result["fees"] / SCALE == pytest.approx(wanted, rel=1e-3)
+    size = np.floor(10 / frame["Open"].to_numpy() * 1e8) / 1e8
+    orders = in_order(frame, notional.desired, size=size, **rich).portfolio.orders.records
+    assert notional.result["fees"] / SCALE == pytest.approx(orders["fees"].sum(), rel=1e-7)

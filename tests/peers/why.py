@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from candlemill.trace import Reason
-from deals import KEY, Agreement, Run
+from deals import KEY, Agreement, Deals, Run
 from numpy.typing import NDArray
 
 ENTRY_BAR = "stop or target within the bar of entry"
@@ -16,11 +16,12 @@ TIE = "tie"
 BEGINNING = "beginning"
 
 
-def one_row_per_bar(run: Run, theirs: pd.DataFrame, found: Agreement) -> Counter[str]:
+def one_row_per_bar(run: Run, closed: Deals, left_open: Deals, found: Agreement) -> Counter[str]:
     """vectorbt looks at a bar's stop before its order, and takes one of them; it looks at none in the bar of entry."""
-    entries = {key: exit_t for key, exit_t in zip(_keys(theirs, "entry_t"), theirs["exit_t"], strict=True)}
-    exits = set(theirs["exit_t"])
-    ended = dict(zip(_keys(run.deals, "entry_t"), run.trace.trades.reason.tolist(), strict=True))
+    entries = dict(zip(_entries(closed), closed["exit_t"].tolist(), strict=True))
+    entries |= dict.fromkeys(_entries(left_open))
+    exits = set(closed["exit_t"])
+    ended = dict(zip(_entries(run.deals), run.trace.trades.reason.tolist(), strict=True))
     reasons: Counter[str] = Counter()
     paired = set()
     for trade in found.only_ours.itertuples():
@@ -43,8 +44,8 @@ def one_row_per_bar(run: Run, theirs: pd.DataFrame, found: Agreement) -> Counter
     return reasons
 
 
-def _keys(deals: pd.DataFrame, time: str) -> list[tuple[int, int]]:
-    return list(zip(deals[time].tolist(), deals["side"].tolist(), strict=True))
+def _entries(deals: Deals) -> list[tuple[int, int]]:
+    return list(zip(deals["entry_t"].tolist(), deals["side"].tolist(), strict=True))
 
 
 def _reason_of_pair(run: Run, theirs: Any) -> str:
@@ -65,12 +66,12 @@ def other_positions(run: Run, wanted: NDArray[np.int8], ties: NDArray[np.bool_],
 
 
 def by_other_positions(run: Run, found: Agreement, other: NDArray[np.bool_], beginning: int) -> Counter[str]:
-    """A trade differs only where a position that was wanted between the decision to enter and its exit does."""
+    """A trade differs only where a wanted position does, from before the change that opened it to its exit."""
     t = run.trace.t
     reasons: Counter[str] = Counter()
     for trade in pd.concat([found.only_ours, found.only_theirs])[KEY].itertuples():
         first, last = np.searchsorted(t, [trade.entry_t, trade.exit_t])
-        bars = np.flatnonzero(other[max(first - 1, 0) : last + 1]) + max(first - 1, 0)
+        bars = np.flatnonzero(other[max(first - 2, 0) : last + 1]) + max(first - 2, 0)
         assert len(bars), trade
         reasons[BEGINNING if bars[0] < beginning else TIE] += 1
     return reasons
@@ -98,3 +99,15 @@ def exact_ties(run: Run) -> NDArray[np.bool_]:
 def _sums(values: NDArray[Any], length: int) -> NDArray[Any]:
     total = np.concatenate(([0], np.cumsum(values)))
     return total[length:] - total[:-length]
+
+
+def after_ties(run: Run, ties: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Ties, and what is decided until the next change of sign: who waits for a crossing holds on until then."""
+    found = ties.copy()
+    missed = False
+    for bar in range(1, len(found)):
+        if run.desired[bar] != run.desired[bar - 1] and not ties[bar] and not ties[bar - 1]:
+            missed = False
+        missed = missed or bool(ties[bar])
+        found[bar] = missed
+    return found

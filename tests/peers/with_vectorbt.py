@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import vectorbt as vbt
 from candlemill.model import SCALE
+from candles import times_of
 from deals import Deals
 from numpy.typing import NDArray
 
 RICH = 1000  # times the first price in cash: no order is ever short of money
+OPEN, CLOSED = 0, 1  # as vectorbt's records have it
 
 Wanted = NDArray[np.int8]
 
@@ -17,6 +19,7 @@ Wanted = NDArray[np.int8]
 class Simulated(NamedTuple):
     portfolio: Any
     deals: Deals
+    left_open: Deals  # at most one trade, without an exit
     equity: NDArray[np.float64]  # at each bar's close, the starting cash left out
 
 
@@ -38,7 +41,7 @@ def plain(frame: pd.DataFrame, wanted: Wanted, fill: str = "next_open", **option
         acted, price = np.concatenate(([0], wanted[:-1])).astype(np.int8), frame["Open"]
     prices = {name.lower(): frame[name] for name in ("Open", "High", "Low", "Close")}
     portfolio = vbt.Portfolio.from_signals(**prices, **signals_of(acted), **_defaults(frame, options), price=price)
-    return Simulated(portfolio, deals_of(portfolio, frame, 1), _equity(portfolio, frame, 1))
+    return _simulated(portfolio, frame, 1)
 
 
 def in_order(frame: pd.DataFrame, wanted: Wanted, fill: str = "next_open", **options: Any) -> Simulated:
@@ -63,7 +66,7 @@ def in_order(frame: pd.DataFrame, wanted: Wanted, fill: str = "next_open", **opt
     price = np.repeat(frame["Open" if at == 0 else "Close"].to_numpy(), 2)
     spread = {name: _per_row(value, n) for name, value in options.items()}
     portfolio = vbt.Portfolio.from_signals(**prices, **asked, **_defaults(frame, spread), price=price)
-    return Simulated(portfolio, deals_of(portfolio, frame, 2), _equity(portfolio, frame, 2))
+    return _simulated(portfolio, frame, 2)
 
 
 def _per_row(value: Any, bars: int) -> Any:
@@ -111,11 +114,16 @@ def _defaults(frame: pd.DataFrame, options: dict[str, Any]) -> dict[str, Any]:
     return {"size": 1.0, "init_cash": rich, "upon_opposite_entry": "Reverse", "freq": "1min"} | options
 
 
-def deals_of(portfolio: Any, frame: pd.DataFrame, rows: int) -> Deals:
-    """The closed trades; `rows` of the portfolio are one bar."""
+def _simulated(portfolio: Any, frame: pd.DataFrame, rows: int) -> Simulated:
+    """`rows` of the portfolio are one bar."""
+    closed, left_open = (trades_of(portfolio, frame, rows, status) for status in (CLOSED, OPEN))
+    return Simulated(portfolio, closed, left_open, _equity(portfolio, frame, rows))
+
+
+def trades_of(portfolio: Any, frame: pd.DataFrame, rows: int = 1, status: int = CLOSED) -> Deals:
     records = portfolio.exit_trades.records
-    records = records[records["status"] == 1]
-    t = frame.index.asi8 // 10**6 if frame.index.unit == "ns" else frame.index.as_unit("ms").asi8
+    records = records[records["status"] == status]
+    t = times_of(frame.index)
     found = {
         "entry_t": t[records["entry_idx"] // rows],
         "exit_t": t[records["exit_idx"] // rows],
