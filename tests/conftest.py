@@ -5,6 +5,7 @@ expensive is made once as a folder and copied.
 """
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ import candlemill
 import numpy as np
 import pytest
 import synthetic
+from candlemill import cli
 from candlemill.io.ingest import ingest
 from candlemill.io.settings import DSN_VARIABLE
 from candlemill.io.store import Store
@@ -29,6 +31,7 @@ from numpy.typing import NDArray
 CORE = Path(candlemill.__file__).parents[1]
 DAY_MS = 86_400_000
 Columns = dict[str, NDArray[Any]]
+Cli = Callable[..., tuple[int, str, str]]
 
 
 @cache
@@ -142,3 +145,22 @@ def new_dsn(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]
 def store(new_dsn: Callable[[], str]) -> Iterator[Store]:
     with Store(new_dsn()) as opened:
         yield opened
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Status, stdout and stderr of a command in this process."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = cli.main([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def said(answer: tuple[int, str, str]) -> Any:
+    """What a command with --json said: exactly one object, nothing on stderr."""
+    status, out, err = answer
+    assert (status, err, out.count("\n")) == (0, "", 1), answer
+    return json.loads(out)

@@ -60,7 +60,7 @@ def trace(
         start=start, end=int(t[-1]) + MINUTE_MS, fee=fee, **changes,
     )  # fmt: skip
     result = _result(spec, t, equity, position, fees, change, daily, trades, days * DAY_MS, int(o[0]), int(c[-1]))
-    return Trace(spec, result, int(o[0]), t, o, h, lo, c, equity, position, days * DAY_MS, daily, trades)
+    return Trace(spec, result, int(o[0]), t, o, h, lo, c, equity, position, days * DAY_MS, daily, daily, trades)
 
 
 def _trades(

@@ -8,18 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from candlemill import cli, service
+from candlemill import service
 from candlemill.engine.tape import DAY_MS
 from candlemill.io.settings import DSN_VARIABLE
 from candlemill.io.store import Store
 from candlemill.model import SCALE
 from candlemill.strategies import REGISTERED
-from conftest import days, environment, run_cli, write_zip
+from conftest import Cli, days, environment, run_cli, said, write_zip
 
 PROMISED = {
     "job_id", "strategy_id", "symbol", "start", "end", "bars", "missing_minutes", "slices", "repaired_slices",
@@ -30,27 +30,6 @@ BARS = 8 * 1440 - 90
 JOB = ("--symbol", "AAAUSDT", "--strategy", "sma_cross")
 GRID = ("--grid", "fast=2:6:2", "--grid", "slow=5,9")  # fast=6 slow=5 is refused by the strategy
 SETS = 5
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Status, stdout and stderr of a command in this process."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = cli.main([str(argument) for argument in arguments])
-        return status, *capsys.readouterr()
-
-    return call
-
-
-def said(answer: tuple[int, str, str]) -> Any:
-    """What a command with --json said: exactly one object, nothing on stderr."""
-    status, out, err = answer
-    assert (status, err, out.count("\n")) == (0, "", 1), answer
-    return json.loads(out)
 
 
 @pytest.fixture

@@ -104,6 +104,10 @@ def parser() -> Parser:
     verify.add_argument("--strategy", metavar="FILE.py[:CLASS]", help="where the job's strategy is, if it is a file's")
     cli_check.add_arguments(with_json(command("check", cli_check.run, "find out whether a strategy is honest")))
     with_json(command("strategies", run_strategies, "list the strategies and their parameters"))
+    new = with_json(command("new-strategy", run_new_strategy, "write a strategy to begin with, and its test"))
+    new.add_argument("name", type=text_argument, metavar="NAME")
+    new.add_argument("--kind", choices=["windowed", "stateful"], default="windowed")
+    new.add_argument("--folder", type=Path, default=Path(), metavar="PATH", help="where its folder goes (default here)")
     db = command("db", run_db, "serve the embedded database to other processes over ClickHouse's HTTP interface")
     db.add_argument("--host", default="127.0.0.1")
     db.add_argument("--port", type=int, default=8123, help="0 takes any free one")
@@ -215,6 +219,14 @@ def run_strategies(args: argparse.Namespace) -> None:
     for problem in plugins.load_offered():
         print(f"candlemill: {problem}", file=sys.stderr)
     output(args, {"strategies": show.strategies_rows()}, show.strategies())
+
+
+def run_new_strategy(args: argparse.Namespace) -> None:
+    from candlemill.io.skeleton import write_strategy
+
+    folder = write_strategy(args.name, args.kind, args.folder)
+    files = sorted(str(path) for path in folder.iterdir())
+    output(args, {"files": files}, "\n".join([*files, f"{folder / 'README.md'} says how to run it"]))
 
 
 def run_db(args: argparse.Namespace) -> None:

@@ -70,6 +70,8 @@ def job_arguments(sub: Parser) -> None:
 def backtest_arguments(sub: Parser) -> None:
     job_arguments(sub)
     sub.add_argument("--weight", action="append", default=[], metavar="SYMBOL=W", help="of a portfolio's symbol")
+    sub.add_argument("--guards", action="store_true", help="how much may be luck: intervals, break-even fee")
+    sub.add_argument("--seed", type=int, default=1, metavar="N", help="of the guards' resampling (default 1)")
     report_argument(sub)
 
 
@@ -110,6 +112,7 @@ def run_backtest(args: argparse.Namespace) -> None:
     from candlemill import show
     from candlemill.io.campaigns import run_one
     from candlemill.io.jobs import Home
+    from candlemill.report import write_report
 
     if args.weight:
         raise BadInput("--weight is for portfolios: give several symbols, as in --symbol BTCUSDT,ETHUSDT")
@@ -119,8 +122,12 @@ def run_backtest(args: argparse.Namespace) -> None:
         with progress_bar("backtest") as progress:
             row = run_one(home, _with_span(spec, args, home), options, progress)
         result = json.loads(row.result)
-        if args.report:
-            _write_run_report(home, result, args.report)
+        if args.guards or args.report:
+            trace, result["guards"] = _guarded(home, result, args.seed)
+            if args.report:
+                write_report(trace, args.report)
+            if not args.guards:
+                del result["guards"]
     output(args, result, show.result(result))
 
 
@@ -130,8 +137,8 @@ def _run_portfolio(args: argparse.Namespace) -> None:
     from candlemill.io.jobs import Home
     from candlemill.portfolio import parse_weights, symbols_of
 
-    if args.report:
-        raise BadInput("--report tells of one symbol: run it for a symbol of the portfolio")
+    if args.report or args.guards:
+        raise BadInput("--report and --guards tell of one symbol: run them for a symbol of the portfolio")
     options = _options(args)
     with open_store() as store:
         home = Home(store)
@@ -210,7 +217,7 @@ def run_walk_forward(args: argparse.Namespace) -> None:
         if args.report:
             _write_walk_forward_report(home, found, spec, args)
     told = {"sweep_id": found.sweep_id, "score": args.score, "folds": found.folds, "result": found.result}
-    output(args, told, show.walk_forward(found.folds, found.result, args.score))
+    output(args, told, show.walk_forward(found.folds, list(spec.grid), found.result, args.score))
 
 
 def run_plan(args: argparse.Namespace) -> None:
@@ -241,10 +248,13 @@ def run_plan(args: argparse.Namespace) -> None:
 # -- reports -------------------------------------------------------------------------------------------------------
 
 
-def _write_run_report(home: Any, result: dict[str, Any], path: Path) -> None:
-    from candlemill.report import write_report
+def _guarded(home: Any, result: dict[str, Any], seed: int) -> tuple[Any, dict[str, Any]]:
+    """The run in full, and its guards, which the trace's result has too."""
+    from candlemill.guards import run_guards
 
-    write_report(home.trace(result), path)
+    trace = home.trace(result)
+    guards = run_guards(result, trace.daily, trace.ratios, trace.trades.profit, seed)
+    return msgspec.structs.replace(trace, result=result | {"guards": guards}), guards
 
 
 def _write_sweep_report(store: Any, sweep_id: str, args: argparse.Namespace) -> None:

@@ -116,11 +116,11 @@ def portfolio_result(
         "sharpe_recipe": SHARPE_RECIPE,
         "spec": msgspec.to_builtins(spec) | {"symbol": ",".join(weights)},
         "weights": dict(weights),
-        "parts": [part.result for part in parts],
+        "part_digests": [part.result["result_digest"] for part in parts],
         "data_digest": hashlib.sha256(",".join(part.result["data_digest"] for part in parts).encode()).hexdigest(),
     }
     result["metrics"] = metrics(days, profits, capital, result)
-    result["result_digest"] = digest_of_result(result)
+    result |= {"result_digest": digest_of_result(result), "parts": [part.result for part in parts]}
     return result, (days, profits)
 
 

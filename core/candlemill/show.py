@@ -74,6 +74,7 @@ def result(r: Mapping[str, Any]) -> str:
         rows.append(("held over gaps", f"{r['trades_over_gaps']:,} positions"))
     if r["ambiguous_bars"]:
         rows.append(("ambiguous bars", f"{r['ambiguous_bars']:,} touched stop and target: taken as stopped"))
+    rows += _run_guards(r["guards"]) if "guards" in r else []
     rows += [
         ("slices", f"{r['slices']:,}  ({r['repaired_slices']:,} repaired)"),
         ("time", f"{r['execution_time_ms']:,} ms"),
@@ -81,6 +82,28 @@ def result(r: Mapping[str, Any]) -> str:
         ("result digest", r["result_digest"]),
     ]
     return table(rows)
+
+
+def _run_guards(g: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [("Sharpe above 0", f"{_ratio(g['probabilistic_sharpe'])}  (probability)")]
+    if g["costs"]["break_even_fee"] is not None:
+        rows.append(("break-even fee", f"{g['costs']['break_even_fee']:,} ppm a fill; paid {g['costs']['fee']:,}"))
+    if g["bootstrap"]:
+        found = g["bootstrap"]["figures"]
+        for label, name, text in (
+            ("PnL, 95 of 100", "total_pnl", money),
+            ("Sharpe, 95 of 100", "sharpe_ratio", _ratio),
+            ("drawdown, 95 of 100", "max_drawdown", money),
+        ):
+            rows.append((label, f"{text(found[name]['low'])} .. {text(found[name]['high'])}  (bootstrap of days)"))
+    if g["shuffle"]:
+        share = g["shuffle"]["deeper"] / SCALE
+        rows.append(("trades shuffled", f"{share:.1%} of orders fall deeper than {_shuffled(g)}"))
+    return rows + [("caution", warning) for warning in g["warnings"]]
+
+
+def _shuffled(g: Mapping[str, Any]) -> str:
+    return money(g["shuffle"]["figures"]["max_drawdown"]["actual"])
 
 
 # What is shown of the metrics: the label, and the two or three figures that share a line.
@@ -195,13 +218,13 @@ def _ratio(value: int | None) -> str:
     return "-" if value is None else decimal(value, 4)
 
 
-def walk_forward(folds: Sequence[Mapping[str, Any]], r: Mapping[str, Any], score: str) -> str:
+def walk_forward(folds: Sequence[Mapping[str, Any]], names: Sequence[str], r: Mapping[str, Any], score: str) -> str:
     """A line for each fold, and the run of their choices."""
     cells = [
         [
             f"{iso(fold['train_start'])[:10]}..{iso(fold['train_end'] - 1)[:10]}",
             f"{iso(fold['test_start'])[:10]}..{iso(fold['test_end'] - 1)[:10]}",
-            " ".join(f"{name}={value}" for name, value in fold["params"].items()),
+            " ".join(f"{name}={fold['params'][name]}" for name in names),
             _score(score, fold["in_sample"]),
             _score(score, fold["out_of_sample"]),
         ]

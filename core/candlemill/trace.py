@@ -78,6 +78,7 @@ class Trace(msgspec.Struct, frozen=True):
     position: NDArray[np.int8]  # n, at the bar's close
     days: Column  # d, midnights
     daily: Column  # d, the day's profit
+    ratios: Column  # d, what the Sharpe ratio is of: the same, of a compound account the returns in 10^-15
     trades: Trades
 
 
@@ -110,6 +111,7 @@ def _traced(spec: Spec, tape: Tape, strategy: Strategy, result: dict[str, Any]) 
         _positions(log, int(tape.n)),
         np.array(days, dtype=np.int64) * DAY_MS,
         daily,
+        np.array(returns.daily, dtype=np.int64),
         _trades(spec, tape, log, equity),
     )
 

@@ -10,10 +10,10 @@ import synthetic
 import talib
 from candlemill.engine.indicators import (
     DEVIATION_LIMIT,
+    FLOAT_DEVIATION_LIMIT,
+    Buffer,
     Deviations,
     exponential,
-    float_view,
-    floats,
     hold,
     in_ticks,
     moves,
@@ -40,6 +40,12 @@ def doubles(column: NDArray[np.int64]) -> NDArray[np.float64]:
     return column.astype(np.float64)
 
 
+def filled(column: NDArray[np.int64]) -> Buffer:
+    buffer = Buffer(len(column))
+    buffer.array[:] = column
+    return buffer
+
+
 def agree(ours: NDArray[np.float64], theirs: NDArray[np.float64], size: float = 0.0) -> None:
     """To 1e-9 of the values (or of `size`, where values cancel), with as many bars before the first one."""
     assert np.array_equal(np.isnan(ours), np.isnan(theirs))
@@ -49,39 +55,41 @@ def agree(ours: NDArray[np.float64], theirs: NDArray[np.float64], size: float = 
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_exponential_mean_is_talibs(candles: dict[str, Any], length: int) -> None:
-    found = floats(candles["close"])
-    smooth(found, exponential(length))
-    agree(float_view(found), talib.EMA(doubles(candles["close"]), length))
+    found = filled(candles["close"])
+    smooth(found, BARS, exponential(length))
+    agree(found.array, talib.EMA(doubles(candles["close"]), length))
 
 
 def test_macd_is_talibs(candles: dict[str, Any]) -> None:
-    line = floats(candles["close"])
-    smooth_gap(line, exponential(12, 12 - 26), exponential(26))
-    gap = float_view(line).copy()
-    smooth(line, exponential(9))
+    line = filled(candles["close"])
+    smooth_gap(line, BARS, exponential(12, 12 - 26), exponential(26))
+    gap = line.array.copy()
+    smooth(line, BARS, exponential(9))
     theirs, signal, _ = talib.MACD(doubles(candles["close"]), 12, 26, 9)
     size = float(candles["close"].max())
-    agree(float_view(line), signal, size)
+    agree(line.array, signal, size)
     there = ~np.isnan(theirs)  # TA-Lib shows the line from the signal's first bar on
     agree(gap[there], theirs[there], size)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_rsi_is_talibs(candles: dict[str, Any], length: int) -> None:
-    up, down = moves(candles["close"])
-    smooth_two(up, down, wilder(length), wilder(length))
-    gain, loss = float_view(up), float_view(down)
+    up, down = Buffer(BARS - 1), Buffer(BARS - 1)
+    moves(candles["close"], up, down)
+    smooth_two(up, down, BARS - 1, wilder(length), wilder(length))
+    gain, loss = up.array, down.array
     agree(100 * gain / (gain + loss), talib.RSI(doubles(candles["close"]), length)[1:], 100.0)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_average_true_range_is_talibs(candles: dict[str, Any], length: int) -> None:
     high, low, close = (candles[name] for name in ("high", "low", "close"))
-    found = true_range(high, low, close)
+    found = Buffer(BARS - 1)
+    true_range(high, low, close, found)
     theirs = talib.TRANGE(doubles(high), doubles(low), doubles(close))
-    agree(float_view(found), theirs[1:])
-    smooth(found, wilder(length))
-    agree(float_view(found), talib.ATR(doubles(high), doubles(low), doubles(close), length)[1:])
+    agree(found.array, theirs[1:])
+    smooth(found, BARS - 1, wilder(length))
+    agree(found.array, talib.ATR(doubles(high), doubles(low), doubles(close), length)[1:])
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -89,7 +97,8 @@ def test_deviations_are_talibs_bollinger_bands(candles: dict[str, Any], length: 
     """Where TA-Lib's running float sums are not too far off to tell."""
     close = doubles(candles["close"])
     upper, middle, lower = talib.BBANDS(close, length, 1.5, 1.5)
-    found = Deviations(candles["close"], length)
+    found = Deviations(length, BARS)
+    found.look(candles["close"])
     far = (upper - middle)[length - 1 :] > 1e-5 * close[length - 1 :]
     above, below = (close > upper)[length - 1 :], (close < lower)[length - 1 :]
     near = np.minimum(abs(close - upper), abs(close - lower))[length - 1 :] < 1e-6 * close[length - 1 :]
@@ -107,10 +116,12 @@ PRICES = st.lists(st.integers(1, 60), min_size=2, max_size=60)
 def test_deviations_compare_as_fractions(prices: list[int], window: int, tick: int, hundredths: int) -> None:
     """Ties are ties, on any tick, whether 64 bits hold the variance or not."""
     window = min(window, len(prices))
-    for closes in (prices, [*prices[:-1], prices[-1] + DEVIATION_LIMIT // 2]):
+    for far in (0, FLOAT_DEVIATION_LIMIT, DEVIATION_LIMIT):  # each way to make scores
+        closes = [*prices[:-1], prices[-1] + far // 2]
         if closes[-1] * tick >= 2**62:
             continue
-        found = Deviations(np.array(closes, dtype=np.int64) * tick, window)
+        found = Deviations(window, len(closes))
+        found.look(np.array(closes, dtype=np.int64) * tick)
         bound = Fraction(hundredths * abs(hundredths), 10_000)
         above, below = [], []
         for i in range(window, len(closes) + 1):
@@ -124,28 +135,30 @@ def test_deviations_compare_as_fractions(prices: list[int], window: int, tick: i
         assert found.below(hundredths).tolist() == below
 
 
-@given(PRICES, st.integers(1, 10**9), st.integers(0, 10**12))
-def test_ticks_lose_nothing(prices: list[int], unit: int, origin: int) -> None:
+@given(PRICES, st.integers(1, 10**9), st.integers(0, 10**9))
+def test_ticks_lose_nothing(prices: list[int], unit: int, guess: int) -> None:
     close = np.array(prices, dtype=np.int64) * unit
-    ticks, tick = in_ticks(close, origin)
-    assert (ticks * tick + origin).tolist() == close.tolist()
+    ticks = np.empty_like(close)
+    tick = in_ticks(close, int(close.min()), int(close.max()), guess, ticks)
     assert tick >= 1
+    assert (np.diff(ticks) * tick).tolist() == np.diff(close).tolist()
+    assert guess or tick % unit == 0
 
 
 @given(st.lists(st.integers(1, 10**12), max_size=60), st.integers(1, 9), st.integers(0, 60))
 def test_a_mean_goes_on_where_it_was_left(values: list[int], length: int, cut: int) -> None:
     """By its exact bits, as text between processes does."""
-    whole = floats(np.array(values, dtype=np.int64))
-    smooth(whole, exponential(length))
+    whole = filled(np.array(values, dtype=np.int64))
+    smooth(whole, len(values), exponential(length))
     parts = []
     state: tuple[int, float] = (0, 0.0)
     for part in (values[:cut], values[cut:]):
         mean = exponential(length, state[0], float.fromhex(state[1].hex()))
-        piece = floats(np.array(part, dtype=np.int64))
-        smooth(piece, mean)
-        parts.append(float_view(piece))
+        piece = filled(np.array(part, dtype=np.int64))
+        smooth(piece, len(part), mean)
+        parts.append(piece.array)
         state = (mean.count, mean.value)
-    assert np.concatenate(parts).tobytes() == float_view(whole).tobytes()
+    assert np.concatenate(parts).tobytes() == whole.array.tobytes()
 
 
 @given(st.lists(st.tuples(*[st.booleans()] * 4), max_size=60), st.integers(-1, 1), st.booleans())

@@ -2,12 +2,11 @@
 
 A recursive mean depends on every bar since the job's first one. It is carried from slice to slice by its exact bits,
 begins as TA-Lib's does, with the plain mean of the first `length` values, and is computed with `+ - * /` on doubles in
-the order that is written here, never fused. That is the same on every machine. Functions on `vec[float]` work in place
-on the caller's own copy.
+the order that is written here, never fused. That is the same on every machine.
 """
 
 from math import gcd
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from librt.vecs import vec
@@ -22,20 +21,31 @@ Floats = NDArray[np.float64]
 NAN: Final = float("nan")
 SHORT: Final = 255  # -1 in a byte
 DEVIATION_LIMIT: Final = 1 << 32  # window times range, in ticks: its square over 4 must fit an i64
+FLOAT_DEVIATION_LIMIT: Final = 1 << 27  # the same for doubles
 UNSURE: Final = 1e-14  # a few times what rounding can have done to a score
 HUNDRED: Final = 100  # multiples of a deviation or range are given in hundredths
 
 
-def floats(column: NDArray[np.generic]) -> vec[float]:
-    """A flat copy as doubles, each correctly rounded."""
-    return vec[float](np.ascontiguousarray(column, dtype=np.float64))
+@mypyc_attr(allow_interpreted_subclasses=False)
+class Buffer:
+    """Room for a stretch of doubles: `values` for compiled loops, `array` the same memory for NumPy.
+
+    Strategies go through a tape in stretches and use the same few buffers for each: fresh memory for every stretch
+    costs more than the arithmetic.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.values: vec[float] = vec[float](np.zeros(length))
+        self.array: Floats = np.asarray(_Writable(np.frombuffer(memoryview(self.values), dtype=np.float64)))
 
 
-def float_view(column: vec[float]) -> Floats:
-    """`column` as an array, without copying."""
-    if len(column) == 0:
-        return np.empty(0)
-    return np.frombuffer(memoryview(column), dtype=np.float64)
+class _Writable:
+    """A vec shows its memory read-only, though its items may be set. This shows it, kept alive, as it is."""
+
+    def __init__(self, shown: Floats) -> None:
+        self.shown = shown
+        interface = shown.__array_interface__
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
 
 
 @mypyc_attr(allow_interpreted_subclasses=False)
@@ -64,6 +74,13 @@ class Mean:
         self.value = self.value / float(self.length)
         return True
 
+    def take(self, x: float) -> None:
+        """One more value, whether it is among the first or not."""
+        if self.count < self.length:
+            self.seed(x)
+        else:
+            self.value = self.keep * self.value + self.gain * x
+
 
 def exponential(length: int, count: int = 0, value: float = 0.0) -> Mean:
     """The exponential moving average of `length`: gain 2 / (length + 1)."""
@@ -76,9 +93,9 @@ def wilder(length: int, count: int = 0, value: float = 0.0) -> Mean:
     return Mean(length, (length - 1) / length, 1.0 / length, count, value)
 
 
-def smooth(values: vec[float], mean: Mean) -> None:
-    """Each value becomes the mean after it; NaN before there is one. Leading NaN values are passed over."""
-    n: i64 = len(values)
+def smooth(buffer: Buffer, n: i64, mean: Mean) -> None:
+    """Each of the first `n` values becomes the mean after it; NaN before there is one. Leading NaN are passed over."""
+    values = buffer.values
     i: i64 = 0
     while i < n and mean.count < mean.length:
         seeded = mean.seed(values[i])
@@ -92,65 +109,65 @@ def smooth(values: vec[float], mean: Mean) -> None:
     mean.value = value
 
 
-def smooth_two(first: vec[float], second: vec[float], a: Mean, b: Mean) -> None:
+def smooth_two(first: Buffer, second: Buffer, n: i64, a: Mean, b: Mean) -> None:
     """`smooth` for two columns whose means have the same length and began together."""
-    n: i64 = len(first)
+    ups, downs = first.values, second.values
     i: i64 = 0
     while i < n and a.count < a.length:
-        seeded = a.seed(first[i])
-        b.seed(second[i])
-        first[i] = a.value if seeded else NAN
-        second[i] = b.value if seeded else NAN
+        seeded = a.seed(ups[i])
+        b.seed(downs[i])
+        ups[i] = a.value if seeded else NAN
+        downs[i] = b.value if seeded else NAN
         i += 1
     keep, gain, x, y = a.keep, a.gain, a.value, b.value
     while i < n:
-        x = keep * x + gain * first[i]
-        y = keep * y + gain * second[i]
-        first[i] = x
-        second[i] = y
+        x = keep * x + gain * ups[i]
+        y = keep * y + gain * downs[i]
+        ups[i] = x
+        downs[i] = y
         i += 1
     a.value = x
     b.value = y
 
 
-def smooth_gap(values: vec[float], fast: Mean, slow: Mean) -> None:
-    """Each value becomes the fast mean after it less the slow one; NaN before there are both."""
-    n: i64 = len(values)
+def smooth_gap(buffer: Buffer, n: i64, fast: Mean, slow: Mean) -> None:
+    """Each of the first `n` values becomes the fast mean after it less the slow one; NaN before there are both."""
+    values = buffer.values
     i: i64 = 0
     while i < n and (fast.count < fast.length or slow.count < slow.length):
         x = values[i]
-        if fast.count < fast.length:
-            fast.seed(x)
-        else:
-            fast.value = fast.keep * fast.value + fast.gain * x
-        if slow.count < slow.length:
-            slow.seed(x)
-        else:
-            slow.value = slow.keep * slow.value + slow.gain * x
+        fast.take(x)
+        slow.take(x)
         both = fast.count == fast.length and slow.count == slow.length
         values[i] = fast.value - slow.value if both else NAN
         i += 1
     keep, gain, value = fast.keep, fast.gain, fast.value
     slow_keep, slow_gain, slow_value = slow.keep, slow.gain, slow.value
     while i < n:
-        value = keep * value + gain * values[i]
-        slow_value = slow_keep * slow_value + slow_gain * values[i]
+        x = values[i]
+        value = keep * value + gain * x
+        slow_value = slow_keep * slow_value + slow_gain * x
         values[i] = value - slow_value
         i += 1
     fast.value = value
     slow.value = slow_value
 
 
-def moves(close: Column) -> tuple[vec[float], vec[float]]:
+def moves(close: Column, up: Buffer, down: Buffer) -> None:
     """How far each close but the first is above the one before it, and how far below; 0 where it is not."""
-    change = np.diff(close)
-    return floats(np.maximum(change, 0)), floats(np.maximum(-change, 0))
+    n = len(close) - 1
+    rise, fall = up.array[:n], down.array[:n]
+    fall[:] = np.diff(close)
+    np.maximum(fall, 0, out=rise)
+    np.subtract(rise, fall, out=fall)
 
 
-def true_range(high: Column, low: Column, close: Column) -> vec[float]:
+def true_range(high: Column, low: Column, close: Column, out: Buffer) -> None:
     """Wilder's true range of every bar but the first: what the bar and the close before it span."""
     before = close[:-1]
-    return floats(np.maximum(high[1:], before) - np.minimum(low[1:], before))
+    span = np.maximum(high[1:], before)
+    span -= np.minimum(low[1:], before)
+    out.array[: len(span)] = span
 
 
 class Bands:
@@ -166,11 +183,14 @@ class Bands:
         self.side: i64 = side
 
 
-def supertrend(middle: vec[float], close: vec[float], reach: vec[float], bands: Bands) -> Column:
-    """1 or -1 after each bar, 0 while `reach` is NaN. Bands `reach` from the `middle` only ever close in on the price,
-    until a close has passed them; a close beyond the one that it is held against turns the trend. It begins as -1."""
-    n: i64 = len(close)
-    out = vec[i64](np.empty(n, dtype=np.int64))
+def supertrend(middles: Buffer, closes: Buffer, reaches: Buffer, n: i64, bands: Bands) -> Desired:
+    """1 or -1 after each of `n` bars, 0 while the reach is NaN. Bands a reach from the middle only ever close in on
+    the price, until a close has passed them; a close beyond the one that it is held against turns the trend. It begins
+    as -1."""
+    middle, close, reach = middles.values, closes.values, reaches.values
+    out = vec[u8](np.zeros(n, dtype=np.uint8))
+    plus: u8 = 1
+    minus: u8 = SHORT
     upper, lower, before, side = bands.upper, bands.lower, bands.before, bands.side
     i: i64 = 0
     while i < n and side == 0:
@@ -179,16 +199,19 @@ def supertrend(middle: vec[float], close: vec[float], reach: vec[float], bands: 
             upper = middle[i] + r
             lower = middle[i] - r
             side = -1
+            out[i] = minus
         before = close[i]
-        out[i] = side
         i += 1
     while i < n:
         up = middle[i] + reach[i]
         down = middle[i] - reach[i]
         x = close[i]
-        if up < upper or before > upper:
+        above, below = before > upper, before < lower
+        upper = up if up < upper else upper
+        lower = down if down > lower else lower
+        if above:
             upper = up
-        if down > lower or before < lower:
+        if below:
             lower = down
         if side < 0:
             if x > upper:
@@ -196,10 +219,10 @@ def supertrend(middle: vec[float], close: vec[float], reach: vec[float], bands: 
         elif x < lower:
             side = -1
         before = x
-        out[i] = side
+        out[i] = plus if side > 0 else minus
         i += 1
     bands.upper, bands.lower, bands.before, bands.side = upper, lower, before, side
-    return view(out)
+    return as_positions(out)
 
 
 class Trail:
@@ -210,35 +233,36 @@ class Trail:
         self.side: i64 = side
 
 
-def trailing(close: vec[float], reach: vec[float], trail: Trail) -> Column:
-    """1 or -1 after each bar, 0 while `reach` is NaN: it turns with a close more than `reach` from the best close since
-    the last turn. It begins as -1."""
-    n: i64 = len(close)
-    out = vec[i64](np.empty(n, dtype=np.int64))
+def trailing(closes: Buffer, reaches: Buffer, n: i64, trail: Trail) -> Desired:
+    """1 or -1 after each of `n` bars, 0 while the reach is NaN: it turns with a close more than the reach from the best
+    close since the last turn. It begins as -1."""
+    close, reach = closes.values, reaches.values
+    out = vec[u8](np.zeros(n, dtype=np.uint8))
+    plus: u8 = 1
+    minus: u8 = SHORT
     best, side = trail.best, trail.side
     i: i64 = 0
     while i < n:
         x = close[i]
         r = reach[i]
         if side > 0:
-            if x > best:
-                best = x
-            elif x < best - r:
+            best = x if x > best else best
+            if x < best - r:
                 side = -1
                 best = x
         elif side < 0:
-            if x < best:
-                best = x
-            elif x > best + r:
+            best = x if x < best else best
+            if x > best + r:
                 side = 1
                 best = x
         elif r == r:
             side = -1
             best = x
-        out[i] = side
+        if side != 0:
+            out[i] = plus if side > 0 else minus
         i += 1
     trail.best, trail.side = best, side
-    return view(out)
+    return as_positions(out)
 
 
 # -- deviations from a rolling mean, exact -------------------------------------------------------------------------
@@ -251,79 +275,131 @@ class Deviations:
     are `d * |d| / v` in floats: what is close to a bound is compared again in integers, so a tie is a tie.
     """
 
-    def __init__(self, close: Column, window: int) -> None:
-        """`close` has `window - 1` closes before the first one that is looked at.
+    def __init__(self, window: int, bars: int) -> None:
+        """Room for up to `bars` closes at a time."""
+        self._window = window
+        self._tick = 0  # not looked for yet
+        self._ticks = np.empty(bars + window, dtype=np.int64)
+        self._floats = Buffer(bars + window)
+        self._scores = Buffer(bars)
+        self._m = 0
 
-        Where all closes of a window are equal the score is NaN, which is beyond nothing.
-        """
+    def look(self, close: Column) -> None:
+        """Measure the closes after the first `window - 1`. Where all of a window are equal, they are beyond nothing."""
+        n, m = len(close), len(close) - self._window + 1
         least, most = int(close.min()), int(close.max())
-        middle = least + (most - least) // 2
-        ticks, tick = in_ticks(close, middle)
-        if (most - least) // tick * window < DEVIATION_LIMIT:
-            found = deviations(native(ticks), window)
-            d, v = view(found[0]), view(found[1])
-            size = d.astype(np.float64)
-            with np.errstate(invalid="ignore"):  # where all are equal: 0 / 0, which is beyond no bound
-                self.scores = size * np.abs(size) / v
-            self._d: Column | list[int] = d
-            self._v: Column | list[int] = v
+        ticks = self._ticks[:n]
+        self._tick = in_ticks(close, least, most, self._tick, ticks)
+        self._m = m
+        spread = (most - least) // self._tick * self._window
+        if spread < FLOAT_DEVIATION_LIMIT:
+            self._floats.array[:n] = ticks
+            deviation_scores(self._floats, n, self._window, self._scores)
+        elif spread < DEVIATION_LIMIT:
+            found = deviations(native(ticks), self._window)
+            size, v = view(found[0]).astype(np.float64), view(found[1])
+            with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
+                self._scores.array[:m] = size * np.abs(size) / v
         else:
-            self._d, self._v, self.scores = wide_deviations(ticks.tolist(), window)
+            self._scores.array[:m] = wide_deviation_scores(ticks.tolist(), self._window)
 
     def above(self, hundredths: int) -> Mask:
         """Whether each close is more than so many hundredths of a deviation above its mean."""
-        return self._beyond(self.scores, hundredths, 1)
+        return self._beyond(hundredths, 1)
 
     def below(self, hundredths: int) -> Mask:
         """Whether each close is more than so many hundredths of a deviation below its mean."""
-        return self._beyond(-self.scores, hundredths, -1)
+        return self._beyond(hundredths, -1)
 
-    def _beyond(self, scores: Floats, hundredths: int, sign: int) -> Mask:
-        bound = hundredths * abs(hundredths) / HUNDRED**2
-        slack = abs(bound) * UNSURE
-        found: Mask = scores > bound + slack
-        if slack:
-            for j in np.flatnonzero((scores > bound - slack) != found).tolist():
-                d = sign * int(self._d[j])
-                found[j] = d * abs(d) * HUNDRED**2 > hundredths * abs(hundredths) * int(self._v[j])
+    def _beyond(self, hundredths: int, sign: int) -> Mask:
+        square = hundredths * abs(hundredths)
+        bound = sign * square / HUNDRED**2
+        slack = sign * abs(bound) * UNSURE
+        scores = self._scores.array[: self._m]
+        beyond: Any = np.greater if sign > 0 else np.less
+        found: Mask = beyond(scores, bound + slack)
+        if hundredths:
+            perhaps: Mask = beyond(scores, bound - slack)
+            if np.count_nonzero(perhaps) != np.count_nonzero(found):
+                for j in np.flatnonzero(perhaps != found).tolist():
+                    d, v = self._deviation(j)
+                    found[j] = sign * d * abs(d) * HUNDRED**2 > square * v
         return found
 
+    def _deviation(self, j: int) -> tuple[int, int]:
+        """`d` and `v` of one close."""
+        part: list[int] = self._ticks[j : j + self._window].tolist()
+        total = sum(part)
+        return self._window * part[-1] - total, self._window * sum(x * x for x in part) - total * total
 
-def in_ticks(close: Column, origin: int) -> tuple[Column, int]:
-    """The closes less `origin`, in ticks, and the tick: a common divisor of all of them, the largest for most."""
-    apart = close - origin
-    tick = 0
-    for value in apart[:: max(1, len(apart) // 64)].tolist():
-        tick = gcd(tick, value)
+
+def in_ticks(close: Column, least: int, most: int, tick: int, ticks: Column) -> int:
+    """Fill `ticks` with the closes less one in the middle of `least` and `most`, in ticks; the tick: a common divisor
+    of their differences, the largest for most. `tick` is a guess of it, or 0."""
+    for value in close[:: max(1, len(close) // 64)].tolist() if tick == 0 else ():
+        tick = gcd(tick, value - least)
     while True:
         tick = max(1, tick)
-        ticks = apart // tick
-        rest = apart - ticks * tick
-        odd = np.flatnonzero(rest)
-        if len(odd) == 0:
-            return ticks, tick
-        tick = gcd(tick, int(rest[odd[0]]))
+        np.subtract(close, least + (most - least) // tick // 2 * tick, out=ticks)
+        before = int(ticks.sum())
+        np.floor_divide(ticks, tick, out=ticks)
+        # What floor division leaves over is nowhere negative: it is nowhere where it adds up to nothing.
+        left = (before - tick * int(ticks.sum())) % (1 << 64)
+        if left == 0 and tick * len(close) < 1 << 64:
+            return tick
+        rest = (close - least) % tick
+        if not rest.any():
+            return tick
+        tick = gcd(tick, int(rest[np.argmax(rest != 0)]))
 
 
-def deviations(x: vec[i64], window: int) -> tuple[vec[i64], vec[i64]]:
-    """`d` and `v` of every value but the first `window - 1`."""
-    n: i64 = window
-    m: i64 = len(x) - n + 1
+def deviation_scores(ticks: Buffer, count: i64, window: i64, out: Buffer) -> None:
+    """The scores of `count` values but the first `window - 1`, where doubles hold `d`, `v` and all sums exactly."""
+    x, scores = ticks.values, out.values
+    n = float(int(window))
+    total = 0.0
+    squares = 0.0
+    i: i64 = 0
+    while i < window - 1:
+        new = x[i]
+        total += new
+        squares += new * new
+        i += 1
+    i = window - 1
+    j: i64 = 0
+    while i < count:
+        new = x[i]
+        total += new
+        squares += new * new
+        d = n * new - total
+        v = n * squares - total * total
+        scores[j] = d * abs(d) / v if v > 0.0 else NAN
+        old = x[j]
+        total -= old
+        squares -= old * old
+        i += 1
+        j += 1
+
+
+def deviations(x: vec[i64], window: i64) -> tuple[vec[i64], vec[i64]]:
+    """`d` and `v` of every value but the first `window - 1`, where 64 bits hold them and all sums."""
+    m: i64 = len(x) - window + 1
     d_out, v_out = vec[i64](np.empty(m, dtype=np.int64)), vec[i64](np.empty(m, dtype=np.int64))
     total: i64 = 0
     squares: i64 = 0
     i: i64 = 0
-    while i < n - 1:
-        total += x[i]
-        squares += x[i] * x[i]
+    while i < window - 1:
+        new: i64 = x[i]
+        total += new
+        squares += new * new
         i += 1
     i = 0
     while i < m:
-        new: i64 = x[i + n - 1]
+        new = x[i + window - 1]
         total += new
         squares += new * new
-        d_out[i] = n * new - total
-        v_out[i] = n * squares - total * total
+        d_out[i] = window * new - total
+        v_out[i] = window * squares - total * total
         old: i64 = x[i]
         total -= old
         squares -= old * old
@@ -331,17 +407,16 @@ def deviations(x: vec[i64], window: int) -> tuple[vec[i64], vec[i64]]:
     return d_out, v_out
 
 
-def wide_deviations(x: list[int], window: int) -> tuple[list[int], list[int], Floats]:
-    """`deviations` where 64 bits would not do."""
+def wide_deviation_scores(x: list[int], window: int) -> Floats:
+    """The scores where 64 bits would not do."""
     total, squares = sum(x[: window - 1]), sum(value * value for value in x[: window - 1])
-    ds, vs = [], []
+    scores = []
     for old, new in zip(x, x[window - 1 :], strict=False):
         total, squares = total + new, squares + new * new
-        ds.append(window * new - total)
-        vs.append(window * squares - total * total)
+        d, v = window * new - total, window * squares - total * total
+        scores.append(d * abs(d) / v if v else NAN)  # correctly rounded
         total, squares = total - old, squares - old * old
-    scores = [d * abs(d) / v if v else NAN for d, v in zip(ds, vs, strict=True)]  # correctly rounded
-    return ds, vs, np.array(scores)
+    return np.array(scores)
 
 
 # -- positions that are held -----------------------------------------------------------------------------------------
@@ -353,25 +428,34 @@ def hold(enter: Mask, leave: Mask, shorts: tuple[Mask, Mask] | None, held: int) 
     codes = enter.view(np.uint8) | (leave.view(np.uint8) << 1)
     if shorts is not None:
         codes |= (shorts[0].view(np.uint8) << 2) | (shorts[1].view(np.uint8) << 3)
-    return np.frombuffer(memoryview(_held(vec[u8](codes), held)), dtype=np.int8) if len(codes) else codes.view(np.int8)
+    return as_positions(_held(vec[u8](codes), held))
 
 
 def _held(codes: vec[u8], held: i64) -> vec[u8]:
     n: i64 = len(codes)
-    out: u8 = 1 if held > 0 else (SHORT if held < 0 else 0)
+    long: u8 = 1
+    short: u8 = SHORT
+    out: u8 = 0
+    if held != 0:
+        out = long if held > 0 else short
     i: i64 = 0
     while i < n:
         code = codes[i]
         if out == 1:
             if code & 2 != 0:
                 out = 0
-        elif out == SHORT and code & 8 != 0:
+        elif out == short and code & 8 != 0:
             out = 0
         if out == 0 and code & 5 != 0:
-            out = 1 if code & 1 != 0 else SHORT
+            out = long if code & 1 != 0 else short
         codes[i] = out
         i += 1
     return codes
+
+
+def as_positions(bytes_: vec[u8]) -> Desired:
+    """Bytes as positions, without copying. An empty vec has no buffer to look at."""
+    return np.frombuffer(memoryview(bytes_), dtype=np.int8) if len(bytes_) else np.empty(0, dtype=np.int8)
 
 
 def check_products(top: int, factor: int) -> None:

@@ -5,7 +5,7 @@ overfitting.py  the probability of backtest overfitting, by CSCV
 folds.py        walk-forward choices, purged and combinatorial cross-validation
 resample.py     the bootstrap of days, trades in another order
 costs.py        the fee that a result bears; stability.py, the best set's neighbours
-sweep.py        what is told with every sweep
+sweep.py        what is told with every sweep; run.py, of one run on request
 rows.py sums.py normal.py   the exact arithmetic under them
 """
 
@@ -23,6 +23,7 @@ from candlemill.guards.folds import (
 from candlemill.guards.overfitting import Overfitting, overfitting
 from candlemill.guards.resample import Bootstrap, Interval, Shuffle, bootstrap, shuffle_trades
 from candlemill.guards.rows import thinned
+from candlemill.guards.run import run_guards
 from candlemill.guards.stability import Stability, stability
 from candlemill.guards.sweep import sweep_guards
 
@@ -43,6 +44,7 @@ __all__ = [
     "make_folds",
     "overfitting",
     "parse_span",
+    "run_guards",
     "shuffle_trades",
     "stability",
     "sweep_guards",

@@ -69,7 +69,7 @@ def load_offered() -> list[str]:
         try:
             module, digest = _execute(path)
             for kind in _kinds_in(module):
-                register(_name_of(kind), kind, str(path), digest)
+                register(name_of(kind.__name__), kind, str(path), digest)
         except BadPlugin as error:
             problems.append(str(error))
     return problems
@@ -93,7 +93,7 @@ def _load_named(path: Path, wanted: str) -> str:
         raise BadPlugin(f"{path.name} has several strategies, {names}: name one, as in {path.name}:{kinds[0].__name__}")
     else:
         raise BadPlugin(f"{path.name} has no class derived from candlemill.strategies.Windowed or Stateful")
-    name = _name_of(kind) if isinstance(kind, type) else wanted.lower()
+    name = name_of(kind.__name__) if isinstance(kind, type) else wanted.lower()
     register(name, kind, str(path), digest)
     _references[name] = f"{path}:{kind.__name__}"
     return name
@@ -111,9 +111,9 @@ def _kinds_in(module: ModuleType) -> list[type[Strategy]]:
     ]
 
 
-def _name_of(kind: type) -> str:
-    """`RsiFade` is known as rsi_fade."""
-    return _WORD_STARTS.sub("_", kind.__name__).lower()
+def name_of(kind: str) -> str:
+    """The class `RsiFade` is known as rsi_fade."""
+    return _WORD_STARTS.sub("_", kind).lower()
 
 
 def _execute(path: Path) -> tuple[ModuleType, str]:

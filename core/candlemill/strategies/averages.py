@@ -6,11 +6,11 @@ from typing import Annotated
 import numpy as np
 from msgspec import Meta
 
-from candlemill.engine.indicators import exponential, float_view, floats, smooth, smooth_gap
+from candlemill.engine.indicators import Buffer, exponential, smooth, smooth_gap
 from candlemill.engine.signals import Bits, Desired, average_cross, average_crosses
 from candlemill.engine.tape import Bars
 from candlemill.strategies.base import Length, RecursiveLength, Stateful, Strategy, padded
-from candlemill.strategies.parts import EXPONENTIAL_WARM_UP, signs, tiles
+from candlemill.strategies.parts import EXPONENTIAL_WARM_UP, TILE, signs, tiles
 
 
 class SmaCross(Strategy, frozen=True):
@@ -66,10 +66,11 @@ class EmaCross(Stateful, frozen=True):
     def advance(self, state: tuple[int, float, int, float], bars: Bars, first: int) -> tuple[Desired, object]:
         fast, slow = exponential(self.fast, *state[:2]), exponential(self.slow, *state[2:])
         out = np.empty(bars.n - first, dtype=np.int8)
+        gap = Buffer(TILE)
         for a, b in tiles(first, bars.n):
-            gap = floats(bars.close[a:b])
-            smooth_gap(gap, fast, slow)
-            signs(float_view(gap), self.allow_short, out[a - first : b - first])
+            gap.array[: b - a] = bars.close[a:b]
+            smooth_gap(gap, b - a, fast, slow)
+            signs(gap.array[: b - a], self.allow_short, out[a - first : b - first])
         return out, (fast.count, fast.value, slow.count, slow.value)
 
 
@@ -101,11 +102,12 @@ class Macd(Stateful, frozen=True):
         fast, slow = exponential(self.fast, *state[:2]), exponential(self.slow, *state[2:4])
         signal = exponential(self.signal, *state[4:])
         out = np.empty(bars.n - first, dtype=np.int8)
+        gap, line = Buffer(TILE), np.empty(TILE)
         for a, b in tiles(first, bars.n):
-            gap = floats(bars.close[a:b])
-            smooth_gap(gap, fast, slow)
-            line = float_view(gap).copy()
-            smooth(gap, signal)
-            line -= float_view(gap)
-            signs(line, self.allow_short, out[a - first : b - first])
+            gap.array[: b - a] = bars.close[a:b]
+            smooth_gap(gap, b - a, fast, slow)
+            line[:] = gap.array
+            smooth(gap, b - a, signal)
+            line -= gap.array
+            signs(line[: b - a], self.allow_short, out[a - first : b - first])
         return out, (fast.count, fast.value, slow.count, slow.value, signal.count, signal.value)

@@ -7,10 +7,9 @@ from msgspec import Meta
 
 from candlemill.engine.indicators import (
     HUNDRED,
+    Buffer,
     Deviations,
     exponential,
-    float_view,
-    floats,
     hold,
     smooth,
     true_range,
@@ -36,13 +35,12 @@ class Donchian(Strategy, frozen=True):
 
     def decide(self, bars: Bars, lo: int, hi: int, memory: bytes) -> tuple[Desired, bytes]:
         first = self.lookback()
-        n = bars.n
-        enter, leave = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
-        if n > first:
-            close = bars.close[first:]
-            enter[first:] = close > rolling_max(bars.high[:-1], self.entry)[first - self.entry :]
-            leave[first:] = close < rolling_min(bars.low[:-1], self.exit)[first - self.exit :]
-        desired = latch(enter[lo:hi], leave[lo:hi], memory == b"1")
+        enter, leave = np.zeros(hi - lo, dtype=np.bool_), np.zeros(hi - lo, dtype=np.bool_)
+        for a, b in tiles(max(lo, first), hi, max(TILE, 4 * first)):
+            close = bars.close[a:b]
+            enter[a - lo : b - lo] = close > rolling_max(bars.high[a - self.entry : b - 1], self.entry)
+            leave[a - lo : b - lo] = close < rolling_min(bars.low[a - self.exit : b - 1], self.exit)
+        desired = latch(enter, leave, memory == b"1")
         if lo >= hi:
             return desired, memory
         return desired, b"1" if desired[-1] else b""
@@ -68,8 +66,10 @@ class Bollinger(Stateful, frozen=True):
     def advance(self, state: tuple[int], bars: Bars, first: int) -> tuple[Desired, object]:
         out = np.empty(bars.n - first, dtype=np.int8)
         held = state[0]
-        for a, b in tiles(first, bars.n, max(TILE, 4 * self.length)):
-            apart = Deviations(bars.close[a - self.length + 1 : b], self.length)
+        tile = max(TILE, 4 * self.length)
+        apart = Deviations(self.length, tile)
+        for a, b in tiles(first, bars.n, tile):
+            apart.look(bars.close[a - self.length + 1 : b])
             shorts = (apart.below(self.width), apart.above(0)) if self.allow_short else None
             out[a - first : b - first] = hold(apart.above(self.width), apart.below(0), shorts, held)
             held = int(out[b - first - 1])
@@ -103,14 +103,16 @@ class Keltner(Stateful, frozen=True):
         middle, mean = exponential(self.length, *state[:2]), wilder(self.range_length, *state[2:4])
         out = np.empty(bars.n - first, dtype=np.int8)
         held = state[4]
+        average, reach, close = Buffer(TILE), Buffer(TILE), np.empty(TILE)
         for a, b in tiles(first, bars.n):
-            reach = true_range(bars.high[a - 1 : b], bars.low[a - 1 : b], bars.close[a - 1 : b])
-            smooth(reach, mean)
-            close = floats(bars.close[a:b])
-            average = floats(bars.close[a:b])
-            smooth(average, middle)
-            apart = float_view(close) - float_view(average)
-            edge = float_view(reach) * (self.width / HUNDRED)
+            true_range(bars.high[a - 1 : b], bars.low[a - 1 : b], bars.close[a - 1 : b], reach)
+            smooth(reach, b - a, mean)
+            close[: b - a] = bars.close[a:b]
+            average.array[:] = close
+            smooth(average, b - a, middle)
+            apart, edge = average.array[: b - a], reach.array[: b - a]
+            np.subtract(close[: b - a], apart, out=apart)
+            edge *= self.width / HUNDRED
             shorts = (apart < -edge, apart > 0) if self.allow_short else None
             out[a - first : b - first] = hold(apart > edge, apart < 0, shorts, held)
             held = int(out[b - first - 1])

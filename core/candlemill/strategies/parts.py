@@ -3,16 +3,14 @@
 from collections.abc import Iterator
 
 import numpy as np
-from librt.vecs import vec
 
-from candlemill.engine.indicators import HUNDRED, Floats, float_view, floats
+from candlemill.engine.indicators import Floats
 from candlemill.engine.signals import Desired
-from candlemill.engine.tape import Column
 
-TILE = 1 << 14  # bars worked on at a time: long enough for a call to pay, short enough for the cache
+TILE = 1 << 13  # bars worked on at a time: long enough for a call to pay, short enough for the cache and the heap
 
 # Bars, per bar of length, after which recursive means that began differently have become the same bits, nearly always.
-EXPONENTIAL_WARM_UP = 25
+EXPONENTIAL_WARM_UP = 20
 WILDER_WARM_UP = 50
 
 
@@ -29,14 +27,9 @@ def signs(values: Floats, short: bool, out: Desired) -> None:
         out -= (values < 0).view(np.int8)
 
 
-def sides(turned: Column, short: bool, out: Desired) -> None:
+def sides(turned: Desired, short: bool, out: Desired) -> None:
     """1, 0 and -1 as they are; without `short`, 0 for -1."""
     if short:
         out[:] = turned
     else:
         np.greater(turned, 0, out=out.view(np.bool_))
-
-
-def reach_of(values: vec[float], hundredths: int) -> vec[float]:
-    """The values times so many hundredths."""
-    return floats(float_view(values) * (hundredths / HUNDRED))

@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 from msgspec import Meta
 
-from candlemill.engine.indicators import Deviations, float_view, hold, moves, smooth_two, wilder
+from candlemill.engine.indicators import Buffer, Deviations, hold, moves, smooth_two, wilder
 from candlemill.engine.signals import Desired
 from candlemill.engine.tape import Bars
 from candlemill.strategies.base import DeviationLength, Multiple, RecursiveLength, Stateful
@@ -44,14 +44,18 @@ class RsiReversion(Stateful, frozen=True):
         count, gain, loss, held = state
         up, down = wilder(self.length, count, gain), wilder(self.length, count, loss)
         out = np.empty(bars.n - first, dtype=np.int8)
+        gains, losses, room = Buffer(TILE), Buffer(TILE), np.empty(TILE)
         for a, b in tiles(first, bars.n):
-            gains, losses = moves(bars.close[a - 1 : b])
-            smooth_two(gains, losses, up, down)
-            part, whole = float_view(gains) * 100.0, float_view(losses)
-            whole = whole + float_view(gains)
-            middle = whole * self.exit
-            shorts = (part > whole * self.high, part < middle) if self.allow_short else None
-            out[a - first : b - first] = hold(part < whole * self.low, part > middle, shorts, held)
+            moves(bars.close[a - 1 : b], gains, losses)
+            smooth_two(gains, losses, b - a, up, down)
+            part, whole, level = gains.array[: b - a], losses.array[: b - a], room[: b - a]
+            whole += part
+            part *= 100.0
+            enter = part < np.multiply(whole, self.low, out=level)
+            enter_short = part > np.multiply(whole, self.high, out=level) if self.allow_short else None
+            leave = part > np.multiply(whole, self.exit, out=level)
+            shorts = None if enter_short is None else (enter_short, part < level)
+            out[a - first : b - first] = hold(enter, leave, shorts, held)
             held = int(out[b - first - 1])
         return out, (up.count, up.value, down.value, held)
 
@@ -82,8 +86,10 @@ class ZscoreReversion(Stateful, frozen=True):
     def advance(self, state: tuple[int], bars: Bars, first: int) -> tuple[Desired, object]:
         out = np.empty(bars.n - first, dtype=np.int8)
         held = state[0]
-        for a, b in tiles(first, bars.n, max(TILE, 4 * self.length)):
-            apart = Deviations(bars.close[a - self.length + 1 : b], self.length)
+        tile = max(TILE, 4 * self.length)
+        apart = Deviations(self.length, tile)
+        for a, b in tiles(first, bars.n, tile):
+            apart.look(bars.close[a - self.length + 1 : b])
             shorts = (apart.above(self.entry), apart.below(-self.exit)) if self.allow_short else None
             out[a - first : b - first] = hold(apart.below(self.entry), apart.above(-self.exit), shorts, held)
             held = int(out[b - first - 1])

@@ -5,11 +5,11 @@ from typing import Annotated, ClassVar
 import numpy as np
 from msgspec import Meta
 
-from candlemill.engine.indicators import Bands, Trail, floats, smooth, supertrend, trailing, true_range, wilder
+from candlemill.engine.indicators import HUNDRED, Bands, Buffer, Trail, smooth, supertrend, trailing, true_range, wilder
 from candlemill.engine.signals import Desired
 from candlemill.engine.tape import Bars
 from candlemill.strategies.base import Multiple, RecursiveLength, Stateful
-from candlemill.strategies.parts import WILDER_WARM_UP, reach_of, sides, tiles
+from candlemill.strategies.parts import TILE, WILDER_WARM_UP, sides, tiles
 
 
 class Supertrend(Stateful, frozen=True):
@@ -38,11 +38,15 @@ class Supertrend(Stateful, frozen=True):
     ) -> tuple[Desired, object]:
         mean, bands = wilder(self.length, *state[:2]), Bands(*state[2:])
         out = np.empty(bars.n - first, dtype=np.int8)
+        middle, close, reach = Buffer(TILE), Buffer(TILE), Buffer(TILE)
         for a, b in tiles(first, bars.n):
-            reach = true_range(bars.high[a - 1 : b], bars.low[a - 1 : b], bars.close[a - 1 : b])
-            smooth(reach, mean)
-            middle = floats((bars.high[a:b] + bars.low[a:b]) * 0.5)
-            turned = supertrend(middle, floats(bars.close[a:b]), reach_of(reach, self.multiple), bands)
+            true_range(bars.high[a - 1 : b], bars.low[a - 1 : b], bars.close[a - 1 : b], reach)
+            smooth(reach, b - a, mean)
+            reach.array[:] *= self.multiple / HUNDRED
+            middle.array[: b - a] = bars.high[a:b] + bars.low[a:b]
+            middle.array[:] *= 0.5
+            close.array[: b - a] = bars.close[a:b]
+            turned = supertrend(middle, close, reach, b - a, bands)
             sides(turned, self.allow_short, out[a - first : b - first])
         return out, (mean.count, mean.value, bands.upper, bands.lower, bands.before, bands.side)
 
@@ -72,9 +76,12 @@ class AtrStop(Stateful, frozen=True):
     def advance(self, state: tuple[int, float, float, int], bars: Bars, first: int) -> tuple[Desired, object]:
         mean, trail = wilder(self.length, *state[:2]), Trail(*state[2:])
         out = np.empty(bars.n - first, dtype=np.int8)
+        close, reach = Buffer(TILE), Buffer(TILE)
         for a, b in tiles(first, bars.n):
-            reach = true_range(bars.high[a - 1 : b], bars.low[a - 1 : b], bars.close[a - 1 : b])
-            smooth(reach, mean)
-            turned = trailing(floats(bars.close[a:b]), reach_of(reach, self.multiple), trail)
+            true_range(bars.high[a - 1 : b], bars.low[a - 1 : b], bars.close[a - 1 : b], reach)
+            smooth(reach, b - a, mean)
+            reach.array[:] *= self.multiple / HUNDRED
+            close.array[: b - a] = bars.close[a:b]
+            turned = trailing(close, reach, b - a, trail)
             sides(turned, self.allow_short, out[a - first : b - first])
         return out, (mean.count, mean.value, trail.best, trail.side)
