@@ -20,8 +20,6 @@ from candlemill.reduce import Merged, Returns
 from candlemill.strategies import Strategy
 from candlemill.work import Window, rules_of, run_logged, sizing_of, summary_of
 
-MOST = 9e10  # units whose scaled number fits 64 bits
-
 
 class Reason(IntEnum):
     """Why a trade ended."""
@@ -259,7 +257,10 @@ def _quantities(spec: Spec, tape: Tape, bars: Column, prices: Column, equity: _E
         return np.full(len(bars), spec.quantity, dtype=np.int64)
     if spec.sizing == "compound":  # all of what was left after the entry's fee
         left = equity.after_fills()[: 2 * len(bars) : 2].astype(np.float64) + equity.capital
-        units: Column = np.floor(np.minimum(left / prices, MOST) * SCALE).astype(np.int64)
+        found = np.floor(left / prices * SCALE)
+        if len(found) and float(found.max()) >= 2.0**63:
+            raise OverflowError("a trade's quantity (scaled) does not fit 64 bits")
+        units: Column = found.astype(np.int64)
         return units
     pairs = zip(bars.tolist(), prices.tolist(), strict=True)
     return np.array([sizing.at_entry(tape, bar, price) for bar, price in pairs], dtype=np.int64)
