@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 ENGINE  := $(wildcard core/candlemill/engine/*.py)
 BUILT   := $(VENV)/.built
-EXTRAS  := embedded,functions,test,bench
+EXTRAS  := embedded,functions,test,bench,dataframes
 
 .PHONY: help install demo test lint bench schemas clean
 

@@ -11,7 +11,7 @@ import dishonest
 import numpy as np
 import pytest
 from candlemill import cli
-from candlemill.check import TESTS, Report, check
+from candlemill.checks.examine import TESTS, Report, check
 from candlemill.checks.future import smallest
 from candlemill.checks.market import COLUMNS, FUTURES, STYLES, draw, market_of, other_future
 from candlemill.checks.subject import varied

@@ -3,11 +3,12 @@
 import argparse
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 
 import msgspec
 
-from candlemill.check import TESTS, Counterexample, Finding, Report, check
+from candlemill.checks.examine import TESTS, Counterexample, Finding, Report, check
 from candlemill.cli_common import open_store, output, parameters, progress_bar
 from candlemill.engine.tape import Tape
 from candlemill.errors import BadInput, NoData
@@ -75,16 +76,22 @@ def text_of(report: Report, args: argparse.Namespace) -> str:
     lines = [
         f"{report.strategy} {_params(report.params)}".rstrip(),
         f"on {data}, seed {report.seed}, decision bars of {timeframes}",
-        *(_line(finding) for finding in report.findings),
+        *findings_of(report, lambda test: [f"  again: {_command(args, test)}"]),
     ]
+    return "\n".join(lines)
+
+
+def findings_of(report: Report, again: Callable[[str], list[str]] = lambda test: []) -> list[str]:
+    """Every test's line, then the faults with their counterexamples; `again` says how to see a test's once more."""
+    lines = [_line(finding) for finding in report.findings]
     for finding in report.findings:
         if finding.verdict == "fault":
             lines += ["", f"FAULT {finding.test}: {finding.text}"]
             lines += [f"  {line}" for line in _case(finding.counterexample)]
-            lines.append(f"  again: {_command(args, finding.test)}")
+            lines += again(finding.test)
     faults = sum(finding.verdict == "fault" for finding in report.findings)
     found = f"{faults} fault{'s' * (faults > 1)} found" if faults else "no fault found"
-    return "\n".join([*lines, "", f"{found}, in {report.seconds:.1f} s"])
+    return [*lines, "", f"{found}, in {report.seconds:.1f} s"]
 
 
 def _line(finding: Finding) -> str:

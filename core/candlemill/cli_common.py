@@ -56,10 +56,11 @@ def output(args: argparse.Namespace, found: dict[str, Any], text: str) -> None:
 
 
 class progress_bar:
-    """A bar of finished tasks on stderr, for what takes longer than a second; nothing where nobody looks."""
+    """A bar of finished tasks on stderr, for what takes longer than a second; `disable` None: where nobody looks."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, disable: bool | None = None) -> None:
         self._text = text
+        self._disable = disable
         self._bar: Any = None
 
     def __enter__(self) -> Callable[[int, int], None]:
@@ -69,7 +70,7 @@ class progress_bar:
         from tqdm import tqdm
 
         if self._bar is None:
-            self._bar = tqdm(desc=self._text, unit="task", delay=1, disable=None, dynamic_ncols=True)
+            self._bar = tqdm(desc=self._text, unit="task", delay=1, disable=self._disable, dynamic_ncols=True)
         self._bar.total = known
         self._bar.update(done - self._bar.n)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from candlemill.engine.account import FEE, FINE
 from candlemill.engine.fills import BOTH, SIGNAL, STOP, TAKE, Curve, Fills
 from candlemill.engine.signals import parts_per_million
-from candlemill.engine.tape import DAY_MS, Column, Tape, view
+from candlemill.engine.tape import DAY_MS, Column, Tape
 from candlemill.errors import TooLarge
 from candlemill.model import SCALE, Spec
 from candlemill.reduce import Merged, Returns
@@ -101,12 +101,16 @@ def _traced(spec: Spec, tape: Tape, strategy: Strategy, result: dict[str, Any]) 
     returns = Returns(spec, Merged(summary_of(outcome), outcome.end.encode(), 0, days, outcome.daily))
     daily = np.array(returns.profits, dtype=np.int64)
     equity = _Equity(spec, tape, log, returns)
-    columns = (view(tape.t), view(tape.open), view(tape.high), view(tape.low), view(tape.close))
+    bars = tape.columns()
     return Trace(
         spec,
         result,
         returns.capital,
-        *columns,
+        bars["t"],
+        bars["open"],
+        bars["high"],
+        bars["low"],
+        bars["close"],
         equity.marks(),
         _positions(log, int(tape.n)),
         np.array(days, dtype=np.int64) * DAY_MS,
@@ -118,9 +122,10 @@ def _traced(spec: Spec, tape: Tape, strategy: Strategy, result: dict[str, Any]) 
 
 def _positions(log: Fills, n: int) -> NDArray[np.int8]:
     """The position at each bar's close: that after the bar's last fill."""
-    bars = np.append(view(log.bar), n)
+    fills = log.columns()
+    bars = np.append(fills["bar"], n)
     held = np.diff(bars)
-    return np.concatenate((np.zeros(int(bars[0])), np.repeat(view(log.side), held))).astype(np.int8)
+    return np.concatenate((np.zeros(int(bars[0])), np.repeat(fills["side"], held))).astype(np.int8)
 
 
 class _Equity:
@@ -129,22 +134,22 @@ class _Equity:
     def __init__(self, spec: Spec, tape: Tape, log: Fills, returns: Returns) -> None:
         if log.curve is None:
             raise ValueError("the run drew no curve")
-        self._spec, self._tape, self._log, self._returns = spec, tape, log, returns
+        self._spec, self._bars, self._fills, self._returns = spec, tape.columns(), log.columns(), returns
         self._curve = log.curve
         self.capital = returns.capital
         self._compound = spec.sizing == "compound"
         # What the account was worth when the day of a bar began; only a compound one starts anew each day.
         self._opening = np.concatenate(([0], np.cumsum(np.array(returns.profits, dtype=np.float64))))
-        self._day_of = np.searchsorted(view(tape.day_ends), np.arange(int(tape.n)))
+        self._day_of = np.searchsorted(self._bars["day_ends"], np.arange(len(self._bars["t"])))
 
     def marks(self) -> Column:
-        n = int(self._tape.n)
+        n = len(self._bars["t"])
         at = np.array(self._curve.at, dtype=np.int64)
         line = np.searchsorted(at, np.arange(n), side="right") - 1  # -1: before the first fill
         kind = np.float64 if self._compound else object
         base = np.array([*self._curve.base, 0], dtype=kind)
         holding = np.array([*self._curve.holding, 0], dtype=kind)
-        close = view(self._tape.close)
+        close = self._bars["close"]
         if self._compound:
             return self._money_of_day(base[line] + holding[line] * close, self._day_of)
         if sizing_of(self._spec) is None and _small(self._curve.base, self._spec.quantity):
@@ -154,7 +159,7 @@ class _Equity:
 
     def after_fills(self) -> Column:
         """Of a compound account, the profit in money after each fill."""
-        return self._money_of_day(np.array(self._curve.filled), self._day_of[view(self._log.bar)])
+        return self._money_of_day(np.array(self._curve.filled), self._day_of[self._fills["bar"]])
 
     def _money_of_day(self, ratio: NDArray[np.float64], day: NDArray[np.intp]) -> Column:
         capital = float(self._returns.capital)
@@ -181,18 +186,18 @@ def _times(per_unit: Column, quantity: int) -> Column:
 
 def _trades(spec: Spec, tape: Tape, log: Fills, equity: _Equity) -> Trades:
     """Fills alternate from a cold start: one that opens, one that closes."""
-    bar, price, reason = view(log.bar), view(log.price), view(log.reason)
+    fills, columns = log.columns(), tape.columns()
+    bar, price, reason = fills["bar"], fills["price"], fills["reason"]
     closed = len(bar) // 2 * 2
     entry_bar, exit_bar = bar[0:closed:2], bar[1:closed:2]
     entry_price, exit_price = price[0:closed:2], price[1:closed:2]
-    side, why = view(log.side)[0:closed:2], reason[1:closed:2]
+    side, why = fills["side"][0:closed:2], reason[1:closed:2]
     quantity = _quantities(spec, tape, entry_bar, entry_price, equity)
     fees = _fees(spec, entry_price, False) + _fees(spec, exit_price, why == TAKE)
     funding = side * _funding_between(tape, entry_bar, exit_bar)
     gains = side * (exit_price - entry_price) - fees - funding
     worst, best = _excursions(spec, tape, entry_bar, exit_bar, exit_price, why, side)
-    t = view(tape.t)
-    gaps = view(tape.gaps)
+    t, gaps = columns["t"], columns["gaps"]
     found = Trades(
         entry_bar=entry_bar,
         exit_bar=exit_bar,
@@ -238,10 +243,11 @@ def _exact_profits(spec: Spec, tape: Tape, trades: Trades) -> Column:
 
 def _instants(tape: Tape, entry_bar: int, exit_bar: int) -> list[tuple[int, int]]:
     """The close before each funding instant that a trade holds through, and its rate."""
-    bars = view(tape.funding_bars)
+    columns = tape.columns()
+    bars = columns["funding_bars"]
     first, last = np.searchsorted(bars, [entry_bar, exit_bar], side="right")
     return list(
-        zip(view(tape.close)[bars[first:last] - 1].tolist(), view(tape.funding_rates)[first:last].tolist(), strict=True)
+        zip(columns["close"][bars[first:last] - 1].tolist(), columns["funding_rates"][first:last].tolist(), strict=True)
     )
 
 
@@ -251,7 +257,11 @@ def _quantities(spec: Spec, tape: Tape, bars: Column, prices: Column, equity: _E
         return np.full(len(bars), spec.quantity, dtype=np.int64)
     if spec.sizing == "compound":  # all of what was left after the entry's fee
         left = equity.after_fills()[: 2 * len(bars) : 2].astype(np.float64) + equity.capital
-        return np.floor(left / prices * SCALE).astype(np.int64)
+        found = np.floor(left / prices * SCALE)
+        if len(found) and float(found.max()) >= 2.0**63:
+            raise OverflowError("a trade's quantity (scaled) does not fit 64 bits")
+        units: Column = found.astype(np.int64)
+        return units
     pairs = zip(bars.tolist(), prices.tolist(), strict=True)
     return np.array([sizing.at_entry(tape, bar, price) for bar, price in pairs], dtype=np.int64)
 
@@ -264,10 +274,11 @@ def _fees(spec: Spec, prices: Column, making: NDArray[np.bool_] | bool) -> Colum
 
 def _funding_between(tape: Tape, entry_bar: Column, exit_bar: Column) -> Column:
     """What a long of one unit paid at the instants after each entry's bar, up to the exit's."""
-    bars, rates = view(tape.funding_bars), view(tape.funding_rates)
+    columns = tape.columns()
+    bars, rates = columns["funding_bars"], columns["funding_rates"]
     if len(bars) == 0:
         return np.zeros(len(entry_bar), dtype=np.int64)
-    before = view(tape.close)[bars - 1].tolist()
+    before = columns["close"][bars - 1].tolist()
     due = [price * rate // SCALE for price, rate in zip(before, rates.tolist(), strict=True)]
     sums = np.concatenate(([0], np.cumsum(np.array(due, dtype=np.int64))))
     first, last = (np.searchsorted(bars, edge, side="right") for edge in (entry_bar, exit_bar))
@@ -281,13 +292,14 @@ def _excursions(
     """The worst and the best price of each trade for its side: over the bars that it was held all through, and at its
     exit."""
     at_close = spec.fill == "close"
+    bars = tape.columns()
     first = entry_bar + at_close  # a bar's range before its close is not the trade's
     last = exit_bar + (at_close & (why == SIGNAL))
     edges = np.empty(2 * len(first), dtype=np.int64)
     edges[0::2], edges[1::2] = first, np.maximum(last, first)
     held = last > first
-    low = np.where(held, _over(np.minimum, view(tape.low), edges), exit_price)
-    high = np.where(held, _over(np.maximum, view(tape.high), edges), exit_price)
+    low = np.where(held, _over(np.minimum, bars["low"], edges), exit_price)
+    high = np.where(held, _over(np.maximum, bars["high"], edges), exit_price)
     low, high = np.minimum(low, exit_price), np.maximum(high, exit_price)
     return np.where(side > 0, low, high), np.where(side > 0, high, low)
 

@@ -12,7 +12,7 @@ from candlemill.engine.fills import Fills
 from candlemill.engine.loop import run
 from candlemill.engine.signals import Bits, Changes, changes_of, changes_of_bits
 from candlemill.engine.summary import State, Summary
-from candlemill.engine.tape import DAY_MS, Bars, Column, Tape, k_minute_bars, view
+from candlemill.engine.tape import Bars, Column, Tape, k_minute_bars
 from candlemill.errors import TooLarge
 from candlemill.model import Spec
 from candlemill.strategies import Strategy
@@ -115,8 +115,8 @@ def run_task(
 
     Raises TooLarge where the numbers cannot be carried exactly.
     """
-    task = _Task(spec, window)
     try:
+        task = _Task(spec, window)
         if starts is not None:
             return Done(task.days, [task.run_from(starts[point], point, strategy) for point, strategy in sets])
         together = task.decide_together([strategy for _, strategy in sets]) if len(sets) >= SHARED_SETS else None
@@ -128,8 +128,8 @@ def run_task(
 
 def run_logged(spec: Spec, window: Window, strategy: Strategy, log: Fills) -> tuple[list[int], Outcome]:
     """A whole job in one go, its fills taken down in `log`: its days and its outcome."""
-    task = _Task(spec, window, log)
     try:
+        task = _Task(spec, window, log)
         return task.days, task.run_from(COLD, 0, strategy)
     except OverflowError as error:
         raise TooLarge(f"{spec.symbol} {spec.strategy}: {error}; use smaller windows or rates") from None
@@ -143,9 +143,7 @@ class _Task:
         self._log = log
         self._rules = rules_of(spec)
         self._sizing = sizing_of(spec)
-        ends = view(window.tape.day_ends)
-        ends = ends[(ends >= window.lo) & (ends < window.hi)]
-        self.days: list[int] = (view(window.tape.t)[ends] // DAY_MS).tolist()
+        self.days = window.tape.days_ending(window.lo, window.hi)
         self._bars = k_minute_bars(window.tape, spec.timeframe, skip_first=not window.cold)
         self._first, self._end = _decision_bars(self._bars, window)
 

@@ -5,6 +5,8 @@ from typing import Final
 from librt.vecs import append, vec
 from mypy_extensions import i64
 
+from candlemill.engine.tape import Column, view
+
 # Why a fill happened.
 SIGNAL: Final = 0
 STOP: Final = 1
@@ -44,6 +46,15 @@ class Fills:
         self.reason: vec[i64] = vec[i64]()
         self.curve: Curve | None = curve
         self.before: int = 0  # the book's equity when its present pass began
+
+    def columns(self) -> dict[str, Column]:
+        """All columns as arrays, without copying; see `Tape.columns`."""
+        return {
+            "bar": view(self.bar),
+            "side": view(self.side),
+            "price": view(self.price),
+            "reason": view(self.reason),
+        }
 
     def add(self, bar: i64, side: i64, price: i64, reason: i64) -> None:
         self.bar = append(self.bar, bar)

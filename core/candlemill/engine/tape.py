@@ -83,6 +83,29 @@ class Tape:
         self.block_top: vec[i64] = vec[i64]()
         self.block_bottom: vec[i64] = vec[i64]()
 
+    def columns(self) -> dict[str, Column]:
+        """All columns as arrays, without copying. Interpreted code comes here instead of calling `view`: a vec that it
+        hands to a compiled function is never freed (librt 0.16)."""
+        return {
+            "t": view(self.t),
+            "open": view(self.open),
+            "high": view(self.high),
+            "low": view(self.low),
+            "close": view(self.close),
+            "volume": view(self.volume),
+            "gaps": view(self.gaps),
+            "day_ends": view(self.day_ends),
+            "funding_bars": view(self.funding_bars),
+            "funding_rates": view(self.funding_rates),
+        }
+
+    def days_ending(self, lo: int, hi: int) -> list[int]:
+        """The UTC days, counted from 1970, whose last bar is one of bars `lo` to `hi - 1`."""
+        ends = view(self.day_ends)
+        inside = ends[(ends >= lo) & (ends < hi)]
+        found: list[int] = (view(self.t)[inside] // DAY_MS).tolist()
+        return found
+
     def add_funding(self, t: Column, rate: Column) -> None:
         """Funding rates (times 10^8) and their instants in ms, ascending. An instant belongs to the first bar that
         opens at it or later; the rates of those that share a bar add up."""

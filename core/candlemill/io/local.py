@@ -7,14 +7,17 @@ past that the answer is Knative and a ClickHouse server, not a bigger version of
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import cache
 from multiprocessing.shared_memory import SharedMemory
+from types import ModuleType
 
 import msgspec
 
@@ -314,7 +317,8 @@ class Pool:
         worker is started with the signal blocked."""
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            return self._pool.submit(_work, event)
+            with _main_hidden():
+                return self._pool.submit(_work, event)
         except BrokenProcessPool:
             raise CandlemillError(WORKER_DIED) from None
         finally:
@@ -324,6 +328,18 @@ class Pool:
         self._pool.shutdown(cancel_futures=True)
         self._memory.close()
         self._memory.unlink()
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """A spawned process begins by running the main module anew, and a user's script would start its jobs again: here
+    it finds none. Workers need nothing of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 class _Collected:

@@ -41,9 +41,7 @@ from typing import Annotated
 import numpy as np
 from candlemill.engine.tape import Bars
 from candlemill.strategies import Stateful
-from librt.vecs import vec
 from msgspec import Meta
-from mypy_extensions import u8
 from numpy.typing import NDArray
 
 from {name}_loops import follow
@@ -62,19 +60,25 @@ class {kind}(Stateful, frozen=True):
 
     def advance(self, state: tuple[float], bars: Bars, first: int) -> tuple[NDArray[np.uint8], tuple[float]]:
         close = bars.close[first:].astype(np.float64)
-        wanted = vec[u8](np.zeros(len(close), dtype=np.uint8))
-        mean = follow(vec[float](close), 2 / (self.length + 1), state[0] or float(close[0]), wanted)
-        return np.frombuffer(memoryview(wanted), dtype=np.uint8), (mean,)
+        wanted, mean = follow(close, 2 / (self.length + 1), state[0] or float(close[0]))
+        return wanted, (mean,)
 '''
 
 LOOPS = '''"""The loop over bars of {name}: plain Python as it is, machine code once it is compiled (see README.md)."""
 
+import numpy as np
 from librt.vecs import vec
 from mypy_extensions import i64, u8
+from numpy.typing import NDArray
 
 
-def follow(close: vec[float], gain: float, mean: float, wanted: vec[u8]) -> float:
-    """Set `wanted` where a close is above the mean before it; the mean after the last close."""
+def follow(closes: NDArray[np.float64], gain: float, mean: float) -> tuple[NDArray[np.uint8], float]:
+    """1 where a close is above the mean before it; and the mean after the last close.
+
+    Arrays come in and go out; native vecs stay inside, where the loop reads them at full speed.
+    """
+    close = vec[float](closes)
+    wanted = vec[u8](np.zeros(len(closes), dtype=np.uint8))
     n: i64 = len(close)
     i: i64 = 0
     while i < n:
@@ -83,7 +87,7 @@ def follow(close: vec[float], gain: float, mean: float, wanted: vec[u8]) -> floa
             wanted[i] = 1
         mean += gain * (x - mean)
         i += 1
-    return mean
+    return np.frombuffer(memoryview(wanted), dtype=np.uint8), mean
 '''
 
 TEST = '''"""{kind} decides what was worked out by hand, and the same however a job is cut."""

@@ -101,6 +101,8 @@ class Keltner(Stateful, frozen=True):
 
     def advance(self, state: tuple[int, float, int, float, int], bars: Bars, first: int) -> tuple[Desired, object]:
         middle, mean = exponential(self.length, *state[:2]), wilder(self.range_length, *state[2:4])
+        if middle.count == 0:  # the first bar has a close, though no true range
+            middle.take(float(bars.close[first - 1]))
         out = np.empty(bars.n - first, dtype=np.int8)
         held = state[4]
         average, reach, close = Buffer(TILE), Buffer(TILE), np.empty(TILE)

@@ -1,0 +1,127 @@
+"""A store in this process's memory: candles of one's own, and the results made of them.
+
+It stands in for the database wherever a job runs at home, so that a job on one's own candles is the same job: the same
+plan, the same handlers, the same addresses.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from candlemill.errors import BadInput
+from candlemill.io.store import ID_LETTERS, Store
+from candlemill.ledger import NO_FUNDING, Funding, JobRow, Partial, ResultRow
+from candlemill.owndata import Tape
+from candlemill.plan import Day
+
+
+class MemoryStore(Store):
+    """Everything of a Store that jobs need. Candles never change; results live as long as this does."""
+
+    def __init__(self, tapes: Sequence[Tape]) -> None:
+        self.dsn = "memory"
+        self.embedded = True
+        self._tapes = {tape.symbol: tape for tape in tapes}
+        self._jobs: dict[str, JobRow] = {}
+        self._results: dict[str, ResultRow] = {}
+        if len(self._tapes) < len(tapes):
+            raise BadInput("two tapes have the same symbol: give each its own")
+
+    def close(self) -> None:
+        """Nothing to close: the next call goes on with what is known."""
+
+    # -- candles ---------------------------------------------------------------------------------------------------
+
+    def read_columns(self, symbol: str, start: int, end: int, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        tape = self._tapes[symbol]
+        rows = slice(*np.searchsorted(tape.columns["t"], [start, end]).tolist())
+        return {name: tape.columns[name][rows] for name in ("t", *names)}
+
+    def insert_candles(self, symbol: str, parts: Iterable[dict[str, NDArray[Any]]]) -> None:
+        raise BadInput(f"{symbol}: a tape's candles are what they were made of: make another tape")
+
+    def volume_scale(self, symbol: str) -> int | None:
+        return self._tapes[symbol].volume_scale if symbol in self._tapes else None
+
+    def add_symbol(self, symbol: str, volume_scale: int) -> None:
+        raise BadInput(f"{symbol}: make a tape of it")
+
+    def symbols(self) -> list[str]:
+        return sorted(self._tapes)
+
+    def days(self, symbol: str, start: int | None = None, end: int | None = None) -> list[Day]:
+        return self._tapes[symbol].days if symbol in self._tapes else []
+
+    def put_days(self, symbol: str, days: Sequence[Day]) -> None:
+        raise BadInput(f"{symbol}: a tape's days are those of its candles")
+
+    def funding(self, symbol: str) -> Funding:
+        return NO_FUNDING
+
+    def put_funding(self, symbol: str, funding: Funding) -> None:
+        raise BadInput(f"{symbol}: a tape of one's own has no funding rates")
+
+    # -- jobs ------------------------------------------------------------------------------------------------------
+
+    def put_job(self, job: JobRow) -> None:
+        self._jobs[job.job_id] = job
+
+    def job(self, job_id: str) -> JobRow | None:
+        return self._jobs.get(job_id)
+
+    def put_partials(self, partials: Sequence[Partial]) -> None:
+        """A job's own memory of them is enough: nothing here outlives the process."""
+
+    def partials(self, job_id: str, batch: int | None = None) -> list[Partial]:
+        return []
+
+    def count_partials(self, job_id: str, kind: str, ending: str, batch: int | None = None) -> int:
+        return 0
+
+    def put_results(self, results: Sequence[ResultRow]) -> None:
+        for row in results:
+            self._results[f"{row.sweep_id}/{row.job_id}"] = row
+
+    def _newest(self) -> dict[str, ResultRow]:
+        return {row.job_id: row for row in self._results.values()}
+
+    def _of_sweep(self, sweep_id: str) -> list[ResultRow]:
+        return [row for row in self._results.values() if row.sweep_id == sweep_id]
+
+    def results(self, job_ids: Sequence[str]) -> list[ResultRow]:
+        found = self._newest()
+        return [found[job_id] for job_id in job_ids if job_id in found]
+
+    def result_rows(self, job_id: str) -> list[ResultRow]:
+        return [row for row in self._results.values() if row.job_id == job_id]
+
+    def recent_results(self, limit: int) -> list[tuple[str, ResultRow]]:
+        return [("", row) for row in list(self._newest().values())[: -limit - 1 : -1]]
+
+    def complete_id(self, start: str) -> str:
+        known = {
+            name for row in self._results.values() for name in (row.job_id, row.sweep_id) if name.startswith(start)
+        }
+        return known.pop() if len(start) >= ID_LETTERS and len(known) == 1 else start
+
+    def count_sweep(self, sweep_id: str) -> int:
+        return len(self._of_sweep(sweep_id))
+
+    def sweep_results(self, sweep_id: str, sort: Sequence[str], descending: bool, limit: int | None) -> Iterator[str]:
+        def key(row: ResultRow) -> tuple[int, str]:
+            found = json.loads(row.result)
+            for name in sort:
+                found = (found or {}).get(name)
+            return -int(found or 0) if descending else int(found or 0), row.job_id
+
+        return iter([row.result for row in sorted(self._of_sweep(sweep_id), key=key)[:limit]])
+
+    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
+        return {row.job_id: row.sharpe_ratio for row in self._of_sweep(sweep_id)}
+
+    def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]:
+        wanted = set(job_ids)
+        return {row.job_id: row.daily for row in self._of_sweep(sweep_id) if row.job_id in wanted}
