@@ -257,7 +257,7 @@ def _quantities(spec: Spec, tape: Tape, bars: Column, prices: Column, equity: _E
         return np.full(len(bars), spec.quantity, dtype=np.int64)
     if spec.sizing == "compound":  # all of what was left after the entry's fee
         left = equity.after_fills()[: 2 * len(bars) : 2].astype(np.float64) + equity.capital
-        found = np.floor(left / prices * SCALE)
+        found = np.floor(left / np.maximum(prices, 1) * SCALE)
         if len(found) and float(found.max()) >= 2.0**63:
             raise OverflowError("a trade's quantity (scaled) does not fit 64 bits")
         units: Column = found.astype(np.int64)
