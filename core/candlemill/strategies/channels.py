@@ -11,7 +11,7 @@ from candlemill.engine.indicators import (
     Deviations,
     exponential,
     hold,
-    smooth,
+    smooth_two,
     true_range,
     wilder,
 )
@@ -108,10 +108,9 @@ class Keltner(Stateful, frozen=True):
         average, reach, close = Buffer(TILE), Buffer(TILE), np.empty(TILE)
         for a, b in tiles(first, bars.n):
             true_range(bars.high[a - 1 : b], bars.low[a - 1 : b], bars.close[a - 1 : b], reach)
-            smooth(reach, b - a, mean)
             close[: b - a] = bars.close[a:b]
             average.array[:] = close
-            smooth(average, b - a, middle)
+            smooth_two(reach, average, b - a, mean, middle)
             apart, edge = average.array[: b - a], reach.array[: b - a]
             np.subtract(close[: b - a], apart, out=apart)
             edge *= self.width / HUNDRED
