@@ -36,8 +36,7 @@ def extensions() -> list:
         return []
     from mypyc.build import mypycify
 
-    # The package's __init__ names modules for type checkers; what those import is not there where this builds.
-    modules = mypycify(["--follow-imports=silent", *ENGINE], opt_level="3", group_name="candlemill_engine")
+    modules = mypycify(ENGINE, opt_level="3", group_name="candlemill_engine")
     for module in modules:
         # No fused multiply-add: the same floats on every machine. Our functions may be inlined into each other.
         module.extra_compile_args += ["-ffp-contract=off", "-fno-semantic-interposition"]
