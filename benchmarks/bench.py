@@ -18,6 +18,7 @@ from measure import Row, machine
 from rows_engine import rows_run, rows_stops, rows_sweep, rows_vectorbt
 from rows_guess import rows_guesses
 from rows_process import rows_ingest, rows_memory, rows_process, rows_slices
+from rows_research import rows_guards, rows_report
 from strategies import rows_strategies
 from tabulate import tabulate
 
@@ -32,6 +33,8 @@ ROWS: dict[str, Callable[[Lab], Iterator[Row]]] = {
     "slices": rows_slices,
     "guesses": rows_guesses,
     "strategies": rows_strategies,
+    "guards": rows_guards,
+    "report": rows_report,
 }
 HEADERS = ("what", "candlemill", "peer", "ratio", "reach", "aim")
 ALIGNED = ("left", "right", "left", "right", "right", "right")

@@ -33,7 +33,7 @@ def _repair(spec: Spec, plan: Plan, tapes: Tapes, repair: Repair, strategy: Stra
         window = _window(spec, plan, tapes, number, sets, exact=True)
         exact = run_task(spec, window, list(sets.items()), {repair.point: state})
         outcomes.add(number, True, exact)
-        state = exact[0].end.encode()
+        state = exact.outcomes[0].end.encode()
 
 
 def _window(spec: Spec, plan: Plan, tapes: Tapes, number: int, sets: dict[int, Strategy], exact: bool) -> Window:

@@ -8,7 +8,7 @@ import numpy as np
 from candlemill.engine.summary import FIELDS
 from candlemill.model import Spec, grid_points
 from candlemill.plan import make_plan
-from candlemill.strategies import SmaCross
+from candlemill.strategies.averages import SmaCross
 from candlemill.work import run_task
 from lab import Lab
 from market import Market
@@ -32,10 +32,10 @@ def rows_run(lab: Lab) -> Iterator[Row]:
     sets = [(0, SmaCross(FAST, SLOW))]
     c_loop = Twin(market).prepared(FAST, SLOW, FEE)
     contenders = {OURS: lambda: run_task(spec, window, sets), C_TWIN: c_loop}
-    same(figures(run_task(spec, window, sets)[0].summary), c_loop().figures(), C_TWIN)
+    same(figures(run_task(spec, window, sets).outcomes[0].summary), c_loop().figures(), C_TWIN)
     numba_loop = _numba_loop(market)
     if numba_loop is not None:
-        same(figures(run_task(spec, window, sets)[0].summary), numba_loop(), NUMBA_TWIN)
+        same(figures(run_task(spec, window, sets).outcomes[0].summary), numba_loop(), NUMBA_TWIN)
         contenders[NUMBA_TWIN] = numba_loop
     times = alternate({name: timed(call) for name, call in contenders.items()}, lab.rounds(51))
     what = f"one run, SMA {FAST}/{SLOW}, {market.n:,} bars"
@@ -54,7 +54,7 @@ def rows_stops(lab: Lab) -> Iterator[Row]:
     window, spec = market.window(), _spec(market, stop_loss=STOP_LOSS, take_profit=TAKE_PROFIT)
     sets = [(0, SmaCross(FAST, SLOW))]
     c_loop = Twin(market).prepared(FAST, SLOW, FEE, STOP_LOSS, TAKE_PROFIT)
-    same(figures(run_task(spec, window, sets)[0].summary), c_loop().figures(), C_TWIN)
+    same(figures(run_task(spec, window, sets).outcomes[0].summary), c_loop().figures(), C_TWIN)
     contenders = {OURS: timed(lambda: run_task(spec, window, sets)), C_TWIN: timed(c_loop)}
     times = alternate(contenders, lab.rounds(51))
     yield compared("the same with stop loss and take profit", times, C_TWIN, ">= 0.6 x", "1 x")
@@ -103,7 +103,7 @@ def rows_vectorbt(lab: Lab) -> Iterator[Row]:
     sample = [pairs[k] for first in firsts for k in range(first, first + CHUNK)]
     with VectorBt(python, market) as peer:
         found = peer.simulate([(FAST, SLOW)])
-        ours = figures(run_task(single, window, sets)[0].summary)
+        ours = figures(run_task(single, window, sets).outcomes[0].summary)
         agreement = {"fills": [ours["fills"], found["fills"][0]], "profit": [ours["profit"] / 1e8, found["profit"][0]]}
         contenders = {
             OURS: timed(lambda: run_task(single, window, sets)),

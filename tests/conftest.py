@@ -26,12 +26,23 @@ from candlemill import cli
 from candlemill.io.ingest import ingest
 from candlemill.io.settings import DSN_VARIABLE
 from candlemill.io.store import Store
+from candlemill.strategies import registry
 from numpy.typing import NDArray
 
 CORE = Path(candlemill.__file__).parents[1]
 DAY_MS = 86_400_000
 Columns = dict[str, NDArray[Any]]
 Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered_strategies() -> Iterator[None]:
+    """What one module's tests register is not there in the next."""
+    before, sources = dict(registry.REGISTERED), dict(registry._sources)
+    yield
+    for now, then in ((registry.REGISTERED, before), (registry._sources, sources)):
+        now.clear()
+        now.update(then)
 
 
 @cache

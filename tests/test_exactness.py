@@ -18,7 +18,7 @@ from candlemill import work
 from candlemill.engine import loop
 from candlemill.engine.flag import COMPILED
 from candlemill.engine.summary import Summary
-from candlemill.errors import CandlemillError
+from candlemill.errors import CandlemillError, TooLarge
 from candlemill.model import Spec
 from candlemill.reduce import compounded
 from candlemill.strategies import REGISTERED
@@ -261,3 +261,11 @@ def test_window_is_what_a_task_sees() -> None:
     (outcome,) = run_task(spec, window, [(0, build("buy_and_hold", {}))], {0: b"1,1,0,0,0,0|"}).outcomes
     assert outcome.end == "1,1,0,0,0,0|"
     assert summary_of(outcome).bars == 0
+
+
+def test_a_volume_that_no_sum_can_carry_is_refused_in_one_line() -> None:
+    bars = [Bar(_alternating(k).t, 1, 1, 1, 1, 2**62) for k in range(3)]
+    spec = Spec(symbol="X", strategy="buy_and_hold", params={}, start=bars[0].t, end=bars[-1].t + 60_000,
+                volume_share=1, timeframe=5)  # fmt: skip
+    with pytest.raises(TooLarge, match="of 5 minutes does not fit"):
+        World(bars).run(spec)

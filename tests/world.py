@@ -136,7 +136,7 @@ class Market:
 
 @st.composite
 def tapes(draw: st.DrawFn, bars_max: int = 300) -> list[Bar]:
-    """Random walks with gaps, ties, days of one bar, prices from 1 to 10^14, and volumes from 0 to 10^15."""
+    """Random walks with gaps, ties, days of one bar, prices from 1 to 10^14, and volumes from 0 to 10^14."""
     days = draw(st.integers(1, 7))
     rng = draw(st.randoms(use_true_random=False))
     dense = draw(st.booleans())
@@ -152,7 +152,7 @@ def tapes(draw: st.DrawFn, bars_max: int = 300) -> list[Bar]:
         count = draw(st.integers(1, min(60, bars_max)))
         minutes = sorted(rng.sample(range(days * 1440), count))
     tick = 10 ** draw(st.integers(0, 12))
-    lot = 10 ** draw(st.integers(0, 11))
+    lot = 10 ** draw(st.integers(0, 10))
     price, wild = draw(st.integers(1, 100)), draw(st.sampled_from([1, 3, 20]))
     bars = []
     for minute in minutes:

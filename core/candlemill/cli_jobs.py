@@ -110,6 +110,7 @@ def run_backtest(args: argparse.Namespace) -> None:
         _run_portfolio(args)
         return
     from candlemill import show
+    from candlemill.guards.run import with_guards
     from candlemill.io.campaigns import run_one
     from candlemill.io.jobs import Home
     from candlemill.report import write_report
@@ -123,11 +124,10 @@ def run_backtest(args: argparse.Namespace) -> None:
             row = run_one(home, _with_span(spec, args, home), options, progress)
         result = json.loads(row.result)
         if args.guards or args.report:
-            trace, result["guards"] = _guarded(home, result, args.seed)
+            trace = with_guards(home.trace(result), args.seed)
+            result = trace.result if args.guards else result
             if args.report:
                 write_report(trace, args.report)
-            if not args.guards:
-                del result["guards"]
     output(args, result, show.result(result))
 
 
@@ -246,15 +246,6 @@ def run_plan(args: argparse.Namespace) -> None:
 
 
 # -- reports -------------------------------------------------------------------------------------------------------
-
-
-def _guarded(home: Any, result: dict[str, Any], seed: int) -> tuple[Any, dict[str, Any]]:
-    """The run in full, and its guards, which the trace's result has too."""
-    from candlemill.guards import run_guards
-
-    trace = home.trace(result)
-    guards = run_guards(result, trace.daily, trace.ratios, trace.trades.profit, seed)
-    return msgspec.structs.replace(trace, result=result | {"guards": guards}), guards
 
 
 def _write_sweep_report(store: Any, sweep_id: str, args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from candlemill import daily as packed
 from candlemill.checks.report import Finding, Report
 from candlemill.errors import BadInput, UnknownName
 from candlemill.frames import Kind, Series, Table, from_rows
+from candlemill.guards import Validation, cross_validate
 from candlemill.io.session import Chosen, Source
 from candlemill.ledger import ResultRow
 from candlemill.model import SCALE, Spec, iso, spec_from_json
@@ -117,11 +118,19 @@ class Run:
 
         return getattr(figures, what)(self.trace)
 
-    def report(self, path: str | PathLike[str]) -> Path:
-        """Everything on one self-contained page."""
+    def guards(self, seed: int = 1) -> dict[str, Any]:
+        """How much of it may be luck: intervals, the fee at which the profit is gone; see docs/guards.md."""
+        from candlemill.guards.run import with_guards
+
+        found: dict[str, Any] = with_guards(self.trace, seed).result["guards"]
+        return found
+
+    def report(self, path: str | PathLike[str], seed: int = 1) -> Path:
+        """Everything on one self-contained page; `seed` is that of the guards' resampling."""
+        from candlemill.guards.run import with_guards
         from candlemill.report import write_report
 
-        write_report(self.trace, fspath(path))
+        write_report(with_guards(self.trace, seed), fspath(path))
         return Path(path)
 
     def __repr__(self) -> str:
@@ -157,7 +166,7 @@ class WalkForward(Run):
         guards: dict[str, Any] | None,
     ) -> None:
         super().__init__(source, chosen, row)
-        self.sweep_id, self.score, self.guards = sweep_id, score, guards
+        self.sweep_id, self.score, self.sweep_guards = sweep_id, score, guards
         self._folds = folds
 
     @property
@@ -175,10 +184,10 @@ class WalkForward(Run):
             }
         )
 
-    def report(self, path: str | PathLike[str]) -> Path:
+    def report(self, path: str | PathLike[str], seed: int = 1) -> Path:
         from candlemill.report import write_walk_forward_report
 
-        found = {"folds": self._folds, "trace": self.trace, "guards": self.guards, "score": self.score}
+        found = {"folds": self._folds, "trace": self.trace, "guards": self.sweep_guards, "score": self.score}
         write_walk_forward_report(found, fspath(path))
         return Path(path)
 
@@ -232,6 +241,17 @@ class Sweep:
         if not rows:
             raise UnknownName("job", job_id, [row["job_id"] for row in self._results], "it is none of this sweep's")
         return Run(self._source, self._chosen, rows[0])
+
+    def cross_validate(
+        self, groups: int = 6, tested: int = 1, purge: int = 0, embargo: int = 0, score: str = "sharpe_ratio"
+    ) -> Validation:
+        """Purged k-fold, or combinatorial purged cross-validation with more than one group `tested`: choose on some
+        days, judge on others. `purge` and `embargo` are days; see docs/guards.md."""
+        ids = [str(result["job_id"]) for result in self._results]
+        with self._source.home() as home:
+            rows = home.store.sweep_daily(self.job_id, ids)
+        matrix = np.stack([packed.unpack(rows[one])[1] for one in ids])
+        return cross_validate(matrix, score, groups, tested, purge, embargo)
 
     def _order(self, metric: str) -> list[int]:
         values = [figure(row, metric, COUNT) for row in self._results]

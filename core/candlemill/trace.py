@@ -20,8 +20,6 @@ from candlemill.reduce import Merged, Returns
 from candlemill.strategies import Strategy
 from candlemill.work import Window, rules_of, run_logged, sizing_of, summary_of
 
-MOST = 9e10  # units whose scaled number fits 64 bits
-
 
 class Reason(IntEnum):
     """Why a trade ended."""
@@ -224,23 +222,28 @@ def _trades(spec: Spec, tape: Tape, log: Fills, equity: _Equity) -> Trades:
         before = np.concatenate(([0], after[1:-1:2]))[: len(found)] if len(after) else after
         return msgspec.structs.replace(found, profit=after[1:closed:2] - before)
     if sizing_of(spec) is not None:
-        found = msgspec.structs.replace(found, profit=_exact_profits(spec, tape, found))
+        profit, fees, funding = _exact_sums(spec, tape, found)
+        found = msgspec.structs.replace(found, profit=profit, fees=fees, funding=funding)
     filled = quantity > 0
     return found if filled.all() else Trades(**{name: getattr(found, name)[filled] for name in found.__struct_fields__})
 
 
-def _exact_profits(spec: Spec, tape: Tape, trades: Trades) -> Column:
-    """Of a sized account nothing is rounded before the end: fees and funding neither."""
+def _exact_sums(spec: Spec, tape: Tape, trades: Trades) -> tuple[Column, Column, Column]:
+    """Profits, fees and funding: of a sized account nothing is rounded before the end."""
     rules = rules_of(spec)
-    out = []
+    profits, fees, funding = [], [], []
     for k in range(len(trades)):
         side, q = int(trades.side[k]), int(trades.quantity[k])
         entry, exit = int(trades.entry_price[k]), int(trades.exit_price[k])
         leaving = rules.maker_fee if trades.reason[k] == TAKE else rules.fee
-        cash = (side * (exit - entry)) * FINE - (entry * int(rules.fee) + exit * int(leaving)) * FEE
-        cash -= sum(side * price * rate for price, rate in _instants(tape, trades.entry_bar[k], trades.exit_bar[k]))
-        out.append(cash * q // (FINE * SCALE))
-    return np.array(out, dtype=np.int64)
+        paid = (entry * int(rules.fee) + exit * int(leaving)) * FEE
+        instants = _instants(tape, trades.entry_bar[k], trades.exit_bar[k])
+        funded = sum(side * price * rate for price, rate in instants)
+        gained = (side * (exit - entry)) * FINE - paid - funded
+        profits.append(gained * q // (FINE * SCALE))
+        fees.append(paid * q // (FINE * SCALE))
+        funding.append(funded * q // (FINE * SCALE))
+    return tuple(np.array(column, dtype=np.int64) for column in (profits, fees, funding))  # type: ignore[return-value]
 
 
 def _instants(tape: Tape, entry_bar: int, exit_bar: int) -> list[tuple[int, int]]:
@@ -259,7 +262,10 @@ def _quantities(spec: Spec, tape: Tape, bars: Column, prices: Column, equity: _E
         return np.full(len(bars), spec.quantity, dtype=np.int64)
     if spec.sizing == "compound":  # all of what was left after the entry's fee
         left = equity.after_fills()[: 2 * len(bars) : 2].astype(np.float64) + equity.capital
-        units: Column = np.floor(np.minimum(left / prices, MOST) * SCALE).astype(np.int64)
+        found = np.floor(left / np.maximum(prices, 1) * SCALE)
+        if len(found) and float(found.max()) >= 2.0**63:
+            raise OverflowError("a trade's quantity (scaled) does not fit 64 bits")
+        units: Column = found.astype(np.int64)
         return units
     pairs = zip(bars.tolist(), prices.tolist(), strict=True)
     return np.array([sizing.at_entry(tape, bar, price) for bar, price in pairs], dtype=np.int64)

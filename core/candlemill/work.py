@@ -115,8 +115,8 @@ def run_task(
 
     Raises TooLarge where the numbers cannot be carried exactly.
     """
-    task = _Task(spec, window)
     try:
+        task = _Task(spec, window)
         if starts is not None:
             return Done(task.days, [task.run_from(starts[point], point, strategy) for point, strategy in sets])
         together = task.decide_together([strategy for _, strategy in sets]) if len(sets) >= SHARED_SETS else None
@@ -128,8 +128,8 @@ def run_task(
 
 def run_logged(spec: Spec, window: Window, strategy: Strategy, log: Fills) -> tuple[list[int], Outcome]:
     """A whole job in one go, its fills taken down in `log`: its days and its outcome."""
-    task = _Task(spec, window, log)
     try:
+        task = _Task(spec, window, log)
         return task.days, task.run_from(COLD, 0, strategy)
     except OverflowError as error:
         raise TooLarge(f"{spec.symbol} {spec.strategy}: {error}; use smaller windows or rates") from None

@@ -237,11 +237,11 @@ def test_a_sweep_is_sorted_by_integers_of_any_size(store: Store, name: str) -> N
     store.put_results([result("tie", **{name: 5}), result("elsewhere", "t", **{name: 9})])
 
     def found(descending: bool, limit: int | None = None) -> list[int]:
-        return [msgspec.json.decode(row)[name] for row in store.sweep_results("s", name, descending, limit)]
+        return [msgspec.json.decode(row)[name] for row in store.sweep_results("s", (name,), descending, limit)]
 
     assert found(True) == sorted([*HUGE, 5], reverse=True)
     assert found(False, 3) == sorted(HUGE)[:3]
-    ties = [msgspec.json.decode(row)["job_id"] for row in store.sweep_results("s", name, True, None)]
+    ties = [msgspec.json.decode(row)["job_id"] for row in store.sweep_results("s", (name,), True, None)]
     assert ties[2:4] == ["id2", "tie"]
 
 

@@ -110,19 +110,20 @@ def smooth(buffer: Buffer, n: i64, mean: Mean) -> None:
 
 
 def smooth_two(first: Buffer, second: Buffer, n: i64, a: Mean, b: Mean) -> None:
-    """`smooth` for two columns whose means have the same length and began together."""
+    """`smooth` for two columns at once: each mean waits for itself, so the two together cost what one does."""
     ups, downs = first.values, second.values
     i: i64 = 0
-    while i < n and a.count < a.length:
-        seeded = a.seed(ups[i])
-        b.seed(downs[i])
-        ups[i] = a.value if seeded else NAN
-        downs[i] = b.value if seeded else NAN
+    while i < n and (a.count < a.length or b.count < b.length):
+        a.take(ups[i])
+        b.take(downs[i])
+        ups[i] = a.value if a.count == a.length else NAN
+        downs[i] = b.value if b.count == b.length else NAN
         i += 1
-    keep, gain, x, y = a.keep, a.gain, a.value, b.value
+    keep, gain, x = a.keep, a.gain, a.value
+    other_keep, other_gain, y = b.keep, b.gain, b.value
     while i < n:
         x = keep * x + gain * ups[i]
-        y = keep * y + gain * downs[i]
+        y = other_keep * y + other_gain * downs[i]
         ups[i] = x
         downs[i] = y
         i += 1
@@ -428,7 +429,20 @@ def hold(enter: Mask, leave: Mask, shorts: tuple[Mask, Mask] | None, held: int) 
     codes = enter.view(np.uint8) | (leave.view(np.uint8) << 1)
     if shorts is not None:
         codes |= (shorts[0].view(np.uint8) << 2) | (shorts[1].view(np.uint8) << 3)
-    return as_positions(_held(vec[u8](codes), held))
+        return as_positions(_held(vec[u8](codes), held))
+    return as_positions(_held_long(vec[u8](codes), 1 if held > 0 else 0))
+
+
+def _held_long(codes: vec[u8], out: u8) -> vec[u8]:
+    """`_held` without shorts, and so without branches."""
+    n: i64 = len(codes)
+    i: i64 = 0
+    while i < n:
+        code = codes[i]
+        out = (code & 1) | (out & ((code >> 1) ^ 1))
+        codes[i] = out
+        i += 1
+    return codes
 
 
 def _held(codes: vec[u8], held: i64) -> vec[u8]:

@@ -23,7 +23,6 @@ from candlemill.guards.folds import (
 from candlemill.guards.overfitting import Overfitting, overfitting
 from candlemill.guards.resample import Bootstrap, Interval, Shuffle, bootstrap, shuffle_trades
 from candlemill.guards.rows import thinned
-from candlemill.guards.run import run_guards
 from candlemill.guards.stability import Stability, stability
 from candlemill.guards.sweep import sweep_guards
 
@@ -44,7 +43,6 @@ __all__ = [
     "make_folds",
     "overfitting",
     "parse_span",
-    "run_guards",
     "shuffle_trades",
     "stability",
     "sweep_guards",

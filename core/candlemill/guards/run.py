@@ -10,6 +10,7 @@ from candlemill.guards.costs import costs
 from candlemill.guards.resample import REPLICATES, bootstrap, shuffle_trades
 from candlemill.guards.sharpe import minimum_track_record, probabilistic_sharpe, track_of
 from candlemill.model import SCALE
+from candlemill.trace import Trace
 
 SHUFFLED = 5_000_000  # trades that are put in another order, all replicates together
 CONFIDENCE = SCALE * 95 // 100
@@ -33,6 +34,12 @@ def run_guards(result: Mapping[str, Any], daily: Column, ratios: Column, trades:
     }
     out: dict[str, Any] = msgspec.to_builtins(found)
     return {**out, "warnings": _warnings(out, len(daily))}
+
+
+def with_guards(trace: Trace, seed: int) -> Trace:
+    """The same trace, its result with `guards` too: as reports show them."""
+    found = run_guards(trace.result, trace.daily, trace.ratios, trace.trades.profit, seed)
+    return msgspec.structs.replace(trace, result={**trace.result, "guards": found})
 
 
 def _warnings(out: Mapping[str, Any], days: int) -> Sequence[str]:

@@ -43,6 +43,8 @@ def _figures(guards: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
         elif isinstance(value, list):
             if name == "table":  # of costs: pairs of a fee and the profit with it
                 yield from ((f"profit at a fee of {fee:,} ppm", money(profit)) for fee, profit in value)
+        elif name == "level":  # parts per million
+            yield told, f"{value / 10_000:g}%"
         else:
             yield told, shown(name, value)
 

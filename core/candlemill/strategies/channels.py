@@ -11,7 +11,7 @@ from candlemill.engine.indicators import (
     Deviations,
     exponential,
     hold,
-    smooth,
+    smooth_two,
     true_range,
     wilder,
 )
@@ -101,15 +101,16 @@ class Keltner(Stateful, frozen=True):
 
     def advance(self, state: tuple[int, float, int, float, int], bars: Bars, first: int) -> tuple[Desired, object]:
         middle, mean = exponential(self.length, *state[:2]), wilder(self.range_length, *state[2:4])
+        if middle.count == 0:  # the first bar has a close, though no true range
+            middle.take(float(bars.close[first - 1]))
         out = np.empty(bars.n - first, dtype=np.int8)
         held = state[4]
         average, reach, close = Buffer(TILE), Buffer(TILE), np.empty(TILE)
         for a, b in tiles(first, bars.n):
             true_range(bars.high[a - 1 : b], bars.low[a - 1 : b], bars.close[a - 1 : b], reach)
-            smooth(reach, b - a, mean)
             close[: b - a] = bars.close[a:b]
             average.array[:] = close
-            smooth(average, b - a, middle)
+            smooth_two(reach, average, b - a, mean, middle)
             apart, edge = average.array[: b - a], reach.array[: b - a]
             np.subtract(close[: b - a], apart, out=apart)
             edge *= self.width / HUNDRED
