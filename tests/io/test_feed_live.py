@@ -263,7 +263,8 @@ def test_the_service_says_how_it_is_and_ends_in_order(tmp_path: Path) -> None:
                 process.communicate()
 
     early, health, text, status, seconds = asyncio.run(run())
-    assert early in ("still starting\n", "ok\n") and health == "ok\n"
+    # Asked before the back-fill is done, it may well say that its symbol lags.
+    assert early in ("still starting\n", "ok\n", "1 of 1 symbols lag more than 180 s\n") and health == "ok\n"
     assert (status, seconds < 10) == (0, True)
     for name in ("messages_total", "reconnects_total", "gap_minutes", "batch_rows", "lag_seconds", "requests_total"):
         assert f"candlemill_feed_{name}" in text
