@@ -17,8 +17,6 @@ from lab import Lab
 from measure import Row, alternate, milliseconds, timed
 from rows_engine import FAST, FEE, GRID, SLOW
 
-BYTES_MAX = 5_000_000
-
 
 def rows_guards(lab: Lab) -> Iterator[Row]:
     """A thousand sets with their results, and the same with the guards over them."""

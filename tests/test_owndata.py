@@ -234,6 +234,6 @@ def test_volume_may_be_missing_until_it_is_read() -> None:
 
 def test_the_memory_s_store_has_all_that_a_store_has() -> None:
     """Whatever is added to the one is thought of in the other; but for what only those call who write candles."""
-    writing = {"insert_rows", "put_days_of", "put_writer", "open_writers", "now_ns", "read_many"}
+    writing = {"insert_rows", "put_writer", "open_writers", "now_ns", "read_many"}
     public = {name for name, value in vars(Store).items() if inspect.isfunction(value) and not name.startswith("_")}
     assert public - writing <= set(vars(MemoryStore))

@@ -5,7 +5,7 @@ BadMessage. Prices and volumes are the decimal text times 10^8, exactly; a volum
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -16,6 +16,8 @@ MINUTE_MS: Final = 60_000
 VOLUME_MAX: Final = 10**30
 _DIGITS_MAX: Final = 40
 _SHOWN_MAX: Final = 80
+
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)  # what a decoder raises, whatever it is given
 
 
 class Candle(msgspec.Struct, frozen=True, gc=False):
@@ -113,6 +115,14 @@ class Refusal(msgspec.Struct, frozen=True):
 
     kind: str  # "limit", "ban", "request"
     text: str
+
+
+def decoded(decoder: Any, raw: Any) -> Any:
+    """What a msgspec decoder makes of bytes from outside. Raises BadMessage where that is not as documented."""
+    try:
+        return decoder.decode(raw)
+    except UNREADABLE as error:
+        raise BadMessage(f"not as documented: {shown(str(error))}") from None
 
 
 def shown(value: object) -> str:

@@ -60,10 +60,10 @@ class FlakyStore(FeedStore):
         self._check()
         super().insert_rows(parts)
 
-    def put_days_of(self, found, version=None) -> None:  # type: ignore[no-untyped-def]
+    def put_days(self, found, version=None) -> None:  # type: ignore[no-untyped-def]
         if hasattr(self, "clock"):
             self._check()
-        super().put_days_of(found, version)
+        super().put_days(found, version)
 
 
 async def live(orders: Orders) -> None:

@@ -138,7 +138,7 @@ def forget(store: FeedStore, symbol: str, start: int, end: int) -> None:
         AND timestamp >= fromUnixTimestamp64Milli({start}) AND timestamp < fromUnixTimestamp64Milli({end})
     """
     store._client.command(sql, settings={"mutations_sync": "2"})
-    store.put_days(symbol, [msgspec.structs.replace(day, digest="") for day in store.days(symbol)])
+    store.put_days({symbol: [msgspec.structs.replace(day, digest="") for day in store.days(symbol)]})
 
 
 def test_a_feed_that_starts_again_heals_what_it_missed(store: FeedStore) -> None:

@@ -299,7 +299,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
         return write
 
-    for name in ("put_writer", "put_days_of", "_insert_part", "add_symbol"):
+    for name in ("put_writer", "put_days", "_insert_part", "add_symbol"):
         monkeypatch.setattr(Store, name, crashing(getattr(Store, name)))
 
 

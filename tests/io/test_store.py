@@ -138,7 +138,7 @@ def test_symbols_do_not_mix_and_are_bound_never_spliced(store: Store) -> None:
     store.insert_candles("XUSDT", [candles([1, 2])])
     assert read(store, evil)["t"] == []
     store.insert_candles(evil, [candles([5])])
-    store.put_days(evil, [Day(MIDNIGHT, 1, MIDNIGHT, MIDNIGHT, "d")])
+    store.put_days({evil: [Day(MIDNIGHT, 1, MIDNIGHT, MIDNIGHT, "d")]})
     store.add_symbol(evil, 100)
     assert read(store, evil) == as_lists(candles([5])) and read(store) == as_lists(candles([1, 2]))
     assert (store.symbols(), store.volume_scale(evil), store.volume_scale("XUSDT")) == ([evil], 100, None)
@@ -160,9 +160,9 @@ def test_days_are_replaced_by_later_ones_and_chosen_by_what_they_touch(store: St
     days = [
         Day(MIDNIGHT + k * day, 1440, MIDNIGHT + k * day, MIDNIGHT + (k + 1) * day - MINUTE, f"d{k}") for k in (0, 1, 3)
     ]
-    store.put_days("XUSDT", [msgspec.structs.replace(d, digest="") for d in days])
+    store.put_days({"XUSDT": [msgspec.structs.replace(d, digest="") for d in days]})
     assert [d.digest for d in store.days("XUSDT")] == ["", "", ""]
-    store.put_days("XUSDT", reversed(days))
+    store.put_days({"XUSDT": days[::-1]})
     assert store.days("XUSDT") == days
     assert store.days("XUSDT", MIDNIGHT + day - 1, MIDNIGHT + day + 1) == days[:2]
     assert store.days("XUSDT", MIDNIGHT + day, MIDNIGHT + day + 1) == days[1:2]

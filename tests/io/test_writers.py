@@ -62,11 +62,9 @@ def stage_calls(store: Store, opened: object) -> Callable[[str], Iterator[None]]
 
     def run(name: str) -> Iterator[None]:
         done: list[Callable[[], None]] = []
-        real_put = store.put_days_of
+        real_put = store.put_days
         with as_writer(name), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                store, "put_days_of", lambda found, version=None: done.append(lambda: real_put(found, version))
-            )
+            patch.setattr(store, "put_days", lambda found, version=None: done.append(lambda: real_put(found, version)))
             opened.__enter__()  # type: ignore[attr-defined]
         yield
         done[0]()
@@ -83,9 +81,9 @@ def later(done: list[Callable[[], None]], real: Callable[..., None]) -> Callable
 def counting(store: Store, name: str, days: dict[str, list[int]]) -> Iterator[None]:
     """Counting, with a pause between the reading and the writing of the digest."""
     done: list[Callable[[], None]] = []
-    real_put = store.put_days_of
+    real_put = store.put_days
     with as_writer(name), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "put_days_of", later(done, real_put))
+        patch.setattr(store, "put_days", later(done, real_put))
         recount(store, days)
     yield
     for put in done:

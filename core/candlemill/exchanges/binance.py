@@ -11,6 +11,7 @@ import msgspec
 
 from candlemill.errors import BadMessage
 from candlemill.exchange import (
+    UNREADABLE,
     Ask,
     Candle,
     GoingAway,
@@ -21,6 +22,7 @@ from candlemill.exchange import (
     Reply,
     Rules,
     candle,
+    decoded,
     shown,
     symbol_name,
 )
@@ -146,7 +148,7 @@ class Binance:
     def decode(self, raw: bytes | str) -> Sequence[Message]:
         try:
             found = _combined.decode(raw)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except UNREADABLE:
             return _decode_rare(raw)
         return (_candle(found.data),)
 
@@ -156,14 +158,14 @@ class Binance:
 
     def candles(self, symbol: str, body: bytes) -> list[Candle]:
         """Ascending; the last row may be the unfinished minute, so none says that it is final."""
-        found = [candle(symbol, r[0], r[1], r[2], r[3], r[4], r[5], False) for r in _decoded(_rows, body)]
+        found = [candle(symbol, r[0], r[1], r[2], r[3], r[4], r[5], False) for r in decoded(_rows, body)]
         return sorted(found, key=lambda row: row.t)
 
     def ask_time(self) -> Ask:
         return Ask("/api/v3/time", {}, 1)
 
     def time(self, body: bytes) -> int:
-        found: int = _decoded(_time, body).serverTime
+        found: int = decoded(_time, body).serverTime
         return found
 
     def ask_rules(self) -> Ask:
@@ -171,7 +173,7 @@ class Binance:
 
     def rules(self, body: bytes) -> list[Rules]:
         out = []
-        for s in _decoded(_info, body).symbols:
+        for s in decoded(_info, body).symbols:
             tick = next((f.tickSize for f in s.filters if f.filterType == "PRICE_FILTER"), "")
             step = next((f.stepSize for f in s.filters if f.filterType == "LOT_SIZE"), "")
             digits = min(max(s.baseAssetPrecision, 0), 8)
@@ -187,7 +189,7 @@ class Binance:
             return None
         try:
             text = _problem.decode(body).msg
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except UNREADABLE:
             text = "no reason given"
         if status in (403, 418):
             return Refusal("ban", text)
@@ -218,14 +220,14 @@ def _candle(data: _Data) -> Candle:
 
 def _decode_rare(raw: bytes | str) -> Sequence[Message]:
     """Everything but a combined stream's candle: answers, shutdowns, other streams, single streams."""
-    found = _decoded(_anything, raw)
+    found = decoded(_anything, raw)
     event = found.e
     if found.data:
-        event = _decoded(_event, found.data).e
+        event = decoded(_event, found.data).e
         if event == "kline":
-            return (_candle(_decoded(_raw_kline, found.data)),)
+            return (_candle(decoded(_raw_kline, found.data)),)
     elif event == "kline":
-        return (_candle(_decoded(_raw_kline, raw)),)
+        return (_candle(decoded(_raw_kline, raw)),)
     if event == "serverShutdown":
         return _GOING_AWAY
     if found.code is not None or found.error is not None:
@@ -236,10 +238,3 @@ def _decode_rare(raw: bytes | str) -> Sequence[Message]:
     if event or found.stream:
         return _OTHER
     raise BadMessage(f"{shown(raw)} is no message that is known")
-
-
-def _decoded(decoder: Any, raw: Any) -> Any:
-    try:
-        return decoder.decode(raw)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise BadMessage(f"not as documented: {shown(str(error))}") from None

@@ -12,6 +12,7 @@ import msgspec
 from candlemill.errors import BadMessage
 from candlemill.exchange import (
     MINUTE_MS,
+    UNREADABLE,
     Ask,
     Candle,
     Limits,
@@ -21,6 +22,7 @@ from candlemill.exchange import (
     Reply,
     Rules,
     candle,
+    decoded,
     shown,
     symbol_name,
 )
@@ -78,10 +80,6 @@ class _Symbols(msgspec.Struct):
     list: list[_Symbol]
 
 
-class _Empty(msgspec.Struct):
-    pass
-
-
 class _Envelope(msgspec.Struct):
     retCode: int
     retMsg: str = ""
@@ -136,7 +134,7 @@ class Bybit:
     def decode(self, raw: bytes | str) -> Sequence[Message]:
         try:
             found = _push.decode(raw)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except UNREADABLE:
             return _decode_rare(raw)
         if not found.topic.startswith(_TOPIC):
             raise BadMessage(f"candles of the topic {shown(found.topic)}, which was not asked for")
@@ -190,7 +188,7 @@ class Bybit:
         if status == 200:
             try:
                 found = _envelope.decode(body)
-            except (msgspec.MsgspecError, ValueError, RecursionError):
+            except UNREADABLE:
                 return None  # whoever reads the body will say so
             if found.retCode == _TOO_MANY:
                 return Refusal("limit", found.retMsg)
@@ -200,7 +198,7 @@ class Bybit:
 
 
 def _decode_rare(raw: bytes | str) -> Sequence[Message]:
-    found = _decoded(_anything, raw)
+    found = decoded(_anything, raw)
     if found.topic.startswith("kline."):
         raise BadMessage(f"{shown(raw)} is no candle as documented")
     if found.op in ("ping", "pong") or found.ret_msg == "pong":
@@ -214,24 +212,17 @@ def _decode_rare(raw: bytes | str) -> Sequence[Message]:
 
 
 def _opened(body: bytes) -> Any:
-    found = _decoded(_envelope, body)
+    found = decoded(_envelope, body)
     if found.retCode:
         raise BadMessage(f"code {found.retCode}: {shown(found.retMsg)}")
     return found
 
 
 def _result(decoder: Any, body: bytes) -> Any:
-    return _decoded(decoder, _opened(body).result)
+    return decoded(decoder, _opened(body).result)
 
 
 def _whole(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 16):
         raise BadMessage(f"{shown(text)} is no time")
     return int(text)
-
-
-def _decoded(decoder: Any, raw: Any) -> Any:
-    try:
-        return decoder.decode(raw)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise BadMessage(f"not as documented: {shown(str(error))}") from None

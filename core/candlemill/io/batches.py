@@ -25,7 +25,6 @@ from candlemill.minutes import Span, Spans
 SCALE_DIGITS: Final = 8
 RETRY_SECONDS: Final = 1.0
 RETRY_SECONDS_MAX: Final = 30.0
-PARTS_MAX: Final = 1000  # parts of the table, above which batches wait for merges; ClickHouse refuses at 3,000
 
 log = logging.getLogger("candlemill.feed")
 

@@ -86,7 +86,7 @@ def open_writer(store: Store, days: Mapping[str, Sequence[int]], first: int, las
     """Around the inserts of candles into these days. A failure leaves the days unsure, and the writer closed."""
     store.put_writer(WRITER, store.now_ns(), True, first, last)
     marks = {symbol: [Day(day, 0, day, day, "") for day in starts] for symbol, starts in days.items()}
-    store.put_days_of(marks, store.now_ns())
+    store.put_days(marks, store.now_ns())
     yield
     store.put_writer(WRITER, store.now_ns(), False, first, last)
 
@@ -105,7 +105,7 @@ def recount(store: Store, days: Mapping[str, Sequence[int]]) -> Recount:
     busy = not store.embedded and store.open_writers(WRITER, version - LEASE_NS, first, last)
     counted = _count(store, days)
     if not busy:
-        store.put_days_of(counted, version)
+        store.put_days(counted, version)
     return Recount(counted, not busy)
 
 

@@ -5,7 +5,7 @@ plan, the same handlers, the same addresses.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,8 +55,8 @@ class MemoryStore(Store):
     def days(self, symbol: str, start: int | None = None, end: int | None = None) -> list[Day]:
         return self._tapes[symbol].days if symbol in self._tapes else []
 
-    def put_days(self, symbol: str, days: Sequence[Day]) -> None:
-        raise BadInput(f"{symbol}: a tape's days are those of its candles")
+    def put_days(self, found: Mapping[str, Sequence[Day]], version: int | None = None) -> None:
+        raise BadInput(f"{', '.join(found)}: a tape's days are those of its candles")
 
     def funding(self, symbol: str) -> Funding:
         return NO_FUNDING

@@ -246,10 +246,7 @@ class Store:
         days = [Day(int(r[0]), int(r[1]), int(r[2]), int(r[3]), str(r[4])) for r in self._rows(sql, bound)]
         return [day for day in days if day.rows or not day.digest]
 
-    def put_days(self, symbol: str, days: Sequence[Day]) -> None:
-        self.put_days_of({symbol: days})
-
-    def put_days_of(self, found: Mapping[str, Sequence[Day]], version: int | None = None) -> None:
+    def put_days(self, found: Mapping[str, Sequence[Day]], version: int | None = None) -> None:
         """Set days of the index. Of a day's rows that with the highest version counts: the time in ns unless given."""
         version = time.time_ns() if version is None else version
         rows = [
