@@ -16,9 +16,9 @@ from candlemill.exact import amount
 from candlemill.frames import Kind, Series, Table
 from candlemill.guards import parse_span
 from candlemill.io import elsewhere
-from candlemill.io.campaigns import Options, run_one, run_portfolio, run_walk_forward
+from candlemill.io.campaigns import run_portfolio, run_walk_forward
 from candlemill.io.coverage import CANDLE_COLUMNS, current_days
-from candlemill.io.jobs import Home, fetch
+from candlemill.io.jobs import Home, Options, fetch, run_job, run_one
 from candlemill.io.session import Chosen, StrategyLike, progress_of, source_of
 from candlemill.model import (
     FIRST_MS,
@@ -33,7 +33,7 @@ from candlemill.model import (
 )
 from candlemill.owndata import Tape
 from candlemill.plan import months_of
-from candlemill.portfolio import symbols_of
+from candlemill.portfolio import parse_weights, symbols_of
 from candlemill.runs import Check, Portfolio, Run, Sweep, WalkForward
 from candlemill.show import missing_in, missing_of
 from candlemill.strategies import REGISTERED, build, parameter_fields
@@ -76,11 +76,8 @@ def backtest(symbol: SymbolLike, strategy: StrategyLike, **options: Any) -> Any:
 def _portfolio(asked: "_Asked", given: Mapping[str, Any] | None) -> Portfolio:
     with asked.source.home() as home, progress_of("portfolio", asked.shown) as update:
         symbols = symbols_of(",".join(asked.symbols), home.store.symbols())
-        weights = dict.fromkeys(symbols, SCALE)
-        for name, weight in (given or {}).items():
-            if name not in weights:
-                raise UnknownName("symbol", name, symbols, "weights belong to the portfolio's symbols")
-            weights[name] = parse_decimal(amount(weight, f"weight of {name}"), f"weight of {name}")
+        texts = [f"{name}={amount(weight, f'weight of {name}')}" for name, weight in (given or {}).items()]
+        weights = parse_weights(texts, symbols)
         spec = asked.spec(home, *symbols)
         result = run_portfolio(home, spec, weights, asked.options, update)
         rows = [fetch(home.store, part["job_id"]) for part in result["parts"]]
@@ -92,9 +89,7 @@ def sweep(symbol: str | Tape, strategy: StrategyLike, *, metric: str = "sharpe_r
     is an axis of the grid, one value is for all. `metric` orders the sets; the other options are `backtest`'s."""
     asked = _Asked(symbol, strategy, options, grid=True)
     with asked.source.home() as home, progress_of("sweep", asked.shown) as update:
-        how = asked.options
-        job = home.prepare(asked.spec(home, asked.symbols[0]), how.slices, how.max_gap)
-        home.run(job, how.slices, how.workers, how.fresh, update)
+        job, _ = run_job(home, asked.spec(home, asked.symbols[0]), asked.options, update)
         row = home.store.job(job.job_id)
         found = home.store.sweep_results(job.job_id, ("sharpe_ratio",), True, None)
         results = [_slim(msgspec.json.decode(text)) for text in found]

@@ -110,10 +110,7 @@ def run_backtest(args: argparse.Namespace) -> None:
         _run_portfolio(args)
         return
     from candlemill import show
-    from candlemill.guards.run import with_guards
-    from candlemill.io.campaigns import run_one
-    from candlemill.io.jobs import Home
-    from candlemill.report import write_report
+    from candlemill.io.jobs import Home, run_one
 
     if args.weight:
         raise BadInput("--weight is for portfolios: give several symbols, as in --symbol BTCUSDT,ETHUSDT")
@@ -124,6 +121,9 @@ def run_backtest(args: argparse.Namespace) -> None:
             row = run_one(home, _with_span(spec, args, home), options, progress)
         result = json.loads(row.result)
         if args.guards or args.report:
+            from candlemill.guards.run import with_guards
+            from candlemill.report import write_report
+
             trace = with_guards(home.trace(result), args.seed)
             result = trace.result if args.guards else result
             if args.report:
@@ -154,14 +154,13 @@ def _run_portfolio(args: argparse.Namespace) -> None:
 
 
 def run_sweep(args: argparse.Namespace) -> None:
-    from candlemill.io.jobs import Home
+    from candlemill.io.jobs import Home, run_job
 
     spec, options = _spec(args, args.grid), _options(args)
     with open_store() as store:
         home = Home(store)
-        job = home.prepare(_with_span(spec, args, home), options.slices, options.max_gap)
         with progress_bar("sweep") as progress:
-            home.run(job, options.slices, options.workers, options.fresh, progress)
+            job, _ = run_job(home, _with_span(spec, args, home), options, progress)
         if args.report:
             _write_sweep_report(store, job.job_id, args)
         show_sweep(args, store, job.job_id, args.sort)
@@ -323,7 +322,7 @@ def _with_span(spec: Spec, args: argparse.Namespace, home: Any) -> Spec:
 
 def _options(args: argparse.Namespace) -> Any:
     """How to run it. What would only show at the end, after the work, is looked at here."""
-    from candlemill.io.campaigns import Options
+    from candlemill.io.jobs import Options
 
     report = getattr(args, "report", None)
     if report is not None and find_spec("plotly") is None:

@@ -17,7 +17,6 @@ from candlemill.daily import pack, unpack
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, BeingWritten, CandlemillError, NoData, StoreDown, UnknownName
 from candlemill.events import Event
-from candlemill.guards import sweep_guards, thinned
 from candlemill.ledger import DONE, EXACT, GUESS, Index, JobRow, Partial, ResultRow, Runtime
 from candlemill.model import Spec, grid_points, iso, job_id, resolve
 from candlemill.plan import Day, Plan, digest_of_days, make_plan
@@ -300,6 +299,8 @@ def _merge_batch(job: JobRow, plan: Plan, batch: int, runtime: Runtime) -> list[
 
 def _sweep_figures(job: JobRow, spec: Spec, runtime: Runtime) -> str:
     """How much of a sweep's best Sharpe ratio may be luck, as JSON; empty where it has no two results to compare."""
+    from candlemill.guards import sweep_guards, thinned  # only here: an executor starts sooner without
+
     scores = runtime.ledger.sweep_scores(job.job_id)
     sets, ids = [], []
     for _, params, _ in grid_points(spec, 0, spec.combinations):

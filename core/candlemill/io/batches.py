@@ -38,7 +38,6 @@ class BatchCounts(msgspec.Struct):
     failures: int = 0
     given_up: int = 0
     unstorable: int = 0
-    parts: int = 0
 
 
 class Batches:

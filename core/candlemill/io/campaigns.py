@@ -12,31 +12,15 @@ from candlemill.daily import pack, unpack
 from candlemill.engine.tape import DAY_MS, Column
 from candlemill.errors import BadInput, NoData, TooLarge
 from candlemill.guards import Fold, Span, make_folds, walk_forward
-from candlemill.io.jobs import Home, fetch
+from candlemill.io.jobs import Home, Options, run_job, run_one
 from candlemill.io.local import Progress
 from candlemill.ledger import ResultRow
-from candlemill.model import Leg, Spec, grid_points, job_id, resolve
+from candlemill.model import Leg, Spec, grid_points, job_id
 from candlemill.portfolio import Part, parts_of, portfolio_result
-from candlemill.service import Prepared, prepare
+from candlemill.service import Prepared, checked, prepare
 
 INT64 = 2**63
 MATRIX_LIMIT = 100_000_000  # set-days that a walk-forward looks at: 800 MB
-
-
-class Options(msgspec.Struct, frozen=True):
-    """How jobs are run: see `Home.run`."""
-
-    slices: int | None = None
-    workers: int | None = None
-    fresh: bool = False
-    max_gap: int | None = None
-
-
-def run_one(home: Home, spec: Spec, options: Options, progress: Progress) -> ResultRow:
-    """A job's row, computed or found. Raises what `Home.prepare` and `Home.run` do."""
-    job = home.prepare(spec, options.slices, options.max_gap)
-    ledger = home.run(job, options.slices, options.workers, options.fresh, progress)
-    return ledger.last_results[0] if ledger.last_results else fetch(home.store, job.job_id)
 
 
 def run_portfolio(
@@ -93,8 +77,7 @@ def run_walk_forward(
     choices are then run as one job with a schedule, from the first test on, so costs of changing over are in it.
     """
     folds = make_folds(spec.start, spec.end, train, test, anchored)
-    sweep = home.prepare(spec, options.slices, options.max_gap)
-    home.run(sweep, options.slices, options.workers, options.fresh, progress)
+    sweep, _ = run_job(home, spec, options, progress)
     params, days, matrix = sweep_matrix(home, sweep)
     choices = walk_forward(matrix, days, folds, score)
     chosen = [(fold, choice) for fold, choice in zip(folds, choices, strict=True) if choice is not None]
@@ -117,12 +100,9 @@ def run_walk_forward(
 
 def _stitched(spec: Spec, chosen: list[tuple[Fold, dict[str, Any]]]) -> Spec:
     """The job that trades each fold's choice during its test."""
-    rest = msgspec.structs.asdict(spec)
-    for name in ("symbol", "strategy", "params", "grid", "schedule", "start", "end"):
-        del rest[name]
     legs = [Leg(fold.test_start, params) for fold, params in chosen]
-    span = (chosen[0][0].test_start, chosen[-1][0].test_end)
-    return resolve(symbol=spec.symbol, strategy=spec.strategy, span=span, params={}, schedule=legs, **rest)
+    start, end = chosen[0][0].test_start, chosen[-1][0].test_end
+    return checked(msgspec.structs.replace(spec, params={}, grid={}, schedule=legs, start=start, end=end))
 
 
 def sweep_matrix(home: Home, sweep: Prepared) -> tuple[list[dict[str, Any]], Column, NDArray[np.int64]]:

@@ -150,6 +150,27 @@ class Home:
         return min(cores(), job.plan.tasks) if estimate_seconds(job.plan) > POOL_SECONDS else 1
 
 
+class Options(msgspec.Struct, frozen=True):
+    """How jobs are run: see `Home.run`."""
+
+    slices: int | None = None
+    workers: int | None = None
+    fresh: bool = False
+    max_gap: int | None = None
+
+
+def run_job(home: Home, spec: Spec, options: Options, progress: Progress) -> tuple[Prepared, LocalLedger]:
+    """Prepare a job and run it to its end. Raises what `Home.prepare` and `Home.run` do."""
+    job = home.prepare(spec, options.slices, options.max_gap)
+    return job, home.run(job, options.slices, options.workers, options.fresh, progress)
+
+
+def run_one(home: Home, spec: Spec, options: Options, progress: Progress) -> ResultRow:
+    """The row of a job of one parameter set, computed or found. Raises as `run_job`."""
+    job, ledger = run_job(home, spec, options, progress)
+    return ledger.last_results[0] if ledger.last_results else fetch(home.store, job.job_id)
+
+
 class Verified(msgspec.Struct):
     """How many parameter sets were computed again, the last one's digest, and figures that differ by job id."""
 
