@@ -74,7 +74,7 @@ def emitted(world: World) -> list[Event]:
     spy = Spy(world)
     with pytest.raises(BadInput, match="have changed"):
         spy.run(make_raw(events.SLICE_REQUESTED, {**broken, "job_id": "f" * 32, "data_digest": "other"}))
-    return seen + spy.seen
+    return [*seen, *spy.seen, events.make("timer", events.WATCH, "", events.Watch())]
 
 
 def make_raw(kind: str, data: object) -> Event:

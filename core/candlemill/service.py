@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from candlemill import events
+from candlemill.control import fail, watch
 from candlemill.daily import pack, unpack
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, BeingWritten, CandlemillError, NoData, StoreDown, UnknownName
@@ -133,18 +134,12 @@ def _outdated(event: Event, job: Prepared, runtime: Runtime) -> list[Event]:
     known = runtime.ledger.job(event.partitionkey) if event.partitionkey not in ("", job.job_id) else None
     if known is None or known.finished or known.spec != job.spec.to_json().decode():
         return []
-    return _fail(
-        known, f"the candles of {job.spec.symbol} have changed since the job was asked for: ask again", runtime
-    )
+    reason = f"the candles of {job.spec.symbol} have changed since the job was asked for: ask again"
+    return fail(known, reason, runtime.ledger)
 
 
 def _completed(source: str, name: str) -> list[Event]:
     return [events.make(source, events.COMPLETED, name, events.Completed(name))]
-
-
-def _fail(job: JobRow, reason: str, runtime: Runtime) -> list[Event]:
-    runtime.ledger.put_job(msgspec.structs.replace(job, state="failed", reason=reason))
-    return [events.make("aggregate", events.FAILED, job.job_id, events.Failed(job.job_id, reason))]
 
 
 def checked(spec: Spec) -> Spec:
@@ -200,6 +195,9 @@ def _of_run(run: int) -> str:
 def execute(event: Event, runtime: Runtime) -> list[Event]:
     """slice.requested -> the task's partials in the ledger, and slice.completed."""
     task = events.read(event, events.SliceRequested)
+    job = runtime.ledger.job(task.job_id)
+    if job is not None and job.finished:
+        return []
     digest = digest_of_data(runtime.index, task.spec, days_in(runtime.index, task.spec))
     if digest != task.data_digest:
         raise BadInput(f"the candles of {task.spec.symbol} have changed since the job was planned: ask again")
@@ -274,9 +272,12 @@ def _payload(done: Done) -> str:
 
 
 def aggregate(event: Event, runtime: Runtime) -> list[Event]:
-    """slice.completed -> nothing yet, repairs, or the result; a dead letter of any kind -> the job failed."""
+    """slice.completed -> nothing yet, repairs, or the result; a dead letter of any kind -> the job failed;
+    jobs.watch -> requests for jobs that have stopped."""
     if event.error:
         return _give_up(event, runtime)
+    if event.type == events.WATCH:
+        return watch(runtime, runtime.clock_ms())
     done = events.read(event, events.SliceCompleted)
     job = runtime.ledger.job(done.job_id)
     if job is None:
@@ -415,7 +416,7 @@ def _give_up(event: Event, runtime: Runtime) -> list[Event]:
     if job is None:
         told = "" if spec is None else spec.to_json().decode()
         job = JobRow(name, "accepted", told, "", "", runtime.clock_ms())
-    return [] if job.finished else _fail(job, event.error, runtime)
+    return [] if job.finished else fail(job, event.error, runtime.ledger)
 
 
 def _subject(event: Event, runtime: Runtime) -> tuple[str, Spec | None]:
