@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from candlemill.metrics import Month
 from candlemill.request import Kind
 
 
@@ -92,3 +93,109 @@ class Job(msgspec.Struct, frozen=True):
 class Cancelled(msgspec.Struct, frozen=True):
     job_id: str
     state: str
+
+
+class Equity(msgspec.Struct, frozen=True):
+    """Columns of one length: profit so far, how far it is below its peak (<= 0), and what buying at the first open and
+    holding would have made (empty for portfolios)."""
+
+    capital: int
+    t: list[int]
+    equity: list[int]
+    drawdown: list[int]
+    benchmark: list[int]
+
+
+class Months(msgspec.Struct, frozen=True):
+    """`gain` is the profit over the account's value at the month's start, times 10^8."""
+
+    months: list[Month]
+
+
+class TradeRow(msgspec.Struct, frozen=True):
+    """`side` is 1 long, -1 short; `gap` tells that minutes were missing while it was held."""
+
+    entry_ms: int
+    exit_ms: int
+    side: int
+    entry_price: int
+    exit_price: int
+    quantity: int
+    pnl: int
+    fees: int
+    funding: int
+    bars: int
+    reason: str
+    gap: bool
+
+
+class TradesPage(msgspec.Struct, frozen=True):
+    total: int
+    items: list[TradeRow]
+    next: str | None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """`next` is the cursor of the page that follows; null on the last."""
+
+    items: list[dict[str, Any]]
+    next: str | None
+    total: int
+
+
+class HeatMap(msgspec.Struct, frozen=True):
+    """`z[j][k]` is the figure at `y_values[j]`, `x_values[k]`; null where no set is."""
+
+    metric: str
+    x: str
+    x_values: list[str]
+    y: str
+    y_values: list[str]
+    z: list[list[int | None]]
+    job_ids: list[list[str | None]]
+
+
+class SymbolTold(msgspec.Struct, frozen=True):
+    symbol: str
+    first_ms: int
+    last_ms: int
+    bars: int
+    missing_minutes: int
+    days: int
+
+
+class Symbols(msgspec.Struct, frozen=True):
+    symbols: list[SymbolTold]
+
+
+class CalendarDay(msgspec.Struct, frozen=True):
+    """`day` is its midnight; `missing` minutes are counted from the symbol's first candle to its last."""
+
+    day: int
+    rows: int
+    missing: int
+
+
+class SymbolDays(msgspec.Struct, frozen=True):
+    symbol: SymbolTold
+    calendar: list[CalendarDay]
+
+
+class Candles(msgspec.Struct, frozen=True):
+    minutes: int
+    t: list[int]
+    open: list[int]
+    high: list[int]
+    low: list[int]
+    close: list[int]
+    volume: list[int]
+
+
+class StrategyTold(msgspec.Struct, frozen=True):
+    name: str
+    summary: str
+    schema: dict[str, Any]
+
+
+class Strategies(msgspec.Struct, frozen=True):
+    strategies: list[StrategyTold]

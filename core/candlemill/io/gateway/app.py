@@ -1,8 +1,9 @@
 """The ASGI app."""
 
+import asyncio
 from typing import Any
 
-from litestar import Litestar, Request, get
+from litestar import Litestar, MediaType, Request, get
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
@@ -10,10 +11,31 @@ from litestar.openapi.plugins import JsonRenderPlugin
 
 from candlemill._version import __version__
 from candlemill.errors import CandlemillError
-from candlemill.io.gateway import guards, jobs, problems
+from candlemill.io.gateway import guards, problems
+from candlemill.io.gateway.explore import EXPLORE
+from candlemill.io.gateway.jobs import JOBS
+from candlemill.io.gateway.market import MARKET
 from candlemill.io.gateway.world import World
 
 BODY_LIMIT = 256 * 1024
+
+
+@get("/healthz", include_in_schema=False, media_type=MediaType.TEXT)
+async def healthz() -> str:
+    """Whether this process answers."""
+    return "ok\n"
+
+
+@get("/readyz", include_in_schema=False, media_type=MediaType.TEXT)
+async def readyz(world: World) -> str:
+    """Whether the store does too."""
+    await asyncio.to_thread(world.store.now_ns)
+    return "ok\n"
+
+
+@get("/openapi.json", include_in_schema=False)
+async def document(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    return request.app.openapi_schema.to_schema()
 
 
 def create_app(world: World, hosts: frozenset[str] = frozenset(), origins: frozenset[str] = frozenset()) -> Litestar:
@@ -23,12 +45,8 @@ def create_app(world: World, hosts: frozenset[str] = frozenset(), origins: froze
         guards.check_host(request, hosts)
         guards.check_origin(request, origins)
 
-    @get("/healthz", include_in_schema=False)
-    async def healthz() -> str:
-        return "ok\n"
-
     return Litestar(
-        [healthz, jobs.submit, jobs.plan, jobs.show, jobs.stream],
+        [healthz, readyz, document, *JOBS, *EXPLORE, *MARKET],
         dependencies={"world": Provide(lambda: world, sync_to_thread=False)},
         before_request=before,
         after_request=guards.add_headers,

@@ -18,7 +18,7 @@ from candlemill.io.gateway.world import Ready, World
 from candlemill.ledger import JobRow
 from candlemill.model import Spec
 from candlemill.plan import estimate_seconds
-from candlemill.request import Kind, request_of
+from candlemill.request import Kind, Request, request_of
 
 TERMINAL = frozenset({"done", "failed", "cancelled"})
 POLL_SECONDS = 0.25
@@ -28,23 +28,23 @@ JobId = Annotated[str, Parameter(pattern="^[0-9a-f]{32}$", description="a job's 
 
 
 @post("/api/v1/backtest", status_code=202, summary="Ask for a backtest, sweep, portfolio or walk-forward")
-async def submit(request: HttpRequest[Any, Any, Any], world: World) -> Accepted:
+async def submit(data: Request, world: World) -> Accepted:
     """The same request twice is one job; one that is done already is answered with its state at once."""
-    ready = await world.prepare(await request.body())
+    ready = await world.prepare(data)
     job_id, asked = ready.job.job_id, ready.asked
     known = await world.job(job_id)
     if known is not None and not asked.fresh and known.state not in ("failed", "cancelled"):
         return _accepted(ready, known.state)
     row = JobRow(job_id, "accepted", ready.job.spec.to_json().decode(), "", ready.job.data_digest, clock_ms())
     await world.put_job(row)
-    data = events.Requested(ready.job.spec, asked.slices, asked.fresh)
-    await world.publish([events.make("gateway", events.REQUESTED, job_id, data)])
+    wanted = events.Requested(ready.job.spec, asked.slices, asked.fresh)
+    await world.publish([events.make("gateway", events.REQUESTED, job_id, wanted)])
     return _accepted(ready, "accepted")
 
 
 @post("/api/v1/plan", status_code=200, summary="What a request would do, without doing it")
-async def plan(request: HttpRequest[Any, Any, Any], world: World) -> Planned:
-    ready = await world.prepare(await request.body())
+async def plan(data: Request, world: World) -> Planned:
+    ready = await world.prepare(data)
     known = await world.job(ready.job.job_id)
     state = "" if known is None else known.state
     return Planned(ready.job.job_id, ready.asked.kind, _plan_told(ready, state == "done"))
@@ -62,12 +62,20 @@ def _plan_told(ready: Ready, cached: bool) -> PlanTold:
 
 
 @get("/api/v1/backtest/{job_id:str}", summary="A job: its state, and its result once it has one")
-async def show(job_id: JobId, world: World) -> Response[Job]:
-    row = await world.known_job(job_id)
-    return Response(await asyncio.to_thread(_job, world, row))
+async def show(request: HttpRequest[Any, Any, Any], job_id: JobId, world: World) -> Response[Job]:
+    """A set of a sweep has an id of its own, which leads to its result too."""
+    row = await world.job(job_id)
+    tag = f'"{job_id}-{row.started_ms if row else 0}"'
+    finished = row is None or row.state == "done"
+    if finished and request.headers.get("if-none-match") == tag:
+        return Response(None, status_code=304, headers={"ETag": tag})  # type: ignore[arg-type]
+    told = await asyncio.to_thread(_job, world, job_id, row)
+    return Response(told, headers={"ETag": tag, "Cache-Control": "private, max-age=60"} if finished else {})
 
 
-def _job(world: World, row: JobRow) -> Job:
+def _job(world: World, job_id: str, row: JobRow | None) -> Job:
+    if row is None:
+        row = _set_of_sweep(world, job_id)
     spec = msgspec.json.decode(row.spec, type=Spec)
     kind: Kind = "sweep" if spec.grid else "backtest"
     result = _result(world, row, kind) if row.state == "done" else None
@@ -83,6 +91,15 @@ def _job(world: World, row: JobRow) -> Job:
         links_of(row.job_id, kind),
         result,
     )
+
+
+def _set_of_sweep(world: World, job_id: str) -> JobRow:
+    """A job that was never asked for alone, but computed as part of a sweep. Raises UnknownName."""
+    rows = world.store.results([job_id])
+    if not rows:
+        raise UnknownName("job", job_id, [], "GET /api/v1/backtests lists them")
+    result = msgspec.json.decode(rows[0].result)
+    return JobRow(job_id, "done", msgspec.json.encode(result["spec"]).decode(), "", result["data_digest"], 0)
 
 
 def _result(world: World, row: JobRow, kind: Kind) -> dict[str, Any]:
@@ -122,3 +139,6 @@ async def _events(job_id: str, world: World) -> AsyncIterator[ServerSentEventMes
         if found.state in TERMINAL:
             return
         await asyncio.sleep(POLL_SECONDS)
+
+
+JOBS = [submit, plan, show, stream]

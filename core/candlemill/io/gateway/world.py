@@ -12,12 +12,13 @@ from candlemill.errors import UnknownName
 from candlemill.events import Event
 from candlemill.io.coverage import current_days
 from candlemill.io.gateway.gathered import Gathered
+from candlemill.io.gateway.traces import Traces
 from candlemill.io.jobs import Home
 from candlemill.io.store import Store
 from candlemill.ledger import Funding, JobRow
 from candlemill.model import SCALE
 from candlemill.plan import Day
-from candlemill.request import Asked, Request, parse_request, understand
+from candlemill.request import Asked, Request, understand
 from candlemill.service import Prepared
 
 INDEX_SECONDS = 1.0  # how old what is known of the candles may be when a job is asked for; tasks look again
@@ -85,17 +86,18 @@ class World:
         self.index = Index(store)
         self.job = Gathered(self._jobs)
         self.put_job = Gathered(self._put_jobs)
+        self.traces = Traces(store, self.index)
         self._publish = publish
         self._prepared: OrderedDict[bytes, tuple[object, Ready]] = OrderedDict()
         self._finished: OrderedDict[str, JobRow] = OrderedDict()
         self._lock = threading.Lock()
 
-    async def prepare(self, body: bytes) -> Ready:
+    async def prepare(self, request: Request) -> Ready:
         """A request, checked against the index before anything is started."""
-        return await asyncio.to_thread(self._prepare, body)
+        return await asyncio.to_thread(self._prepare, request)
 
-    def _prepare(self, body: bytes) -> Ready:
-        request = parse_request(body)
+    def _prepare(self, request: Request) -> Ready:
+        body = msgspec.json.encode(request)
         days = self.index.days(request.symbols)
         with self._lock:
             known = self._prepared.get(body)
