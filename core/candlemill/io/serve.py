@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from candlemill import events
 from candlemill.errors import CandlemillError
 from candlemill.events import Event
+from candlemill.io.gateway.access import access_of
 from candlemill.io.gateway.app import create_app
 from candlemill.io.gateway.world import World
 from candlemill.io.jobs import Home
@@ -15,7 +16,6 @@ from candlemill.io.store import Store
 from candlemill.io.webserver import run_app
 
 JOBS_AT_ONCE = 4
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 log = logging.getLogger("candlemill")
 
@@ -54,11 +54,12 @@ class Driver:
 
 
 def serve(dsn: str, host: str, port: int, ready: Callable[[int], None]) -> None:
-    """Serve until SIGTERM or SIGINT. Raises DatabaseLocked, OSError where the port is taken."""
+    """Serve until SIGTERM or SIGINT. Raises UnsafeHost for an address beyond this machine without keys,
+    DatabaseLocked, OSError where the port is taken."""
+    access = access_of(host)
     with Store(dsn) as store:
         driver = Driver(store)
         try:
-            app = create_app(World(store, driver.publish), LOOPBACK_HOSTS)
-            run_app(app, host, port, ready)
+            run_app(create_app(World(store, driver.publish), access), host, port, ready)
         finally:
             driver.close()

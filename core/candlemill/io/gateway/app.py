@@ -11,8 +11,9 @@ from litestar.openapi.plugins import JsonRenderPlugin
 
 from candlemill._version import __version__
 from candlemill.errors import CandlemillError
-from candlemill.io.gateway import guards, problems
+from candlemill.io.gateway import problems
 from candlemill.io.gateway.explore import EXPLORE
+from candlemill.io.gateway.guards import Access, add_headers
 from candlemill.io.gateway.jobs import JOBS
 from candlemill.io.gateway.market import MARKET
 from candlemill.io.gateway.world import World
@@ -38,18 +39,20 @@ async def document(request: Request[Any, Any, Any]) -> dict[str, Any]:
     return request.app.openapi_schema.to_schema()
 
 
-def create_app(world: World, hosts: frozenset[str] = frozenset(), origins: frozenset[str] = frozenset()) -> Litestar:
-    """`hosts` are the names by which it may be asked (none: any); pages of `origins` may ask too."""
+def create_app(world: World, access: Access) -> Litestar:
+    """The REST interface and the dashboard's files."""
 
     async def before(request: Request[Any, Any, Any]) -> None:
-        guards.check_host(request, hosts)
-        guards.check_origin(request, origins)
+        access.check(request)
 
+    limits = access.limits()
     return Litestar(
         [healthz, readyz, document, *JOBS, *EXPLORE, *MARKET],
         dependencies={"world": Provide(lambda: world, sync_to_thread=False)},
         before_request=before,
-        after_request=guards.add_headers,
+        after_request=add_headers,
+        middleware=[limits.middleware] if limits else [],
+        cors_config=access.cors(),
         exception_handlers={
             CandlemillError: problems.on_own_error,
             HTTPException: problems.on_http_error,
