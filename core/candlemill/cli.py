@@ -114,9 +114,7 @@ def parser() -> Parser:
     web = command("serve", run_serve, "the REST interface, the dashboard and all functions, on one port")
     web.add_argument("--host", default="127.0.0.1")
     web.add_argument("--port", type=int, default=8080, help="0 takes any free one")
-    key = command(
-        "key", run_key, "make a key for the REST interface, and its line for the file of keys"
-    )
+    key = command("key", run_key, "make a key for the REST interface, and its line for the file of keys")
     key.add_argument("name", type=text_argument, metavar="NAME")
     db = command("db", run_db, "serve the embedded database to other processes over ClickHouse's HTTP interface")
     db.add_argument("--host", default="127.0.0.1")

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from candlemill.metrics import Month
+from candlemill.model import ParamValue
 from candlemill.request import Kind
 
 
@@ -90,9 +91,34 @@ class Job(msgspec.Struct, frozen=True):
     result: dict[str, Any] | None = None
 
 
-class Cancelled(msgspec.Struct, frozen=True):
+class JobLine(msgspec.Struct, frozen=True):
+    """A job in a list. The last four are of a finished one: of a sweep its best set's, and how many sets it has."""
+
     job_id: str
+    kind: Kind
     state: str
+    reason: str
+    created_ms: int
+    updated_ms: int
+    symbol: str
+    strategy: str
+    start: int
+    end: int
+    params: dict[str, ParamValue]
+    grid: dict[str, list[ParamValue]]
+    sizing: str
+    progress: Progress
+    total_pnl: int | None
+    sharpe_ratio: int | None
+    max_drawdown: int | None
+    sets: int | None
+
+
+class Jobs(msgspec.Struct, frozen=True):
+    """`next` is the cursor of the page that follows; null on the last."""
+
+    items: list[JobLine]
+    next: str | None
 
 
 class Equity(msgspec.Struct, frozen=True):

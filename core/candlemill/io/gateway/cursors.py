@@ -24,3 +24,11 @@ def offset_of(cursor: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > 9:
         raise BadInput(f"cursor {cursor!r} is not one that a page gave")
     return int(text)
+
+
+def position_of(cursor: str) -> tuple[int, str]:
+    """A number and an id. Raises BadInput."""
+    number, _, name = text_of(cursor).partition("/")
+    if not (number.isascii() and number.isdecimal()) or len(number) > 18 or not name:
+        raise BadInput(f"cursor {cursor!r} is not one that a page gave")
+    return int(number), name
