@@ -1,10 +1,9 @@
 """The shapes of answers. Money is scaled by 10^8, rates are parts per million, times UTC milliseconds."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from candlemill.metrics import Month
 from candlemill.model import ParamValue
 from candlemill.request import Kind
 
@@ -132,10 +131,17 @@ class Equity(msgspec.Struct, frozen=True):
     benchmark: list[int]
 
 
-class Months(msgspec.Struct, frozen=True):
-    """`gain` is the profit over the account's value at the month's start, times 10^8."""
+class MonthRow(msgspec.Struct, frozen=True):
+    """`return` is the profit over the account's value at the month's start, times 10^8."""
 
-    months: list[Month]
+    year: int
+    month: int
+    pnl: int
+    gain: int | None = msgspec.field(name="return")
+
+
+class Months(msgspec.Struct, frozen=True):
+    months: list[MonthRow]
 
 
 class TradeRow(msgspec.Struct, frozen=True):
@@ -169,14 +175,22 @@ class Page(msgspec.Struct, frozen=True):
     total: int
 
 
+class Axis(msgspec.Struct, frozen=True):
+    """A parameter and its values as texts, spans of neighbouring ones where there are many; no name where there is
+    none."""
+
+    name: str | None
+    values: list[str]
+
+
 class HeatMap(msgspec.Struct, frozen=True):
-    """`z[j][k]` is the figure at `y_values[j]`, `x_values[k]`; null where no set is."""
+    """`z[j][k]` is the figure at `y.values[j]`, `x.values[k]`, null where no set is; `job_ids` are those of the best
+    sets there. `better` tells which end of the figure is good."""
 
     metric: str
-    x: str
-    x_values: list[str]
-    y: str
-    y_values: list[str]
+    better: Literal["high", "low"]
+    x: Axis
+    y: Axis
     z: list[list[int | None]]
     job_ids: list[list[str | None]]
 
@@ -208,7 +222,10 @@ class SymbolDays(msgspec.Struct, frozen=True):
 
 
 class Candles(msgspec.Struct, frozen=True):
+    """Columns of candles of `minutes` each; volumes are scaled by `volume_scale`."""
+
     minutes: int
+    volume_scale: int
     t: list[int]
     open: list[int]
     high: list[int]
@@ -225,3 +242,11 @@ class StrategyTold(msgspec.Struct, frozen=True):
 
 class Strategies(msgspec.Struct, frozen=True):
     strategies: list[StrategyTold]
+
+
+class About(msgspec.Struct, frozen=True):
+    """`figures` are what results can be ordered by; `keys` tells that requests need one."""
+
+    version: str
+    keys: bool
+    figures: list[str]

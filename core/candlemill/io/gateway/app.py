@@ -12,11 +12,14 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from candlemill._version import __version__
 from candlemill.errors import CandlemillError
 from candlemill.io.gateway import problems
+from candlemill.io.gateway.answers import About
 from candlemill.io.gateway.explore import EXPLORE
 from candlemill.io.gateway.guards import Access, add_headers
 from candlemill.io.gateway.jobs import JOBS
 from candlemill.io.gateway.market import MARKET
+from candlemill.io.gateway.pages import pages
 from candlemill.io.gateway.world import World
+from candlemill.ranking import FIGURES
 
 BODY_LIMIT = 256 * 1024
 
@@ -39,6 +42,11 @@ async def document(request: Request[Any, Any, Any]) -> dict[str, Any]:
     return request.app.openapi_schema.to_schema()
 
 
+@get("/api/v1/about", summary="What this is, and what it can order results by")
+async def about(access: Access) -> About:
+    return About(__version__, access.keys is not None, list(FIGURES))
+
+
 def create_app(world: World, access: Access) -> Litestar:
     """The REST interface and the dashboard's files."""
 
@@ -47,8 +55,11 @@ def create_app(world: World, access: Access) -> Litestar:
 
     limits = access.limits()
     return Litestar(
-        [healthz, readyz, document, *JOBS, *EXPLORE, *MARKET],
-        dependencies={"world": Provide(lambda: world, sync_to_thread=False)},
+        [healthz, readyz, document, about, *JOBS, *EXPLORE, *MARKET, *pages()],
+        dependencies={
+            "world": Provide(lambda: world, sync_to_thread=False),
+            "access": Provide(lambda: access, sync_to_thread=False),
+        },
         before_request=before,
         after_request=add_headers,
         middleware=[limits.middleware] if limits else [],
@@ -59,7 +70,7 @@ def create_app(world: World, access: Access) -> Litestar:
             Exception: problems.on_bug,
         },
         openapi_config=OpenAPIConfig(
-            "candlemill", __version__, path="/docs", render_plugins=[JsonRenderPlugin(path="/openapi.json")]
+            "candlemill", __version__, path="/api", render_plugins=[JsonRenderPlugin(path="/openapi.json")]
         ),
         request_max_body_size=BODY_LIMIT,
         logging_config=None,

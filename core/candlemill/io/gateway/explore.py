@@ -10,8 +10,8 @@ from litestar.params import Parameter
 
 from candlemill.daily import unpack
 from candlemill.engine.tape import DAY_MS, MINUTE_MS
-from candlemill.errors import BadInput
-from candlemill.io.gateway.answers import Equity, HeatMap, Months, Page, TradeRow, TradesPage
+from candlemill.errors import BadInput, UnknownName
+from candlemill.io.gateway.answers import Axis, Equity, HeatMap, MonthRow, Months, Page, TradeRow, TradesPage
 from candlemill.io.gateway.cursors import offset_of, page_cursor
 from candlemill.io.gateway.jobs import JobId
 from candlemill.io.gateway.problems import Conflict
@@ -76,21 +76,41 @@ def _daily_equity(row: ResultRow, result: dict[str, Any], points: int) -> Equity
 async def months(job_id: JobId, world: World) -> Months:
     row, result = await finished(world, job_id)
     days, daily = unpack(row.daily)
-    return Months(monthly(days, profits_of(result, daily), result["capital"]))
+    found = monthly(days, profits_of(result, daily), result["capital"])
+    return Months([MonthRow(month.year, month.month, month.profit, month.gain) for month in found])
 
 
-@get("/api/v1/backtest/{job_id:str}/trades", summary="Closed trades, in order of their exits")
+@get("/api/v1/backtest/{job_id:str}/trades", summary="Closed trades")
 async def trades(
-    job_id: JobId, world: World, limit: Limit = 100, cursor: Cursor = "", first: From = None, last: To = None
+    job_id: JobId,
+    world: World,
+    limit: Limit = 100,
+    cursor: Cursor = "",
+    first: From = None,
+    last: To = None,
+    sort: Literal["exit", "pnl", "size"] = "exit",
+    order: Literal["asc", "desc"] = "asc",
 ) -> TradesPage:
+    """Those that were open at some time from `from` to `to`, by their exits, profits, or sizes of profit or loss."""
     _, result = await finished(world, job_id)
-    _of_kind(result, "spec", "a portfolio's trades are those of its parts")
-    trace = await asyncio.to_thread(world.traces.of, result)
-    part = within(trace.trades.exit_t, first, last)
-    start = part.start + offset_of(cursor)
-    stop = min(start + limit, part.stop)
-    rows = [_trade(trace, k) for k in range(start, stop)]
-    return TradesPage(part.stop - part.start, rows, page_cursor(stop - part.start) if stop < part.stop else None)
+    trace = await asyncio.to_thread(_trace, world, result)
+    of = trace.trades
+    open_then = (of.exit_t >= (first or 0)) & (of.entry_t <= (1 << 62 if last is None else last))
+    found = np.flatnonzero(open_then)
+    if sort != "exit":
+        by = of.profit[found] if sort == "pnl" else np.abs(of.profit[found])
+        found = found[np.argsort(by, kind="stable")]
+    found = found if order == "asc" else found[::-1]
+    start = offset_of(cursor)
+    rows = [_trade(trace, k) for k in found[start : start + limit].tolist()]
+    return TradesPage(len(found), rows, page_cursor(start + limit) if start + limit < len(found) else None)
+
+
+def _trace(world: World, result: dict[str, Any]) -> Trace:
+    """Blocking. Raises BadInput for a portfolio."""
+    if "parts" in result:
+        raise BadInput("a portfolio has no minutes of its own: look at its parts")
+    return world.traces.of(result)
 
 
 def _trade(trace: Trace, k: int) -> TradeRow:
@@ -134,61 +154,71 @@ async def results(
 
 
 @get("/api/v1/backtest/{job_id:str}/heatmap", summary="A figure over two parameters of a sweep")
-async def heatmap(job_id: JobId, world: World, metric: Metric = "sharpe_ratio", x: str = "", y: str = "") -> HeatMap:
-    """Of the sets that share a cell, the best. `z` is in the figure's own unit, `job_ids` lead to the sets."""
+async def heatmap(
+    job_id: JobId,
+    world: World,
+    metric: Metric = "sharpe_ratio",
+    x: str = "",
+    y: str = "",
+    over: Literal["best", "mean"] = "best",
+) -> HeatMap:
+    """Of the sets that share a cell, the best or the mean. `z` is scaled as the figure is in a result."""
     row = await _sweep(world, job_id)
-    return await asyncio.to_thread(_heatmap, world, row, metric, x, y)
+    return await asyncio.to_thread(_heatmap, world, row, metric, [name for name in (x, y) if name], over)
 
 
-def _heatmap(world: World, row: JobRow, metric: str, x: str, y: str) -> HeatMap:
+def _heatmap(world: World, row: JobRow, metric: str, axes: list[str], over: str) -> HeatMap:
     figures = world.store.sweep_figures(row.job_id, path_of(metric))
-    rows = [{"params": params, metric: value} for _, params, value in figures]
-    sets = Sets({"spec": spec_from_json(row.spec), "results": rows})
-    axes = [name for name in (x, y) if name] or sets.axes[:2] or list(sets.spec.grid)[:1]
-    axes = list(dict.fromkeys(axes))
-    if len(axes) == 1:
-        axes += [name for name in sets.axes if name not in axes][:1] or axes
-    (across, xs), (down, ys) = sets.groups(axes[0]), sets.groups(axes[1])
-    if axes[0] == axes[1]:
-        down, ys = np.zeros(len(rows), dtype=np.int64), [""]
-    best: dict[tuple[int, int], int] = {}
-    for k in reversed(sets.order(metric)):
-        best[int(down[k]), int(across[k])] = k
-    cells = [[best.get((j, i)) for i in range(len(xs))] for j in range(len(ys))]
+    spec = spec_from_json(row.spec)
+    sets = Sets({"spec": spec, "results": [{"params": params, metric: value} for _, params, value in figures]})
+    axes = list(dict.fromkeys([*axes, *sets.axes, *spec.grid]))[:2]
+    across, xs = sets.groups(axes[0])
+    down, ys = sets.groups(axes[1]) if len(axes) > 1 else (np.zeros(len(figures), dtype=np.int64), [""])
+    cells: dict[tuple[int, int], list[int]] = {}
+    for k in sets.order(metric):
+        cells.setdefault((int(down[k]), int(across[k])), []).append(k)
+
+    def value(members: list[int] | None) -> int | None:
+        known = [found for k in members or [] if (found := figures[k][2]) is not None]
+        return None if not known else known[0] if over == "best" else sum(known) // len(known)
+
+    grid = [[cells.get((j, i)) for i in range(len(xs))] for j in range(len(ys))]
     return HeatMap(
         metric,
-        axes[0],
-        xs,
-        axes[1] if ys != [""] else "",
-        ys,
-        [[None if k is None else figures[k][2] for k in line] for line in cells],
-        [[None if k is None else figures[k][0] for k in line] for line in cells],
+        "low" if metric in SMALLER_IS_BETTER else "high",
+        Axis(axes[0], xs),
+        Axis(axes[1] if len(axes) > 1 else None, ys),
+        [[value(members) for members in line] for line in grid],
+        [[figures[members[0]][0] if members else None for members in line] for line in grid],
     )
 
 
 @get("/api/v1/backtest/{job_id:str}/report", summary="The report as one HTML page", media_type=MediaType.HTML)
-async def report(job_id: JobId, world: World) -> Response[str]:
-    row = await world.known_job(job_id)
-    text = await asyncio.to_thread(_report, world, row)
-    return Response(text, media_type=MediaType.HTML, headers={"Content-Security-Policy": PAGE_POLICY})
+async def report(job_id: JobId, world: World, download: bool = False) -> Response[str]:
+    text = await asyncio.to_thread(_report, world, job_id, await world.job(job_id))
+    headers = {"Content-Security-Policy": PAGE_POLICY}
+    if download:
+        headers["Content-Disposition"] = f'attachment; filename="candlemill-{job_id[:12]}.html"'
+    return Response(text, media_type=MediaType.HTML, headers=headers)
 
 
-def _report(world: World, row: JobRow) -> str:
-    if row.state != "done":
-        raise Conflict(f"job {row.job_id} is {row.state}: it has no result to show")
-    spec = spec_from_json(row.spec)
-    if spec.grid:
+def _report(world: World, job_id: str, row: JobRow | None) -> str:
+    if row is not None and row.state != "done":
+        raise Conflict(f"job {job_id} is {row.state}: it has no result to show")
+    spec = None if row is None else spec_from_json(row.spec)
+    if row is not None and spec is not None and spec.grid:
         from candlemill.report import sweep as pages
 
-        rows = world.store.sweep_results(row.job_id, ("sharpe_ratio",), True, None)
-        told = {"job_id": row.job_id, "spec": spec, "results": [msgspec.json.decode(one) for one in rows]}
+        rows = world.store.sweep_results(job_id, ("sharpe_ratio",), True, None)
+        told = {"job_id": job_id, "spec": spec, "results": [msgspec.json.decode(one) for one in rows]}
         return str(pages.page(told | {"guards": msgspec.json.decode(row.figures) if row.figures else None}))
     from candlemill.guards.run import with_guards
     from candlemill.report import run
 
-    result = msgspec.json.decode(world.store.results([row.job_id])[0].result)
-    _of_kind(result, "spec", "a portfolio has no report: look at its parts'")
-    return str(run.page(with_guards(world.traces.of(result), 1)))
+    found = world.store.results([job_id])
+    if not found:
+        raise UnknownName("job", job_id, [], "GET /api/v1/backtests lists them")
+    return str(run.page(with_guards(_trace(world, msgspec.json.decode(found[0].result)), 1)))
 
 
 async def finished(world: World, job_id: str) -> tuple[ResultRow, dict[str, Any]]:
@@ -209,11 +239,6 @@ async def _sweep(world: World, job_id: str) -> JobRow:
     if not spec_from_json(row.spec).grid:
         raise BadInput(f"job {job_id} is not a sweep: its result is at /api/v1/backtest/{job_id}")
     return row
-
-
-def _of_kind(result: dict[str, Any], key: str, advice: str) -> None:
-    if "parts" in result or key not in result:
-        raise BadInput(advice)
 
 
 EXPLORE = [equity, months, trades, results, heatmap, report]

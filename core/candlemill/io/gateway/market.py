@@ -71,22 +71,22 @@ async def candles(
 
 
 def _candles(world: World, symbol: str, points: int, first: int | None, last: int | None) -> Candles:
-    days = known_days(world, symbol)
+    days, scale = known_days(world, symbol), world.index.volume_scale(symbol)
     start = max(days[0].first, first or 0)
     end = min(days[-1].last, last if last is not None else days[-1].last) + MINUTE_MS
     if start >= end:
-        return Candles(1, [], [], [], [], [], [])
+        return Candles(1, scale, [], [], [], [], [], [])
     if (end - start) // MINUTE_MS > ROWS_LIMIT:
         raise BadInput(f"{(end - start) // MINUTE_MS:,} minutes are more than {ROWS_LIMIT:,}: ask for a shorter range")
     names = ("open", "high", "low", "close", "volume")
     columns = world.store.read_columns(symbol, start, end, names)
     if not len(columns["t"]):
-        return Candles(1, [], [], [], [], [], [])
+        return Candles(1, scale, [], [], [], [], [], [])
     step = step_for(columns["t"], points)
     t, *prices = candle_rows(step, columns["t"], *(columns[name] for name in names[:4]))
     volume = np.add.reduceat(columns["volume"], np.searchsorted(columns["t"], t))
     open_, high, low, close = (price.tolist() for price in prices)
-    return Candles(step, t.tolist(), open_, high, low, close, volume.tolist())
+    return Candles(step, scale, t.tolist(), open_, high, low, close, volume.tolist())
 
 
 @get("/api/v1/strategies", summary="Strategies and the JSON Schema of their parameters")
