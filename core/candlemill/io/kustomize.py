@@ -61,7 +61,9 @@ def _place(one: Object, namespace: str) -> None:
 def _patch(objects: Iterable[Object], patch: Object, path: Path) -> None:
     target = patch.get("target", {})
     if unknown := sorted((patch.keys() - {"target", "patch"}) | (target.keys() - {"group", "kind", "name"})):
-        raise BadFile(str(path), None, f"a patch's {unknown[0]} is not understood here: build it with kubectl kustomize")
+        raise BadFile(
+            str(path), None, f"a patch's {unknown[0]} is not understood here: build it with kubectl kustomize"
+        )
     matching = [one for one in objects if _matches(one, target)]
     if not matching:
         raise BadFile(str(path), None, f"a patch is for what is not there: {target}")
