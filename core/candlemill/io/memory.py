@@ -148,14 +148,16 @@ class MemoryStore(Store):
     def count_sweep(self, sweep_id: str) -> int:
         return len(self._of_sweep(sweep_id))
 
-    def sweep_results(self, sweep_id: str, sort: Sequence[str], descending: bool, limit: int | None) -> Iterator[str]:
+    def sweep_results(
+        self, sweep_id: str, sort: Sequence[str], descending: bool, limit: int | None, offset: int = 0
+    ) -> Iterator[str]:
         def key(row: ResultRow) -> tuple[int, str]:
             found = json.loads(row.result)
             for name in sort:
                 found = (found or {}).get(name)
             return -int(found or 0) if descending else int(found or 0), row.job_id
 
-        return iter([row.result for row in sorted(self._of_sweep(sweep_id), key=key)[:limit]])
+        return iter([row.result for row in sorted(self._of_sweep(sweep_id), key=key)[offset:][:limit]])
 
     def sweep_scores(self, sweep_id: str) -> dict[str, int]:
         return {row.job_id: row.sharpe_ratio for row in self._of_sweep(sweep_id)}
