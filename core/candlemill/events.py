@@ -93,6 +93,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     data: bytes
     partitionkey: str = ""
+    work: str = ""  # "long": a task that may outlive a request, see `longtasks`
     error: str = ""  # why a dead letter was given up
 
 

@@ -19,6 +19,7 @@ from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, BeingWritten, CandlemillError, NoData, StoreDown, UnknownName
 from candlemill.events import Event
 from candlemill.ledger import DONE, EXACT, GUESS, Index, JobRow, Partial, Progress, ResultRow, Runtime
+from candlemill.longtasks import sized
 from candlemill.model import Spec, grid_points, iso, job_id, resolve
 from candlemill.plan import Day, Plan, digest_of_days, make_plan
 from candlemill.reduce import Merged, Outcomes, Repair, join, result_of
@@ -157,17 +158,13 @@ def _batch_events(job: Prepared, batch: int, have: set[str], cause: str) -> list
     if not todo or _done_ending(plan) in have:
         data = events.SliceCompleted(job.job_id, batch, 0, cause)
         return [events.make("split", events.SLICE_COMPLETED, job.job_id, data)]
-    return [
-        events.make(
-            "split",
-            events.SLICE_REQUESTED,
-            job.job_id,
-            events.SliceRequested(
-                job.job_id, job.data_digest, job.spec, batch, first, count, k, plan.cuts[k : k + 2], run=plan.run
-            ),
+    asked = [
+        events.SliceRequested(
+            job.job_id, job.data_digest, job.spec, batch, first, count, k, plan.cuts[k : k + 2], run=plan.run
         )
         for k in todo
     ]
+    return [sized(events.make("split", events.SLICE_REQUESTED, job.job_id, task), task) for task in asked]
 
 
 # A task's name says what it covers, so that rows of another plan or run are not mistaken for this one's.
@@ -391,7 +388,7 @@ def _repair_events(job: JobRow, spec: Spec, plan: Plan, batch: int, repairs: lis
         if half and len(msgspec.json.encode(data)) > events.EVENT_BYTES_LIMIT:
             waiting += [group[half:], group[:half]]
         else:
-            out.append(events.make("aggregate", events.SLICE_REQUESTED, job.job_id, data))
+            out.append(sized(events.make("aggregate", events.SLICE_REQUESTED, job.job_id, data), data))
     return out
 
 
