@@ -22,6 +22,7 @@ from candlemill.model import (
     ParamValue,
     Ppm,
     Spec,
+    WalkForward,
     parse_decimal,
     parse_grid,
     parse_range,
@@ -35,15 +36,6 @@ Kind = Literal["backtest", "sweep", "portfolio", "walk_forward"]
 Symbol = Annotated[str, Meta(min_length=1, max_length=2_000)]
 Amount = Annotated[str, Meta(max_length=40)] | int | float
 Values = Annotated[str, Meta(max_length=4_000)] | Annotated[list[ParamValue], Meta(min_length=1, max_length=SETS_LIMIT)]
-
-
-class WalkForward(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a walk-forward goes: spans like 90d or 6mo, and what sets are chosen by."""
-
-    train: Annotated[str, Meta(max_length=16)] = "6mo"
-    test: Annotated[str, Meta(max_length=16)] = "1mo"
-    anchored: bool = False
-    score: Literal["sharpe_ratio", "sortino_ratio", "total_pnl"] = "sharpe_ratio"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

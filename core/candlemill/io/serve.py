@@ -53,7 +53,7 @@ class Driver:
                 home = Home(self._store)
                 job = home.prepare(request.spec, request.slices)
                 self._running[job.job_id] = Progress(0, job.plan.tasks, 0)
-                home.run(job, request.slices, None, request.fresh, self._counting(job.job_id, job.plan.tasks))
+                home.run(job, request, None, self._counting(job.job_id, job.plan.tasks))
             except CandlemillError as error:
                 log.warning("job %s: %s", event.partitionkey, error)
             except Exception:
