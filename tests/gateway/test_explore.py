@@ -19,13 +19,12 @@ def job(gateway: Gateway) -> str:
 
 def test_equity_keeps_every_extreme(gateway: Gateway, job: str, database: Path):
     run = cm.backtest("AAAUSDT", "sma_cross", fast=10, slow=50, quantity="0.5", store=f"chdb://{database}")
-    marks = run.trace().equity if hasattr(run, "trace") else None
+    marks = run.trace.equity
     found = gateway.get(f"/api/v1/backtest/{job}/equity?points=100")
     assert len(found["t"]) <= 204
     assert found["t"] == sorted(found["t"])
-    assert found["drawdown"] == [min(0, x) for x in found["drawdown"]]
-    if marks is not None:
-        assert (max(found["equity"]), min(found["equity"])) == (int(marks.max()), int(marks.min()))
+    assert max(found["drawdown"]) == 0
+    assert (max(found["equity"]), min(found["equity"])) == (int(marks.max()), int(marks.min()))
     first, last = found["t"][10], found["t"][20]
     part = gateway.get(f"/api/v1/backtest/{job}/equity?points=20000&from={first}&to={last}")
     assert (part["t"][0], part["t"][-1]) == (first, last)

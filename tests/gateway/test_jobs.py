@@ -139,7 +139,7 @@ def test_cancelled_and_removed(gateway: Gateway):
     assert (status, found["state"]) == (202, "cancelled")
     assert gateway.ask("POST", f"/api/v1/backtest/{job_id}/cancel")[0] == 409
     job = gateway.get(f"/api/v1/backtest/{job_id}")
-    assert (job["state"], job["reason"], job["result"]) == ("cancelled", "cancelled on request", None)
+    assert (job["state"], job["reason"], job["result"]) == ("cancelled", "cancelled", None)
     assert gateway.ask("DELETE", f"/api/v1/backtest/{job_id}")[0] == 204
     assert gateway.ask("GET", f"/api/v1/backtest/{job_id}")[0] == 404
 
