@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from gateway.conftest import Gateway
 
 pytest.importorskip("schemathesis")

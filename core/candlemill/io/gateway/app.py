@@ -65,7 +65,7 @@ def create_app(world: World, access: Access) -> Litestar:
             "access": Provide(lambda: access, sync_to_thread=False),
         },
         before_request=before,
-        after_request=add_headers,
+        before_send=[add_headers],
         middleware=[limits.middleware] if limits else [],
         cors_config=access.cors(),
         exception_handlers={

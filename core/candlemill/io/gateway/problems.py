@@ -123,6 +123,8 @@ def on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[P
         if field == "data":
             field, detail = "", "the request has no body: send what is asked for as JSON"
     headers = {name: value for name, value in (error.headers or {}).items() if name.lower() != "content-type"}
+    if error.status_code == 429:
+        headers["Retry-After"] = headers.get("RateLimit-Reset", "60")
     return answer(error.status_code, "http", detail, headers=headers, field=field)
 
 
