@@ -61,12 +61,6 @@ export function fieldsOf(body) {
   return fields;
 }
 
-/** One set of a sweep, asked for alone. */
-export function single(request, params) {
-  const { grid, walk_forward, ...rest } = request;
-  return { ...rest, params: { ...rest.params, ...params } };
-}
-
 const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`);
 
 export function commandOf(body) {

@@ -116,7 +116,7 @@ export function Pages({ shown, total, cursors, next, onPage }) {
 }
 
 export const STATE_NAMES = {
-  accepted: "accepted", planned: "running", repairing: "repairing", merging: "merging", done: "done", failed: "failed",
+  accepted: "accepted", planned: "planned", running: "running", repairing: "repairing", merging: "merging", done: "done", failed: "failed",
   cancelled: "cancelled",
 };
 export const KIND_NAMES = { backtest: "backtest", sweep: "sweep", portfolio: "portfolio", walk_forward: "walk-forward" };

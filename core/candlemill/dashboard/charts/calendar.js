@@ -63,17 +63,3 @@ function optionOf(c, width, days, years, chosen) {
     visualMap: { show: false, min: 0, max: 1, seriesIndex: [], inRange: { opacity: 1 } },
   };
 }
-
-/** Stretches of days that lack minutes, the largest first. */
-export function stretches(days) {
-  const found = [];
-  let open = null;
-  for (const d of days) {
-    if (!d.missing) { open = null; continue; }
-    if (!open) found.push(open = { from: d.day, to: d.day, days: 0, missing: 0 });
-    open.to = d.day;
-    open.days += 1;
-    open.missing += d.missing;
-  }
-  return found.sort((a, b) => b.missing - a.missing);
-}

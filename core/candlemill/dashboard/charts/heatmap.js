@@ -26,7 +26,7 @@ function scale(colors, data, metric) {
 export const nameOf = (data, i, j) =>
   [[data.x, i], [data.y, j]].filter(([axis]) => axis.name).map(([axis, k]) => `${axis.name} ${value(axis.values[k])}`).join(", ");
 
-/** `data` is the answer of …/heatmap; `onOpen(i, j)` is called for a cell that there is. */
+/** `data` is the answer of …/heatmap; `onOpen(id)` gets the job of a cell's set. */
 export function HeatMap({ data, metric, sizing, onOpen }) {
   const colors = useColors();
   const [at, setAt] = useState(null);
@@ -38,7 +38,7 @@ export function HeatMap({ data, metric, sizing, onOpen }) {
   const onChart = useCallback((chart) => {
     const open = (found) => {
       const [i, j] = flat ? [found.dataIndex, 0] : found.value;
-      if (data.job_ids[j][i] !== null || data.z[j][i] !== null) onOpen(i, j);
+      if (data.job_ids[j][i]) onOpen(data.job_ids[j][i]);
     };
     chart.on("click", open);
     return () => chart.off("click", open);
@@ -49,7 +49,7 @@ export function HeatMap({ data, metric, sizing, onOpen }) {
     if (event.key in steps) {
       const [dx, dy] = at ? steps[event.key] : [0, 0];
       setAt([Math.min(Math.max(i + dx, 0), nx - 1), Math.min(Math.max(j + dy, 0), ny - 1)]);
-    } else if (event.key === "Enter" && data.z[j][i] !== null) onOpen(i, j);
+    } else if (event.key === "Enter" && data.job_ids[j][i]) onOpen(data.job_ids[j][i]);
     else if (event.key === "Escape") setAt(null);
     else return;
     event.preventDefault();

@@ -33,18 +33,16 @@ function marksOf({ items }, [from, to]) {
   const kinds = { long: [], short: [], won: [], lost: [], lines: [] };
   for (const trade of items) {
     const entry = [trade.entry_ms + HALF_MINUTE, float(trade.entry_price)], exit = [trade.exit_ms + HALF_MINUTE, float(trade.exit_price)];
-    if (inside(trade.entry_ms)) kinds[trade.side === "long" || trade.side === 1 ? "long" : "short"].push({ value: entry, trade });
+    if (inside(trade.entry_ms)) kinds[trade.side > 0 ? "long" : "short"].push({ value: entry, trade });
     if (inside(trade.exit_ms)) kinds[trade.pnl > 0 ? "won" : "lost"].push({ value: exit, trade });
     kinds.lines.push({ coords: [entry, exit], trade });
   }
   return kinds;
 }
 
-const sideOf = (trade) => (trade.side === "long" || trade.side === 1 ? "long" : "short");
-
 function tradeTip(trade, c) {
   const color = trade.pnl > 0 ? c.up : c.down;
-  return tip(`${sideOf(trade)}, ${minute(trade.entry_ms)}`, [
+  return tip(`${trade.side > 0 ? "long" : "short"}, ${minute(trade.entry_ms)}`, [
     [null, "entry", exact(trade.entry_price)], [null, "exit", exact(trade.exit_price)], [null, "until", minute(trade.exit_ms)],
     [color, "profit", money(trade.pnl)], [null, "ended by", trade.reason],
   ]);

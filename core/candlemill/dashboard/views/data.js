@@ -1,10 +1,11 @@
 // Which candles are stored: the symbols, and the days of one of them.
-import { html, useState } from "../lib.js";
+import { html, useMemo, useState } from "../lib.js";
 import { useGet } from "../api.js";
 import { count, day, minute, percent, plural } from "../format.js";
 import { to } from "../route.js";
-import { Calendar, stretches } from "../charts/calendar.js";
+import { Calendar } from "../charts/calendar.js";
 import { Busy, Card, Facts, Failure, Head } from "../ui.js";
+import { daysOf, stretches } from "./coverage.js";
 
 const GAPS = 40;
 
@@ -42,7 +43,7 @@ const covered = (s) => Math.floor(s.bars / (s.bars + s.missing_minutes) * 1e8);
 
 function Coverage({ symbol: s }) {
   const { data, error } = useGet(`symbols/${encodeURIComponent(s.symbol)}`);
-  const days = data?.calendar ?? [];
+  const days = useMemo(() => daysOf(data?.calendar ?? []), [data]);
   const gaps = stretches(days);
   const above = html`<a class="button small" href=${to(["new"], { symbol: s.symbol })}>backtest it</a>`;
   return html`

@@ -95,7 +95,7 @@ function Actions({ job, state }) {
 
 // -- while it runs --------------------------------------------------------------------------------------------------
 
-const STEPS = ["accepted", "planned", "repairing", "merging", "done"];
+const STEPS = ["accepted", "planned", "running", "repairing", "merging", "done"];
 
 function useClock(on) {
   const [now, setNow] = useState(Date.now());
@@ -121,7 +121,7 @@ function Progress({ job, live, broken }) {
       aria-valuenow=${Math.floor(share * 100)} aria-valuetext=${told}><i style="width:${share * 100}%"></i></div>
     <ol class="steps">${steps.map((step) => {
       const k = STEPS.indexOf(step);
-      const text = step === "planned" ? `running${total ? `, ${count(done)} of ${count(total)} tasks` : ""}`
+      const text = step === "running" && total ? `running, ${count(done)} of ${count(total)} tasks`
         : step === "repairing" && repairs ? `repairing, ${count(repairs)} slices` : step;
       return html`<li key=${step} class=${k < at ? "past" : k === at ? "now" : ""} aria-current=${k === at ? "step" : undefined}>${text}</li>`;
     })}</ol>

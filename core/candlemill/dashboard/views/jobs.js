@@ -1,7 +1,8 @@
 // All jobs: filters, pages, and some of them chosen to compare or delete.
 import { html, useEffect, useState } from "../lib.js";
 import { del, job as jobPath, post, useGet } from "../api.js";
-import { count, minute, money, range, ratio, value } from "../format.js";
+import { count, day, minute, money, ratio, value } from "../format.js";
+import { shown } from "../metrics.js";
 import { go, replace, to } from "../route.js";
 import { Badge, Busy, Failure, Head, KIND_NAMES, Pages, Select, ended, plainState, toned, useSettled } from "../ui.js";
 
@@ -64,7 +65,7 @@ const given = (row) => [
 function Table({ rows, chosen, toggle, act }) {
   return html`<table class="stack">
     <thead><tr><th scope="col"><span class="hidden">choose</span></th><th scope="col">state</th><th scope="col">kind</th><th scope="col">job</th>
-      <th scope="col">range</th><th scope="col" class="n">profit</th><th scope="col" class="n">Sharpe</th><th scope="col" class="n">trades</th><th scope="col">asked for</th>
+      <th scope="col">range</th><th scope="col" class="n">profit</th><th scope="col" class="n">Sharpe</th><th scope="col" class="n">drawdown</th><th scope="col">asked for</th>
       <th scope="col"><span class="hidden">do</span></th></tr></thead>
     <tbody>${rows.map((row) => html`<${Row} key=${row.job_id} row=${row} chosen=${chosen.includes(row.job_id)} toggle=${toggle} act=${act} />`)}</tbody>
   </table>`;
@@ -84,10 +85,10 @@ function Row({ row, chosen, toggle, act }) {
     <td class="a-state"><${Badge} state=${row.state} />${!over && share > 0 ? html` <span class="muted">${Math.floor(share * 100)}%</span>` : ""}</td>
     <td class="a-kind nowrap">${KIND_NAMES[row.kind]}</td>
     <th scope="row" class="a-job"><a href=${address}>${name}</a><div class="muted">${given(row)}</div></th>
-    <td class="a-range">${range(row.start, row.end).split(" to ").map((part, k) => html`<span class="nowrap" key=${k}>${k ? " to " : ""}${part}</span>`)}</td>
+    <td class="a-range"><span class="nowrap">${day(row.start)}</span> to <span class="nowrap">${day(row.end - 1)}</span></td>
     <td class="n a-profit" data-label="profit">${row.total_pnl == null ? "" : toned(money(row.total_pnl), row.total_pnl)}</td>
     <td class="n a-sharpe" data-label="Sharpe">${row.sharpe_ratio == null ? "" : best + ratio(row.sharpe_ratio)}</td>
-    <td class="n a-trades" data-label="trades">${row.trades == null ? "" : count(row.trades)}</td>
+    <td class="n a-drawdown" data-label="drawdown">${shown("max_drawdown", row.max_drawdown ?? undefined, row.sizing).replace("–", "")}</td>
     <td class="a-when nowrap muted">${minute(row.created_ms)}</td>
     <td class="n a-do">${over ? html`<button type="button" class="quiet small" aria-label="delete ${name}" onClick=${remove}>delete</button>`
       : html`<button type="button" class="quiet small" aria-label="cancel ${name}" onClick=${cancel}>cancel</button>`}</td>

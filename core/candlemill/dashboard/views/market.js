@@ -4,6 +4,7 @@ import { useGet } from "../api.js";
 import { DAY, count, day, plural } from "../format.js";
 import { rangeText, spanOf } from "../request.js";
 import { Card, Field } from "../ui.js";
+import { daysOf } from "./coverage.js";
 
 const STRIPS = 6; // symbols whose coverage is drawn
 
@@ -101,7 +102,7 @@ function yearsOf(first, last) {
 function Strip({ symbol, span, put, named }) {
   const { data } = useGet(`symbols/${encodeURIComponent(symbol.symbol)}`);
   const [from, setFrom] = useState(null);
-  const months = data?.calendar ? monthsOf(data.calendar) : [];
+  const months = data?.calendar ? monthsOf(daysOf(data.calendar)) : [];
   const at = (event) => {
     const box = event.currentTarget.getBoundingClientRect();
     const k = Math.floor((event.clientX - box.left) / box.width * months.length);
@@ -121,9 +122,9 @@ function Strip({ symbol, span, put, named }) {
   </div>`;
 }
 
-function monthsOf(calendar) {
+function monthsOf(days) {
   const found = new Map();
-  for (const { day: name, rows, missing } of calendar) {
+  for (const { day: name, rows, missing } of days) {
     const key = name.slice(0, 7);
     const month = found.get(key) ?? { name: key, rows: 0, missing: 0 };
     month.rows += rows;

@@ -15,7 +15,7 @@ export function usePlan(fields) {
   useEffect(() => {
     const abort = new AbortController();
     post("plan", JSON.parse(settled), abort.signal).then(
-      (data) => setState({ data, error: null, of: settled }),
+      (told) => setState({ data: { kind: told.kind, ...told.plan }, error: null, of: settled }),
       (error) => error.name !== "AbortError" &&
         setState({ data: null, error: Object.assign(error, { field: fieldOf(error) }), of: settled }),
     );

@@ -1,10 +1,8 @@
 // The result of a sweep: the best sets, a heat map that opens them, the guards, and all sets as a table.
-import { html, useCallback, useState } from "../lib.js";
-import { job as jobPath, post, useGet } from "../api.js";
-import { count, money, percent, ratio, value } from "../format.js";
+import { html, useState } from "../lib.js";
+import { job as jobPath, useGet } from "../api.js";
+import { count, largest, money, percent, ratio, value } from "../format.js";
 import { SORTS, figure, kind, label, shown, smallerIsBetter } from "../metrics.js";
-import { largest } from "../format.js";
-import { rangeText, single } from "../request.js";
 import { go, replace, to } from "../route.js";
 import { HeatMap } from "../charts/heatmap.js";
 import { Busy, Card, Failure, Key, Pages, Select, SortHead, toned } from "../ui.js";
@@ -14,24 +12,15 @@ import { Asked } from "./job.js";
 const LIMIT = 20;
 const COLUMNS = ["total_pnl", "sharpe_ratio", "sortino_ratio", "max_drawdown", "trades", "win_rate", "profit_factor", "fees"];
 
-/** Ask for one set alone, of the very same candles, and go there. */
-export async function openSet(job, params) {
-  const { fresh, ...request } = job.request;
-  const range = rangeText(job.spec.start, job.spec.end);
-  const { job_id: id } = await post("backtest", single({ ...request, range }, params));
-  go(to(["job", id]));
-}
+const openSet = (id) => go(to(["job", id])); // a set's result is a job's, asked for alone or not
 
 export function Sweep({ job, route }) {
   const { result, spec } = job;
-  const [failed, setFailed] = useState(null);
-  const open = useCallback((params) => openSet(job, params).catch(setFailed), [job]);
   return html`
-    <${Headline} result=${result} spec=${spec} open=${open} />
-    <${Failure} error=${failed} />
-    <${Map} job=${job} route=${route} open=${open} />
+    <${Headline} result=${result} spec=${spec} />
+    <${Map} job=${job} route=${route} />
     <${Guards} guards=${result.guards} />
-    <${Sets} job=${job} route=${route} open=${open} />
+    <${Sets} job=${job} route=${route} />
     <${Asked} job=${job} />`;
 }
 
@@ -54,7 +43,7 @@ function Headline({ result, spec }) {
   </section>`;
 }
 
-function Map({ job, route, open }) {
+function Map({ job, route }) {
   const axes = Object.keys(job.spec.grid);
   const metric = route.query.metric ?? "sharpe_ratio", over = route.query.over ?? "best";
   const x = axes.includes(route.query.x) ? route.query.x : axes[0];
@@ -62,12 +51,6 @@ function Map({ job, route, open }) {
   const rest = axes.filter((a) => a !== x && a !== y);
   const { data, error } = useGet(jobPath(job.job_id, "heatmap"), { x, y, metric, over: rest.length ? over : undefined });
   const put = (changed) => replace(to(route.path, { ...route.query, ...changed }));
-  const choose = useCallback((i, j) => {
-    const params = { [data.x.name]: data.x.values[i], ...(data.y?.name ? { [data.y.name]: data.y.values[j] } : {}) };
-    const id = data.job_ids?.[j]?.[i];
-    if (rest.length && id) go(to(["job", id]));
-    else open(params);
-  }, [data, open]);
   const names = axes.map((a) => [a, a]);
   const above = html`<div class="choices">
     <${Select} label="figure" value=${metric} options=${SORTS.map((m) => [m, label(m)])} onChange=${(m) => put({ metric: m })} />
@@ -78,37 +61,33 @@ function Map({ job, route, open }) {
   return html`<${Card} title=${y ? "Heat map" : `Every ${x}`} above=${above}>
     <${Failure} error=${error} />
     ${!data && !error && html`<div style="height:300px"><${Busy} /></div>`}
-    ${data && html`<${HeatMap} data=${whole(data)} metric=${metric} sizing=${job.spec.sizing} onOpen=${choose} />`}
+    ${data && html`<${HeatMap} data=${data} metric=${metric} sizing=${job.spec.sizing} onOpen=${openSet} />`}
   </${Card}>`;
 }
 
-/** With one axis there is one row. */
-const whole = (data) => (data.y?.values?.length ? data : { ...data, y: { name: null, values: [null] } });
-
-function Sets({ job, route, open }) {
+function Sets({ job, route }) {
   const sort = route.query.sort ?? "sharpe_ratio";
-  const order = route.query.order ?? (smallerIsBetter(sort) ? "asc" : "desc");
+  const order = route.query.order ?? "best";
+  const arrow = (order === "best") === smallerIsBetter(sort) ? "asc" : "desc";
   const [cursors, setCursors] = useState([""]);
   const { data, error } = useGet(jobPath(job.job_id, "results"), { sort, order, limit: LIMIT, cursor: cursors.at(-1) });
   const axes = Object.keys(job.spec.grid), sizing = job.spec.sizing;
-  const columns = COLUMNS.includes(sort) || axes.includes(sort) ? COLUMNS : [sort, ...COLUMNS];
+  const columns = COLUMNS.includes(sort) ? COLUMNS : [sort, ...COLUMNS];
   const by = (name) => {
-    const flipped = order === "desc" ? "asc" : "desc";
     setCursors([""]);
-    replace(to(route.path, { ...route.query, sort: name, order: name === sort ? flipped : undefined }));
+    replace(to(route.path, { ...route.query, sort: name, order: name === sort && order === "best" ? "worst" : undefined }));
   };
   const rows = data?.items ?? [];
   const tops = Object.fromEntries(columns.filter((c) => kind(c, sizing) === "money").map((c) => [c, largest(rows.map((r) => figure(r, c)))]));
   const first = (cursors.length - 1) * LIMIT;
-  const params = (row) => Object.fromEntries(axes.map((name) => [name, row.params[name]]));
   return html`<${Card} title="Sets">
     <${Failure} error=${error} />
     ${rows.length > 0 && html`<div class="wide" tabindex="0" role="region" aria-label="sets"><table>
       <thead><tr>
         ${axes.map((name) => html`<th scope="col" key=${name}>${name}</th>`)}
-        ${columns.map((name) => html`<${SortHead} key=${name} name=${name} text=${label(name)} sort=${sort} order=${order} onSort=${by} />`)}
+        ${columns.map((name) => html`<${SortHead} key=${name} name=${name} text=${label(name)} sort=${sort} order=${arrow} onSort=${by} />`)}
       </tr></thead>
-      <tbody>${rows.map((row) => html`<tr key=${row.job_id} class="goes" onClick=${() => open(params(row))}>
+      <tbody>${rows.map((row) => html`<tr key=${row.job_id} class="goes" onClick=${() => openSet(row.job_id)}>
         ${axes.map((name, k) => (k ? html`<td key=${name}>${value(row.params[name])}</td>`
           : html`<th scope="row" key=${name}><button type="button" class="link" aria-label="open the run of ${axes.map((a) => `${a} ${value(row.params[a])}`).join(", ")}">${value(row.params[name])}</button></th>`))}
         ${columns.map((name) => html`<td class="n" key=${name}>${name === "total_pnl" ? toned(shown(name, figure(row, name), sizing, tops[name]), figure(row, name))
