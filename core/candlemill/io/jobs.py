@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from candlemill import events
+from candlemill.control import cancel
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import CandlemillError, NoData, UnknownName
 from candlemill.io import plugins
@@ -77,6 +78,10 @@ class Home:
         self._deliver(job, events.Requested(job.spec, slices, fresh), workers, ledger, progress)
         return ledger
 
+    def run_requested(self, job: Prepared, request: events.Requested, progress: Progress) -> None:
+        """Run a job that was asked for by an event. As `run`."""
+        self._deliver(job, request, None, LocalLedger(self.store, request.fresh), progress)
+
     def compute(self, job: Prepared, progress: Progress) -> dict[str, Any]:
         """The result of a job of one parameter set, computed anew; nothing is written."""
         rows: list[ResultRow] = []
@@ -133,7 +138,9 @@ class Home:
         try:
             runtime = Runtime(ledger, self.index, tapes, clock_ms)
             Broker(runtime, pool, progress).run(events.make("cli", events.REQUESTED, job.job_id, request))
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and ledger.job(job.job_id):
+                cancel(job.job_id, ledger)  # nobody is to go on with it unasked
             ledger.flush()  # what is done need not be done again
             raise
         finally:
