@@ -31,7 +31,7 @@ export function Calendar({ symbol, days }) {
   };
   return html`<${Legend} items=${ramp(colors).map((color, k) => [color, GRADES[k], "square"])} />
     <div tabindex="0" role="application" aria-roledescription="calendar" aria-label="days of ${symbol}: arrow keys go from day to day" onKeyDown=${press}
-      onFocus=${() => setAt((old) => old ?? shown.length - 1)} onBlur=${() => setAt(null)} data-calendar>
+      onFocus=${(event) => event.target.matches(":focus-visible") && setAt((old) => old ?? shown.length - 1)} onBlur=${() => setAt(null)} data-calendar>
       <${Chart} option=${option} height=${years.length * STEP + 2} label="calendar" role="presentation" />
     </div>
     <p class="note" aria-live="polite">${at === null ? `Arrow keys go from day to day.${empty.length ? ` Nothing is stored of ${empty.join(", ")}.` : ""}`

@@ -1,7 +1,7 @@
 // Dragging over a chart of times chooses a span; a double click shows all; Ctrl and the wheel come closer.
-import { DAY } from "../format.js";
+import { DAY, MINUTE } from "../format.js";
 
-const LEAST_MS = 20 * 60_000;
+const LEAST_MS = 20 * MINUTE;
 
 /** `chosen(from, to)` gets the span, `all()` the wish for everything; `now` is [from, to] as it is. Touch is left to
  * the page's scrolling: there the navigator does it. Returns what undoes it. */
@@ -60,11 +60,12 @@ export function atLeast(from, to, least) {
   return [Math.round(middle - least / 2), Math.round(middle + least / 2)];
 }
 
-/** A span kept inside the whole one. */
+/** A span kept inside the whole one, in whole minutes. */
 export function within([from, to], [first, last]) {
   const length = Math.min(to - from, last - first);
   const start = Math.min(Math.max(from, first), last - length);
-  return [Math.round(start), Math.round(start + length)];
+  const edge = (ms) => Math.round((ms - first) / MINUTE) * MINUTE + first;
+  return [edge(start), edge(start + length)];
 }
 
 export const SPANS = [["month", 30 * DAY], ["week", 7 * DAY], ["day", DAY], ["6 hours", DAY / 4]];

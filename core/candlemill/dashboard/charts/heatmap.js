@@ -1,5 +1,5 @@
 // A figure of every set of a sweep, over two of its parameters (or over one: bars). A cell can be opened.
-import { html, useCallback, useRef, useState } from "../lib.js";
+import { html, useCallback, useState } from "../lib.js";
 import { float, value } from "../format.js";
 import { kind, label, shown, smallerIsBetter } from "../metrics.js";
 import { between, useColors } from "../theme.js";
@@ -30,7 +30,6 @@ export const nameOf = (data, i, j) =>
 export function HeatMap({ data, metric, sizing, onOpen }) {
   const colors = useColors();
   const [at, setAt] = useState(null);
-  const told = useRef(null);
   const [nx, ny] = [data.x.values.length, data.y.values.length];
   const flat = ny === 1;
   const text = (i, j) => shown(metric, data.z[j][i], sizing);
@@ -43,6 +42,9 @@ export function HeatMap({ data, metric, sizing, onOpen }) {
     chart.on("click", open);
     return () => chart.off("click", open);
   }, [data, onOpen]);
+  const focus = (event) => { // by the keyboard: drawing again under a mouse button would take its click away
+    if (event.target.matches(":focus-visible")) setAt((old) => old ?? best(data, metric));
+  };
   const press = (event) => {
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
     const [i, j] = at ?? best(data, metric);
@@ -58,14 +60,14 @@ export function HeatMap({ data, metric, sizing, onOpen }) {
   const height = flat ? 280 : Math.min(Math.max(ny * ROW, LEAST), MOST) + EDGES;
   const says = at && (data.z[at[1]][at[0]] === null ? `${nameOf(data, ...at)}: none` : `${nameOf(data, ...at)}: ${label(metric)} ${text(...at)}. Enter opens its run.`);
   return html`
-    <div tabindex="0" role="application" aria-roledescription="heat map" onKeyDown=${press} onFocus=${() => setAt((old) => old ?? best(data, metric))}
+    <div tabindex="0" role="application" aria-roledescription="heat map" onKeyDown=${press} onFocus=${focus}
       onBlur=${() => setAt(null)} aria-label="${label(metric)} by ${[data.x.name, data.y.name].filter(Boolean).join(" and ")}: arrow keys move, Enter opens a set's run" data-heat>
       <${Chart} option=${option} height=${height} label="heat map" role="presentation" onChart=${onChart} />
     </div>
     <div class="cell">
       ${!flat && html`<span class="choices muted" aria-hidden="true" style="gap:6px;font-size:12.5px">${axisShown(metric, min, sizing)}
         <i style="width:150px;height:10px;border-radius:5px;background:linear-gradient(90deg,${ramp.join(",")})"></i>${axisShown(metric, max, sizing)}</span>`}
-      <span aria-live="polite" ref=${told} class="muted" style="font-size:13px">${says ?? "A click on a cell opens that set's run; so do the arrow keys and Enter."}</span>
+      <span aria-live="polite" class="muted" style="font-size:13px">${says ?? "A click on a cell opens that set's run; so do the arrow keys and Enter."}</span>
     </div>`;
 }
 

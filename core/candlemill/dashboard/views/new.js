@@ -1,9 +1,9 @@
 // A new job: a form made from the strategies' schemas, beside it what it would do. The fields are the address's.
-import { html, useCallback, useEffect, useState } from "../lib.js";
+import { html, useCallback, useEffect, useRef, useState } from "../lib.js";
 import { useGet } from "../api.js";
 import { parametersOf } from "../request.js";
-import { replace, to } from "../route.js";
-import { Busy, Failure, Head, useSettled } from "../ui.js";
+import { parse, replace, to } from "../route.js";
+import { Busy, Failure, Head } from "../ui.js";
 import { Account, Costs, How } from "./options.js";
 import { Market } from "./market.js";
 import { Plan, usePlan } from "./plan.js";
@@ -11,20 +11,33 @@ import { Strategy, Walk } from "./strategy.js";
 
 const FIRST_CHOICE = "momentum_v1";
 
+const SETTLED_MS = 300;
+
 /** The fields, and what sets some of them; the address follows when typing rests. */
 function useFields(route, defaults) {
   const [fields, setFields] = useState(route.query);
-  const known = JSON.stringify(route.query);
-  useEffect(() => setFields(JSON.parse(known)), [known]);
-  const all = { ...defaults, ...fields };
-  const settled = useSettled(JSON.stringify(all), 300);
-  const touched = Object.keys(fields).length > 0;
-  useEffect(() => { if (touched) replace(to(["new"], JSON.parse(settled))); }, [settled, touched]);
+  const written = useRef(JSON.stringify(route.query)); // what the address says, by us or by a link
+  const said = JSON.stringify(route.query);
+  useEffect(() => {
+    if (said === written.current) return;
+    written.current = said;
+    setFields(JSON.parse(said));
+  }, [said]);
+  const text = JSON.stringify(fields);
+  useEffect(() => {
+    if (text === written.current) return undefined;
+    const timer = setTimeout(() => {
+      const address = to(["new"], JSON.parse(text));
+      written.current = JSON.stringify(parse(address).query);
+      replace(address);
+    }, SETTLED_MS);
+    return () => clearTimeout(timer);
+  }, [text]);
   const set = useCallback((changed) => setFields((old) => {
     const next = { ...defaults, ...old, ...changed };
     return Object.fromEntries(Object.entries(next).filter(([, v]) => v !== "" && v !== undefined && v !== null));
   }), [JSON.stringify(defaults)]);
-  return [all, set];
+  return [{ ...defaults, ...fields }, set];
 }
 
 export function New({ route }) {

@@ -72,11 +72,11 @@ export function Charts({ job, route, symbol, above }) {
   const whole = [result.start, result.end];
   const [span, settled, setSpan] = useSpan(route, whole);
   const narrow = useNarrow();
-  const ask = { from: settled[0], to: settled[1] - 1 };
+  const ask = { from: settled[0], to: settled[1] - MINUTE };
   const path = jobPath(job.job_id, "equity");
   const overview = useGet(path, { points: OVERVIEW });
   const equity = useGet(path, { ...ask, points: POINTS });
-  const candles = useGet(symbol ? `symbols/${encodeURIComponent(symbol)}/candles` : null, { ...ask, points: narrow ? 120 : 300 });
+  const candles = useGet(symbol ? `symbols/${encodeURIComponent(symbol)}/candles` : null, { ...ask, points: narrow ? 120 : 400 });
   const trades = useGet(symbol ? jobPath(job.job_id, "trades") : null, { ...ask, sort: "size", order: "desc", limit: narrow ? 60 : 120 });
   const all = useCallback(() => setSpan(), [setSpan]);
   const values = (overview.data?.equity ?? []).map(float);

@@ -1,7 +1,7 @@
 // A run's trades, page by page; a row leads to its place in the charts.
 import { html, useEffect, useState } from "../lib.js";
 import { job as jobPath, useGet } from "../api.js";
-import { count, exact, largest, minute, money, span } from "../format.js";
+import { MINUTE, count, exact, largest, minute, money, span } from "../format.js";
 import { replace } from "../route.js";
 import { Busy, Card, Failure, Pages, SortHead, toned } from "../ui.js";
 import { lookAt } from "./run.js";
@@ -13,7 +13,7 @@ export function Trades({ id, route }) {
   const [sort, setSort] = useState({ sort: "exit", order: "asc" });
   const [cursors, setCursors] = useState([""]);
   useEffect(() => setCursors([""]), [from, until, sort]);
-  const { data, error } = useGet(jobPath(id, "trades"), { from, to: until && until - 1, ...sort, limit: LIMIT, cursor: cursors.at(-1) });
+  const { data, error } = useGet(jobPath(id, "trades"), { from, to: until && until - MINUTE, ...sort, limit: LIMIT, cursor: cursors.at(-1) });
   const by = (name) => setSort((old) => ({ sort: name, order: old.sort === name && old.order === "desc" ? "asc" : "desc" }));
   const look = (trade) => {
     replace(lookAt(route, trade.entry_ms, trade.exit_ms));
