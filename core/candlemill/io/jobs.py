@@ -78,6 +78,10 @@ class Home:
         self._deliver(job, events.Requested(job.spec, slices, fresh), workers, ledger, progress)
         return ledger
 
+    def run_requested(self, job: Prepared, request: events.Requested, progress: Progress) -> None:
+        """Run a job that was asked for by an event. As `run`."""
+        self._deliver(job, request, None, LocalLedger(self.store, request.fresh), progress)
+
     def compute(self, job: Prepared, progress: Progress) -> dict[str, Any]:
         """The result of a job of one parameter set, computed anew; nothing is written."""
         rows: list[ResultRow] = []

@@ -11,7 +11,7 @@ from litestar import Response, delete, get, post
 from litestar.params import Parameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from candlemill import events, states
+from candlemill import control, events, states
 from candlemill.errors import UnknownName
 from candlemill.io.clock import clock_ms
 from candlemill.io.gateway.answers import Accepted, Job, JobLine, Jobs, Planned, PlanTold, Progress, links_of
@@ -132,7 +132,7 @@ def _result(world: World, row: JobRow, kind: Kind) -> dict[str, Any]:
 def progress_of(world: World, row: JobRow) -> Progress:
     """Blocking. A planned job with tasks done is running."""
     found = world.progress(row)
-    state = "running" if row.state == "planned" and found.done else row.state
+    state = "running" if row.state in ("accepted", "planned") and found.done else row.state
     share = found.done / max(found.total, 1)
     fraction = 1.0 if state == "done" else min(share, 0.99)
     return Progress(state, found.done, found.total, found.repairs, round(fraction, 4))
@@ -144,8 +144,7 @@ async def cancel(job_id: JobId, world: World) -> Progress:
     row = await world.known_job(job_id)
     if row.finished:
         raise Conflict(f"job {job_id} is {row.state}: there is nothing to cancel")
-    row = msgspec.structs.replace(row, state="cancelled", reason="cancelled on request")
-    await world.put_job(row)
+    row = await asyncio.to_thread(control.cancel, job_id, world.store)
     return await asyncio.to_thread(progress_of, world, row)
 
 
