@@ -133,10 +133,10 @@ def requested(event: Event, index: Index) -> Requested:
     if len(event.data) > events.EVENT_BYTES_LIMIT or not (fields := _fields(event.data)):
         return events.read(event, Requested)
     asked = understand(request_of_fields(fields), index)
-    if asked.kind not in ("backtest", "sweep") or asked.max_gap is not None:
-        what = "max_gap" if asked.max_gap is not None else f"a {asked.kind}"
-        raise BadInput(f"{what} cannot be asked for by an event's fields: ask the gateway")
-    return Requested(asked.spec, asked.slices, asked.fresh)
+    if asked.max_gap is not None:
+        raise BadInput("max_gap cannot be asked for by an event's fields: ask the gateway")
+    weights, walk = asked.weights, asked.walk_forward
+    return Requested(asked.spec, asked.slices, asked.fresh, weights=weights, walk_forward=walk)
 
 
 def _fields(data: bytes) -> dict[str, Any] | None:
