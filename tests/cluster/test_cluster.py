@@ -2,9 +2,9 @@
 
     KUBECONFIG=~/.kube/config pytest tests/cluster
 
-The overlay (`CANDLEMILL_CLUSTER_OVERLAY` names another one) is applied; all of it must come up. Candles are made up and stored under the symbol E2EUSDT through the
-cluster's own database; every result's digest must be that of the same job computed here, embedded. Tests that disturb
-(kill pods, stop the database, roll out) put things back.
+The overlay is applied, and all of it must come up; `CANDLEMILL_CLUSTER_OVERLAY` names another one. Candles are made up
+and stored under the symbol E2EUSDT in the cluster's own database; every result's digest must be that of the same job
+computed here, embedded. Tests that disturb (kill pods, stop the database, roll out) put things back.
 """
 
 import json
