@@ -4,9 +4,8 @@ from pathlib import Path
 
 from candlemill.io.gateway import jobs
 from candlemill.io.gateway.world import World
-from candlemill.ledger import JobFilter
 from candlemill.io.store import Store
-from candlemill.ledger import JobRow
+from candlemill.ledger import JobFilter, JobRow
 
 
 def test_a_job_without_a_spec_is_told_and_listed(tmp_path: Path):
