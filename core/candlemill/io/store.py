@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, StoreDown, StoreError
 from candlemill.io.folder import check_unlocked
+from candlemill.io.jobtable import JobTable
 from candlemill.io.settings import DSN_VARIABLE, bundled
-from candlemill.ledger import Funding, JobRow, Partial, ResultRow
+from candlemill.ledger import Funding, Partial, ResultRow
 from candlemill.plan import Day
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ SYMBOLS_AT_ONCE = 500
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 
-class Store:
+class Store(JobTable):
     """A connection to one database. Use as a context manager; the schema is applied when it opens."""
 
     def __init__(self, dsn: str) -> None:
@@ -73,7 +74,7 @@ class Store:
         """Idempotent. Where all tables stand already nothing is sent: readers need no right to create."""
         sources = [path.read_text() for path in sorted(bundled("schema").glob("*.sql"))]
         wanted = {(name, "") for source in sources for name in re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", source)}
-        added = r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+)"
+        added = r"ALTER TABLE (\w+)\s+ADD COLUMN IF NOT EXISTS (\w+)"
         wanted |= {found for source in sources for found in re.findall(added, source)}
         with _failures():
             present = self._client.query("SELECT table, name FROM system.columns WHERE database = currentDatabase()")
@@ -301,28 +302,6 @@ class Store:
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
-    def put_job(self, job: JobRow) -> None:
-        self._insert("backtest_jobs", [job])
-
-    def job(self, job_id: str) -> JobRow | None:
-        sql = f"""
-            SELECT {", ".join(JobRow.__struct_fields__)} FROM backtest_jobs
-            WHERE job_id = {{job:String}} ORDER BY updated_at DESC LIMIT 1
-        """  # noqa: S608
-        rows = self._rows(sql, {"job": job_id})
-        return JobRow(*rows[0]) if rows else None
-
-    def job_rows(self, job_ids: Sequence[str]) -> dict[str, JobRow]:
-        """The jobs of these ids that exist."""
-        sql = f"""
-            SELECT {", ".join(JobRow.__struct_fields__)} FROM backtest_jobs
-            WHERE job_id IN {{jobs:Array(String)}} ORDER BY updated_at DESC LIMIT 1 BY job_id
-        """  # noqa: S608
-        return {row[0]: JobRow(*row) for row in self._rows(sql, {"jobs": list(job_ids)})}
-
-    def put_jobs(self, jobs: Sequence[JobRow]) -> None:
-        self._insert("backtest_jobs", jobs)
-
     def put_partials(self, partials: Sequence[Partial]) -> None:
         self._insert("backtest_slices", partials)
 
@@ -346,6 +325,10 @@ class Store:
 
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._insert("backtest_results", results)
+
+    def has_result(self, job_id: str) -> bool:
+        sql = "SELECT 1 FROM backtest_results WHERE job_id = {job:String} LIMIT 1"
+        return bool(self._rows(sql, {"job": job_id}))
 
     def results(self, job_ids: Sequence[str]) -> list[ResultRow]:
         """The newest result row of each job id that has one."""
@@ -430,6 +413,10 @@ class Store:
         return [(str(row[0]), ResultRow(*row[1:])) for row in self._rows(sql, {"limit": limit})]
 
     # -- plumbing --------------------------------------------------------------------------------------------------
+
+    def _command(self, sql: str, bound: dict[str, object]) -> None:
+        with _failures():
+            self._client.command(sql, parameters=bound)
 
     def _rows(self, sql: str, bound: dict[str, object]) -> Sequence[Sequence[Any]]:
         with _failures():

@@ -10,7 +10,7 @@ from litestar import Response, get, post
 from litestar.params import Parameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from candlemill import events
+from candlemill import events, states
 from candlemill.errors import UnknownName
 from candlemill.io.clock import clock_ms
 from candlemill.io.gateway.answers import Accepted, Job, Planned, PlanTold, Progress, links_of
@@ -35,9 +35,10 @@ async def submit(request: HttpRequest[Any, Any, Any], world: World) -> Accepted:
     known = await world.job(job_id)
     if known is not None and not asked.fresh and known.state not in ("failed", "cancelled"):
         return _accepted(ready, known.state)
-    row = JobRow(job_id, "accepted", ready.job.spec.to_json().decode(), "", ready.job.data_digest, clock_ms())
-    await world.put_job(row)
     data = events.Requested(ready.job.spec, asked.slices, asked.fresh)
+    row = states.accepted(job_id, ready.job.spec, ready.job.data_digest, data, known, clock_ms())
+    await world.put_job(row)
+    data = msgspec.structs.replace(data, attempt=row.attempt)
     await world.publish([events.make("gateway", events.REQUESTED, job_id, data)])
     return _accepted(ready, "accepted")
 
