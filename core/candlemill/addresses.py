@@ -112,14 +112,13 @@ def _ground(days: _Same, funding: _Same, start: int, end: int) -> Ground:
     return Ground(days.value, funding.value, start, end)  # type: ignore[arg-type]
 
 
-def ground_of(index: Index, spec: Spec) -> Ground:
-    """The ground of a job, as the index has it now. Raises BeingWritten, and NoData for funding without any rate.
-
-    The same object while the index says the same.
-    """
+def ground_of(index: Index, spec: Spec, whole: bool = True) -> Ground:
+    """The ground of a job, as the index has it now: the same object while that says the same. Raises NoData for
+    funding without any rate, and BeingWritten, unless days in the making will do (not `whole`)."""
     funding = index.funding(spec.symbol) if spec.funding else None
     ground = _ground(_Same(index.days(spec.symbol)), _Same(funding), spec.start, spec.end)
-    ground.check_counted(spec.symbol)
+    if whole:
+        ground.check_counted(spec.symbol)
     if spec.funding and ground.days and not ground.has_rates(spec.start, spec.end):
         raise NoData(
             f"{spec.symbol} has no funding rate in {iso(spec.start)}..{iso(spec.end)}: "

@@ -1,70 +1,20 @@
-"""Outcomes as they are kept, for every job that needs them: see `addresses` for what they are kept under."""
+"""From a task's work to outcomes as they are kept, and back: see `addresses` for what they are kept under."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from itertools import pairwise
 
 import msgspec
 
 from candlemill.addresses import Addresses, SetAddress
-from candlemill.daily import pack_days
+from candlemill.daily import pack_days, unpack_days
+from candlemill.ledger import Ledger, OutcomeRow
+from candlemill.reduce import Outcomes
 from candlemill.work import Done, Outcome
 
 
-class OutcomeRow(msgspec.Struct, frozen=True):
-    """One row of `slice_outcomes`: what a parameter set made of a slice from a start state.
-
-    Its address is `set_key`, `code`, `slice_key` and `start_state`, the digest of that state. `first_ms` is where what
-    the set looks back at begins. Lists are JSON; `days` are runs of UTC days, as in `daily`.
-    """
-
-    set_key: str
-    code: str
-    slice_key: str
-    start_state: str
-    first_ms: int
-    start_ms: int
-    end_ms: int
-    guessed: bool  # or handed over by the slice before
-    end_state: str
-    summary: str
-    daily: str
-    days: str
-
-    @property
-    def size(self) -> int:
-        """About how many bytes it takes."""
-        return 256 + len(self.end_state) + len(self.summary) + len(self.daily)
-
-
-class KnownSlice(msgspec.Struct, frozen=True):
-    """A slice of which some parameter sets have outcomes, from whatever start."""
-
-    key: str
-    first_ms: int
-    start_ms: int
-    end_ms: int
-    sets: set[str]
-
-
-class OutcomeLedger(Protocol):
-    """Where outcomes are kept. `code` is `model.code_key`."""
-
-    def known_slices(self, set_keys: Sequence[str], code: str) -> list[KnownSlice]:
-        """What is known of these sets."""
-
-    def other_code(self, set_keys: Sequence[str], code: str) -> bool:
-        """Whether other code has outcomes of one of these sets."""
-
-    def outcomes(self, set_keys: Sequence[str], code: str, slice_keys: Sequence[str]) -> list[OutcomeRow]:
-        """The outcomes of these sets in these slices, from whatever start."""
-
-    def put_outcomes(self, rows: Sequence[OutcomeRow]) -> None: ...
-
-    def release(self, set_keys: Sequence[str]) -> None:
-        """The batch of these sets is merged: nobody is about to ask for their outcomes."""
-
-
-def rows_of(addresses: Addresses, sets: Mapping[int, SetAddress], cuts: tuple[int, int], done: Done, guessed: bool) -> list[OutcomeRow]:
+def rows_of(
+    addresses: Addresses, sets: Mapping[int, SetAddress], cuts: tuple[int, int], done: Done, guessed: bool
+) -> list[OutcomeRow]:
     """A task's work as it is kept."""
     days = pack_days(done.days)
     places = {context: addresses.place(*cuts, context) for context in {sets[o.point].context for o in done.outcomes}}
@@ -100,3 +50,22 @@ _numbers = msgspec.json.Decoder(list[int])
 
 def outcome_of(row: OutcomeRow, point: int) -> Outcome:
     return Outcome(point, row.start_state, row.end_state, _numbers.decode(row.summary), _numbers.decode(row.daily))
+
+
+def outcomes_of(addresses: Addresses, sets: Mapping[int, SetAddress], cuts: Sequence[int], ledger: Ledger) -> Outcomes:
+    """All that the ledger has of these sets in the slices between `cuts`."""
+    points = {address.key: point for point, address in sets.items()}
+    contexts = {address.context for address in sets.values()}
+    numbers = {
+        addresses.place(start, end, context).key: number
+        for number, (start, end) in enumerate(pairwise(cuts))
+        for context in contexts
+    }
+    found = Outcomes()
+    days: dict[str, list[int]] = {}
+    for row in ledger.outcomes(list(points), addresses.code, list(numbers)):
+        if row.days not in days:
+            days[row.days] = unpack_days(row.days).tolist()
+        outcome = outcome_of(row, points[row.set_key])
+        found.add(numbers[row.slice_key], not row.guessed, Done(days[row.days], [outcome]))
+    return found

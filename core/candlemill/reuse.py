@@ -7,10 +7,10 @@ from typing import Literal
 
 import msgspec
 
-from candlemill.addresses import Addresses, Ground, SetAddress
+from candlemill.addresses import Addresses, Ground, SetAddress, ground_of
 from candlemill.engine.tape import DAY_MS
+from candlemill.ledger import Index, KnownSlice, Ledger
 from candlemill.model import Spec
-from candlemill.outcomes import KnownSlice, OutcomeLedger
 from candlemill.plan import BATCH_SETS, Plan, plan_of
 from candlemill.work import WARM_UP_BARS
 
@@ -46,7 +46,7 @@ class Known:
     def __init__(self, addresses: Addresses, sets: Mapping[int, SetAddress], found: Sequence[KnownSlice]) -> None:
         self.sets = sets
         self.found = found
-        self._addresses = addresses
+        self.addresses = addresses
         self._of: dict[str, set[str]] = {}
         for known in found:
             self._of.setdefault(known.key, set()).update(known.sets)
@@ -58,7 +58,7 @@ class Known:
         """The grid points that have no outcome of the slice."""
         out: set[int] = set()
         for context, points in self._groups.items():
-            known = self._of.get(self._addresses.place(start, end, context).key, set())
+            known = self._of.get(self.addresses.place(start, end, context).key, set())
             out.update(points[key] for key in points.keys() - known)
         return out
 
@@ -68,16 +68,25 @@ class Known:
         return sorted((at for at in found if at % DAY_MS == 0), reverse=True)
 
 
-def look_up(spec: Spec, plan: Plan, addresses: Addresses, ledger: OutcomeLedger) -> Known | None:
-    """What the ledger knows of the job; None where it is not to be asked."""
-    if plan.run or plan.points * plan.slices > OUTCOMES_KEPT:
-        return None
+def reusable(plan: Plan) -> bool:
+    """Whether outcomes of the plan are looked for, and kept at home: not for a run of its own, nor for too many."""
+    return not plan.run and plan.points * plan.slices <= OUTCOMES_KEPT
+
+
+def look_up(index: Index, ledger: Ledger, spec: Spec, plan: Plan, cutting: bool) -> tuple[Plan, Known | None]:
+    """What the ledger knows of the job, None where it is not to be asked; and the plan, where `cutting` with more cuts
+    at which more is known."""
+    if not reusable(plan):
+        return plan, None
+    ground = ground_of(index, spec)
+    addresses = Addresses(spec, ground)
     sets = addresses.sets(0, plan.points)
     keys = [address.key for address in sets.values()]
     found: list[KnownSlice] = []
     for k in range(0, len(keys), BATCH_SETS):
         found += ledger.known_slices(keys[k : k + BATCH_SETS], addresses.code)
-    return Known(addresses, sets, found)
+    known = Known(addresses, sets, found)
+    return with_known_cuts(spec, plan, ground, known) if cutting and found else plan, known
 
 
 # -- more cuts -----------------------------------------------------------------------------------------------------
@@ -122,8 +131,9 @@ def _longest(ground: Ground, known: Known, start: int, end: int) -> int | None:
 # -- the reasons ---------------------------------------------------------------------------------------------------
 
 
-def reuse_of(plan: Plan, known: Known, ledger: OutcomeLedger, addresses: Addresses) -> Reuse:
+def reuse_of(plan: Plan, known: Known, ledger: Ledger) -> Reuse:
     """What `plan` finds known, and why the rest is not."""
+    addresses = known.addresses
     spans = [(start, end, known.missing(start, end)) for start, end in pairwise(plan.cuts)]
     of_sets: dict[str, list[KnownSlice]] = {}
     for one in known.found:

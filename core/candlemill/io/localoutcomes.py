@@ -4,14 +4,14 @@ import time
 from collections.abc import Iterable, Sequence
 
 from candlemill.io.store import Store
-from candlemill.outcomes import KnownSlice, OutcomeRow
+from candlemill.ledger import KnownSlice, OutcomeRow
 
 WRITE_BYTES = 8_000_000
 WRITE_SECONDS = 5.0
 
 
 class LocalOutcomes:
-    """See `outcomes.OutcomeLedger`. Written in few large inserts: when a batch is merged, when they have become many
+    """See `ledger.Ledger`. Written in few large inserts: when a batch is merged, when they have become many
     or some seconds have passed, and at the end; a crash loses what was not written yet.
 
     `kept` tells whether the job's outcomes go to the store, and are looked for there, at all.
@@ -20,7 +20,7 @@ class LocalOutcomes:
     def __init__(self, store: Store, kept: bool) -> None:
         self._store = store
         self._kept = kept
-        self._rows: dict[str, dict[tuple[str, str], OutcomeRow]] = {}  # by set, then by slice and start
+        self._outcomes: dict[str, dict[tuple[str, str], OutcomeRow]] = {}  # by set, then by slice and start
         self._new: list[OutcomeRow] = []
         self._new_bytes = 0
         self._new_since = time.monotonic()
@@ -32,7 +32,7 @@ class LocalOutcomes:
         found = self._store.known_slices(set_keys, code)
         for known in found:
             self._stored.setdefault(known.key, set()).update(known.sets)
-        rows = (row for key in set_keys for row in self._rows.get(key, {}).values())
+        rows = (row for key in set_keys for row in self._outcomes.get(key, {}).values())
         return found + [KnownSlice(r.slice_key, r.first_ms, r.start_ms, r.end_ms, {r.set_key}) for r in rows]
 
     def other_code(self, set_keys: Sequence[str], code: str) -> bool:
@@ -43,7 +43,7 @@ class LocalOutcomes:
         found = [
             row
             for key in set_keys
-            for (slice_key, _), row in self._rows.get(key, {}).items()
+            for (slice_key, _), row in self._outcomes.get(key, {}).items()
             if slice_key in wanted
         ]
         stored = [key for key in slice_keys if not sets.isdisjoint(self._stored.get(key, ()))]
@@ -51,7 +51,7 @@ class LocalOutcomes:
 
     def put_outcomes(self, rows: Sequence[OutcomeRow]) -> None:
         for row in rows:
-            self._rows.setdefault(row.set_key, {})[row.slice_key, row.start_state] = row
+            self._outcomes.setdefault(row.set_key, {})[row.slice_key, row.start_state] = row
         if not self._kept:
             return
         self._new += rows
@@ -62,7 +62,7 @@ class LocalOutcomes:
     def release(self, set_keys: Iterable[str]) -> None:
         self.write_outcomes()
         for key in set_keys:
-            self._rows.pop(key, None)
+            self._outcomes.pop(key, None)
 
     def write_outcomes(self) -> None:
         if self._new:

@@ -5,13 +5,13 @@ from typing import Any
 
 import msgspec
 
-from candlemill.outcomes import KnownSlice, OutcomeRow
+from candlemill.ledger import KnownSlice, OutcomeRow
 
 SLICES_AT_ONCE = 500  # keys in one query: they travel in its address, beside those of a batch's sets
 
 
 class OutcomeTable:
-    """See `outcomes.OutcomeLedger`."""
+    """See `ledger.Ledger`."""
 
     def _rows(self, sql: str, bound: dict[str, object]) -> Sequence[Sequence[Any]]:
         raise NotImplementedError
@@ -28,7 +28,7 @@ class OutcomeTable:
             GROUP BY slice_key, first_ms, start_ms, end_ms
         """  # noqa: S608
         found = self._rows(sql, {"sets": list(set_keys), "code": code}) if set_keys else []
-        return [KnownSlice(*row[:4], {set_keys[k] for k in row[4]}) for row in found]
+        return [KnownSlice(key, first, a, b, {set_keys[k] for k in sets}) for key, first, a, b, sets in found]
 
     def other_code(self, set_keys: Sequence[str], code: str) -> bool:
         sql = "SELECT 1 FROM slice_outcomes WHERE set_key IN {sets:Array(String)} AND code != {code:String} LIMIT 1"
