@@ -36,18 +36,22 @@ class World:
     def __init__(self, bars: Sequence[Bar], funding: Sequence[tuple[int, int]] = (), volume_scale: int = 10**8) -> None:
         self._volume_scale = volume_scale
         self._funding = Funding(*(np.array([pair[k] for pair in funding], dtype=np.int64) for k in (0, 1)))
-        rows = sorted({bar.t: bar for bar in bars}.values(), key=lambda bar: bar.t)
-        self.columns: dict[str, Any] = {
-            name: np.array([getattr(bar, name) for bar in rows], dtype=np.uint64 if name == "volume" else np.int64)
-            for name in COLUMNS
-        }
-        self._days = count_days(self.columns)
+        self.store(bars)
         self.jobs: dict[str, JobRow] = {}
         self.rows: dict[tuple[str, int, str, int, str], Partial] = {}
         self.kept: dict[tuple[str, str, str, str], OutcomeRow] = {}  # outcomes by set, code, slice and start
         self.results: dict[str, dict[str, Any]] = {}
         self.result_rows: dict[str, ResultRow] = {}
         self.runtime = Runtime(self, self, Tapes(self.days, self), lambda: 0)  # type: ignore[arg-type]
+
+    def store(self, bars: Sequence[Bar]) -> None:
+        """Have these bars instead of what was there."""
+        rows = sorted({bar.t: bar for bar in bars}.values(), key=lambda bar: bar.t)
+        self.columns: dict[str, Any] = {
+            name: np.array([getattr(bar, name) for bar in rows], dtype=np.uint64 if name == "volume" else np.int64)
+            for name in COLUMNS
+        }
+        self._days = count_days(self.columns)
 
     # the store, as far as tapes use it
     def read_columns(self, symbol: str, start: int, end: int, names: Sequence[str]) -> dict[str, Any]:
