@@ -17,7 +17,7 @@ from candlemill.io.tapes import Tapes
 from candlemill.ledger import Funding, JobRow, KnownSlice, OutcomeRow, Partial, ResultRow, Runtime
 from candlemill.model import Spec, parameters_of
 from candlemill.plan import Day
-from candlemill.states import later
+from candlemill.states import later, steps_of
 from candlemill.strategies import build
 from reference import DAY, MINUTE, Bar
 
@@ -38,6 +38,8 @@ class World:
         self._funding = Funding(*(np.array([pair[k] for pair in funding], dtype=np.int64) for k in (0, 1)))
         self.store(bars)
         self.jobs: dict[str, JobRow] = {}
+        self.jobs_at: dict[str, int] = {}  # when they, and their tasks, were written last
+        self.tasks_at: dict[str, int] = {}
         self.rows: dict[tuple[str, int, str, int, str], Partial] = {}
         self.kept: dict[tuple[str, str, str, str], OutcomeRow] = {}  # outcomes by set, code, slice and start
         self.results: dict[str, dict[str, Any]] = {}
@@ -83,6 +85,25 @@ class World:
 
     def put_job(self, job: JobRow) -> None:
         self.jobs[job.job_id] = later(self.jobs.get(job.job_id), job)
+        self.jobs_at[job.job_id] = self.runtime.clock_ms()
+
+    def job_history(self, job_id: str) -> list[tuple[int, JobRow]]:
+        return [(self.jobs_at[job_id], self.jobs[job_id])]
+
+    def unfinished_jobs(self) -> list[JobRow]:
+        return [row for row in self.jobs.values() if not row.finished]
+
+    def last_activity_ms(self, job_id: str) -> int:
+        return max(self.jobs_at[job_id], self.tasks_at.get(job_id, 0))
+
+    def job_rows(self, job_ids: Sequence[str]) -> dict[str, JobRow]:
+        return {one: self.jobs[one] for one in job_ids if one in self.jobs}
+
+    def waiting_for(self, job_id: str) -> list[JobRow]:
+        return [row for row in self.unfinished_jobs() if any(step.job_id == job_id for step in steps_of(row))]
+
+    def results_of(self, job_ids: Sequence[str]) -> list[ResultRow]:
+        return [self.result_rows[one] for one in job_ids if one in self.result_rows]
 
     def has_result(self, job_id: str) -> bool:
         return job_id in self.result_rows
@@ -92,6 +113,7 @@ class World:
 
     def put_partials(self, partials: Sequence[Partial]) -> None:
         for row in partials:
+            self.tasks_at[row.job_id] = self.runtime.clock_ms()
             key = (row.job_id, row.batch, row.kind, row.slice, row.task)
             assert self.rows.get(key, row) == row, "a task that runs twice writes the same bytes"
             self.rows[key] = row

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from candlemill.errors import BadInput
-from candlemill.model import SETS_LIMIT, Spec
+from candlemill.model import SETS_LIMIT, Spec, WalkForward
 from candlemill.plan import BATCH_SETS, SLICES_LIMIT
 from candlemill.reduce import Repair
 
@@ -16,6 +16,7 @@ SLICE_REQUESTED = "dev.candlemill.slice.requested.v1"
 SLICE_COMPLETED = "dev.candlemill.slice.completed.v1"
 COMPLETED = "dev.candlemill.backtest.completed.v1"
 FAILED = "dev.candlemill.backtest.failed.v1"
+WATCH = "dev.candlemill.jobs.watch.v1"
 
 EVENT_BYTES_LIMIT = 64 * 1024
 
@@ -25,13 +26,25 @@ SliceNumber = Annotated[int, Meta(ge=0, lt=SLICES_LIMIT)]
 
 
 class Requested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A backtest or sweep that shall run. `slices` None lets the planner choose."""
+    """A backtest or sweep that shall run. `slices` None lets the planner choose.
+
+    With `weights`, scaled by 10^8, it is a portfolio of these symbols, `spec` being that of the first without its
+    weight; with `walk_forward` one over the whole range of `spec`, which has a grid.
+    """
 
     spec: Spec
     slices: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     fresh: bool = False  # compute even what is stored
     attempt: Annotated[int, Meta(ge=0)] = 0  # when it was asked for, in ms: that said late, it begins nothing again
     drive: Annotated[int, Meta(ge=0)] = 0  # how often it was asked for again because nothing more was heard of it
+    heard: Annotated[int, Meta(ge=0)] = 0  # `drive` when its tasks were heard of last
+    weights: dict[str, Annotated[int, Meta(ge=1)]] = {}
+    walk_forward: WalkForward | None = None
+    parent: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""  # the campaign that asks for it, if one does
+
+    @property
+    def is_campaign(self) -> bool:
+        return bool(self.weights) or self.walk_forward is not None
 
 
 class SliceRequested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,12 +87,17 @@ class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
 
 
+class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """It is time to look for jobs that nothing is heard of."""
+
+
 DATA: dict[str, type[msgspec.Struct]] = {
     REQUESTED: Requested,
     SLICE_REQUESTED: SliceRequested,
     SLICE_COMPLETED: SliceCompleted,
     COMPLETED: Completed,
     FAILED: Failed,
+    WATCH: Watch,
 }
 
 
@@ -91,6 +109,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     data: bytes
     partitionkey: str = ""
+    work: str = ""  # "long": a task that may outlive a request, see `longtasks`
     error: str = ""  # why a dead letter was given up
 
 

@@ -14,15 +14,18 @@ import numpy as np
 
 from candlemill import events
 from candlemill.addresses import Addresses, ground_of
+from candlemill.control import completed, fail, watch
 from candlemill.daily import pack, unpack
 from candlemill.errors import BadInput, CandlemillError, NoData, StoreDown, UnknownName
 from candlemill.events import Event
 from candlemill.execution import Execution
 from candlemill.ledger import DONE, EXACT, GUESS, Index, JobRow, Partial, Progress, ResultRow, Runtime
+from candlemill.longtasks import sized
 from candlemill.model import Spec, grid_points, iso, job_id, resolve
 from candlemill.outcomes import outcomes_of
 from candlemill.plan import Plan, make_plan
 from candlemill.reduce import Merged, Repair, join, result_of
+from candlemill.request import requested
 from candlemill.reuse import look_up
 from candlemill.states import attempt_of, is_answered, kind_of, plan_of
 from candlemill.work import split_state
@@ -66,13 +69,17 @@ def prepare(index: Index, spec: Spec, slices: int | None) -> Prepared:
 
 def split(event: Event, runtime: Runtime) -> list[Event]:
     """backtest.requested -> one slice.requested per task of which something is not known yet."""
-    request = events.read(event, events.Requested)
+    request = requested(event, runtime.index)
+    if request.is_campaign:
+        from candlemill import campaigns  # only here: an executor starts sooner without
+
+        return campaigns.split(event, request, runtime)
     job = prepare(runtime.index, checked(request.spec), request.slices)
-    if outdated := _outdated(event, job, runtime):
-        return outdated
+    if changed := outdated(event, job.job_id, job.spec, runtime):
+        return changed
     known, now = runtime.ledger.job(job.job_id), runtime.clock_ms()
     if known is not None and is_answered(known, request):
-        return _completed("split", known.job_id) if known.state == "done" else []
+        return completed("split", known.job_id) if known.state == "done" else []
     attempt = attempt_of(known, request, job.plan, now)
     row = JobRow(
         job_id=job.job_id,
@@ -87,7 +94,7 @@ def split(event: Event, runtime: Runtime) -> list[Event]:
     )
     if not request.fresh and not job.spec.grid and runtime.ledger.has_result(job.job_id):
         runtime.ledger.put_job(msgspec.structs.replace(row, state="done"))  # a sweep had this set
-        return _completed("split", job.job_id)
+        return completed("split", job.job_id)
     cutting = request.slices is None and (known is None or known.plan != row.plan)
     plan, outcomes = look_up(runtime.index, runtime.ledger, job.spec, attempt.plan, cutting)
     job = msgspec.structs.replace(job, plan=plan)
@@ -102,23 +109,13 @@ def split(event: Event, runtime: Runtime) -> list[Event]:
     return [asked for batch in batches for asked in batch.events(event.id)]
 
 
-def _outdated(event: Event, job: Prepared, runtime: Runtime) -> list[Event]:
-    """What becomes of a job that was asked for by an id that it has no longer."""
-    known = runtime.ledger.job(event.partitionkey) if event.partitionkey not in ("", job.job_id) else None
-    if known is None or known.finished or known.spec != job.spec.to_json().decode():
+def outdated(event: Event, name: str, spec: Spec, runtime: Runtime) -> list[Event]:
+    """What becomes of a job that was asked for by another id than `name`, the one that it has now."""
+    known = runtime.ledger.job(event.partitionkey) if event.partitionkey not in ("", name) else None
+    if known is None or known.finished or known.spec != spec.to_json().decode():
         return []
-    return _fail(
-        known, f"the candles of {job.spec.symbol} have changed since the job was asked for: ask again", runtime
-    )
-
-
-def _completed(source: str, name: str) -> list[Event]:
-    return [events.make(source, events.COMPLETED, name, events.Completed(name))]
-
-
-def _fail(job: JobRow, reason: str, runtime: Runtime) -> list[Event]:
-    runtime.ledger.put_job(msgspec.structs.replace(job, state="failed", reason=reason))
-    return [events.make("aggregate", events.FAILED, job.job_id, events.Failed(job.job_id, reason))]
+    reason = f"the candles of {spec.symbol} have changed since the job was asked for: ask again"
+    return fail(known, reason, runtime.ledger)
 
 
 def checked(spec: Spec) -> Spec:
@@ -157,18 +154,14 @@ class _Batch:
             data = events.SliceCompleted(job.job_id, self._number, 0, cause)
             return [events.make("split", events.SLICE_COMPLETED, job.job_id, data)]
         first, count = plan.batch_points(self._number)
-        return [
-            events.make(
-                "split",
-                events.SLICE_REQUESTED,
-                job.job_id,
-                events.SliceRequested(
-                    job.job_id, job.data_digest, job.spec, self._number, first, count, k, plan.cuts[k : k + 2],
-                    run=plan.run, only=only,
-                ),
+        asked = [
+            events.SliceRequested(
+                job.job_id, job.data_digest, job.spec, self._number, first, count, k, plan.cuts[k : k + 2],
+                run=plan.run, only=only,
             )
             for k, only in self._todo.items()
         ]  # fmt: skip
+        return [sized(events.make("split", events.SLICE_REQUESTED, job.job_id, task), task) for task in asked]
 
 
 # A task's name says what it covers, so that rows of another plan or run are not mistaken for this one's.
@@ -196,6 +189,9 @@ def _of_run(run: int) -> str:
 def execute(event: Event, runtime: Runtime) -> list[Event]:
     """slice.requested -> the task's outcomes in the ledger, and slice.completed."""
     task = events.read(event, events.SliceRequested)
+    job = runtime.ledger.job(task.job_id)
+    if job is not None and job.finished:
+        return []
     ground = ground_of(runtime.index, task.spec)
     if ground.digest != task.data_digest:
         raise BadInput(f"the candles of {task.spec.symbol} have changed since the job was planned: ask again")
@@ -244,9 +240,17 @@ def _check_task(task: events.SliceRequested, sets: Container[int]) -> None:
 
 
 def aggregate(event: Event, runtime: Runtime) -> list[Event]:
-    """slice.completed -> nothing yet, repairs, or the result; a dead letter of any kind -> the job failed."""
+    """slice.completed -> nothing yet, repairs, or the result; a dead letter of any kind -> the job failed;
+    backtest.completed or .failed -> what follows for campaigns; jobs.watch -> requests for jobs that have stopped."""
     if event.error:
         return _give_up(event, runtime)
+    if event.type in (events.COMPLETED, events.FAILED):
+        from candlemill import campaigns  # only here: an executor starts sooner without
+
+        ended: events.Completed | events.Failed = events.read(event, events.DATA[event.type])  # type: ignore[assignment]
+        return campaigns.step_ended(ended.job_id, runtime)
+    if event.type == events.WATCH:
+        return watch(runtime, runtime.clock_ms())
     done = events.read(event, events.SliceCompleted)
     job = runtime.ledger.job(done.job_id)
     if job is None:
@@ -271,7 +275,7 @@ def aggregate(event: Event, runtime: Runtime) -> list[Event]:
         runtime.ledger.put_job(msgspec.structs.replace(job, state="merging"))
         figures = _sweep_figures(job, spec, runtime)
     runtime.ledger.put_job(msgspec.structs.replace(job, state="done", figures=figures))
-    return _completed("aggregate", job.job_id)
+    return completed("aggregate", job.job_id)
 
 
 def _merge_batch(job: JobRow, plan: Plan, batch: int, runtime: Runtime) -> list[Event] | None:
@@ -352,7 +356,7 @@ def _repair_events(job: JobRow, spec: Spec, plan: Plan, batch: int, repairs: lis
         if half and len(msgspec.json.encode(data)) > events.EVENT_BYTES_LIMIT:
             waiting += [group[half:], group[:half]]
         else:
-            out.append(events.make("aggregate", events.SLICE_REQUESTED, job.job_id, data))
+            out.append(sized(events.make("aggregate", events.SLICE_REQUESTED, job.job_id, data), data))
     return out
 
 
@@ -377,7 +381,7 @@ def _give_up(event: Event, runtime: Runtime) -> list[Event]:
     if job is None:
         told = "" if spec is None else spec.to_json().decode()
         job = JobRow(name, "accepted", told, "", "", runtime.clock_ms())
-    return [] if job.finished else _fail(job, event.error, runtime)
+    return [] if job.finished else fail(job, event.error, runtime.ledger)
 
 
 def _subject(event: Event, runtime: Runtime) -> tuple[str, Spec | None]:
@@ -387,7 +391,7 @@ def _subject(event: Event, runtime: Runtime) -> tuple[str, Spec | None]:
         data = events.read(event, events.DATA[event.type]) if event.type in events.DATA else None
     spec: Spec | None = getattr(data, "spec", None)
     name = getattr(data, "job_id", event.partitionkey)
-    if isinstance(data, events.Requested) and not name:
+    if isinstance(data, events.Requested) and not data.is_campaign and not name:
         with suppress(NoData):
             name = job_id(data.spec, ground_of(runtime.index, data.spec, whole=False).digest)
     return (name if re.fullmatch("[0-9a-f]{32}", name) else ""), spec

@@ -22,7 +22,7 @@ from types import ModuleType
 import msgspec
 
 from candlemill import events
-from candlemill.errors import CandlemillError
+from candlemill.errors import Cancelled, CandlemillError
 from candlemill.events import Event
 from candlemill.io import plugins
 from candlemill.io.clock import clock_ms
@@ -34,10 +34,11 @@ from candlemill.io.tapes import Shared, Tapes
 from candlemill.ledger import DONE, Funding, JobRow, OutcomeRow, Partial, ResultRow, Runtime
 from candlemill.model import SCALE
 from candlemill.plan import Day
-from candlemill.states import later
+from candlemill.states import CAMPAIGNS, later
 
 ATTEMPTS = 5
 FLUSH_SECONDS = 5.0
+LOOK_SECONDS = 1.0  # after which the store is asked whether somebody has ended a job
 WORKER_DIED = "a worker process died, perhaps for want of memory: use fewer --workers; what is done is stored"
 AHEAD = 2  # tasks per worker that wait in its queue
 
@@ -54,16 +55,42 @@ class LocalLedger(LocalOutcomes):
         self._rows: dict[str, dict[int, _Batch]] = {}
         self._states: list[tuple[int, JobRow]] = []  # not written yet, with their times in ms
         self._unwritten: list[Partial] = []
+        self._looked: dict[str, float] = {}
         self.last_results: Sequence[ResultRow] = ()
         self._written_at = time.monotonic()
 
     def job(self, job_id: str) -> JobRow | None:
-        return self._jobs.get(job_id) or self._store.job(job_id)
+        """The job as it is known here; where somebody has cancelled it, that shows after a moment."""
+        known = self._jobs.get(job_id)
+        if known is None:
+            return self._store.job(job_id)
+        now = time.monotonic()
+        if not known.finished and now - self._looked.setdefault(job_id, now) > LOOK_SECONDS:
+            self._looked[job_id] = now
+            stored = self._store.job(job_id)
+            if stored is not None and stored.attempt == known.attempt:
+                known = self._jobs[job_id] = later(stored, known)
+        return known
+
+    def job_rows(self, job_ids: Sequence[str]) -> dict[str, JobRow]:
+        return self._store.job_rows(job_ids)
+
+    def waiting_for(self, job_id: str) -> list[JobRow]:
+        return self._store.waiting_for(job_id)
+
+    def job_history(self, job_id: str) -> list[tuple[int, JobRow]]:
+        return self._store.job_history(job_id)
+
+    def unfinished_jobs(self) -> list[JobRow]:
+        return self._store.unfinished_jobs()
+
+    def last_activity_ms(self, job_id: str) -> int:
+        return self._store.last_activity_ms(job_id)
 
     def put_job(self, job: JobRow) -> None:
         self._jobs[job.job_id] = later(self._jobs.get(job.job_id), job)
         self._states.append((clock_ms(), job))
-        if job.finished:
+        if job.finished or job.kind in CAMPAIGNS:  # whoever else looks for a campaign's next step finds it
             self._write_states()
 
     def _write_states(self) -> None:
@@ -106,6 +133,9 @@ class LocalLedger(LocalOutcomes):
 
     def has_result(self, job_id: str) -> bool:
         return self._store.has_result(job_id)
+
+    def results(self, job_ids: Sequence[str]) -> list[ResultRow]:
+        return self._store.results(job_ids)
 
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._store.put_results(results)
@@ -246,13 +276,15 @@ class Broker:
         if self._cause is not None:
             raise self._cause
         if self._last is None:
-            raise CandlemillError("the job came to rest without a result")
+            raise _why(self._runtime.ledger.job(first.partitionkey))
         return self._last
 
     def _run(self) -> None:
         while self._queue or self._running:
             while self._queue:
                 event, attempt = self._queue.popleft()
+                if event.type == events.SLICE_REQUESTED and self._ended(event.partitionkey):
+                    continue
                 pool = self._pool_for(event)
                 if pool is None:
                     self._deliver(event, attempt)
@@ -262,6 +294,10 @@ class Broker:
                     self._queue.appendleft((event, attempt))
                     break
             self._collect()
+
+    def _ended(self, job_id: str) -> bool:
+        job = self._runtime.ledger.job(job_id)
+        return job is not None and job.finished
 
     def _pool_for(self, event: Event) -> "Pool | None":
         if event.type != events.SLICE_REQUESTED or event.error:
@@ -335,6 +371,13 @@ class Broker:
             self._succeeded(event, answer)
 
 
+def _why(job: JobRow | None) -> CandlemillError:
+    """Why a job came to rest without a result."""
+    if job is not None and job.state == "cancelled":
+        return Cancelled(f"job {job.job_id} was cancelled; asked for again, it goes on from what is done")
+    return CandlemillError("the job came to rest without a result")
+
+
 # -- worker processes ----------------------------------------------------------------------------------------------
 
 
@@ -387,6 +430,9 @@ class _Collected:
     def __init__(self) -> None:
         self.partials: list[Partial] = []
         self.rows: list[OutcomeRow] = []
+
+    def job(self, job_id: str) -> JobRow | None:
+        return None  # the parent has looked
 
     def put_partials(self, partials: Sequence[Partial]) -> None:
         self.partials += partials

@@ -343,7 +343,9 @@ class Store(JobTable, OutcomeTable):
         sql = "SELECT uniqExact(job_id) FROM backtest_results WHERE sweep_id = {sweep:String}"
         return int(self._rows(sql, {"sweep": sweep_id})[0][0])
 
-    def sweep_results(self, sweep_id: str, sort: Sequence[str], descending: bool, limit: int | None) -> Iterator[str]:
+    def sweep_results(
+        self, sweep_id: str, sort: Sequence[str], descending: bool, limit: int | None, offset: int = 0
+    ) -> Iterator[str]:
         """The results of a sweep's parameter sets as JSON, ordered by the figure at the path `sort`, then by job id.
 
         Ids first, then rows by the hundred: memory does not grow with the sweep. Figures may pass 64 bits; the raw
@@ -356,9 +358,9 @@ class Store(JobTable, OutcomeTable):
             ORDER BY
                 argMax(toInt256OrZero(trim(BOTH '"' FROM JSONExtractRaw(result, {path}))), created_at) {order},
                 job_id
-            LIMIT {{limit:UInt32}}
+            LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}
         """  # noqa: S608
-        bound: dict[str, object] = {"sweep": sweep_id, "limit": limit or SWEEP_ROWS_LIMIT}
+        bound: dict[str, object] = {"sweep": sweep_id, "limit": limit or SWEEP_ROWS_LIMIT, "offset": offset}
         bound |= {f"sort{k}": name for k, name in enumerate(sort)}
         ids = [str(row[0]) for row in self._rows(sql, bound)]
         for k in range(0, len(ids), SWEEP_ROWS_AT_ONCE):
@@ -370,6 +372,34 @@ class Store(JobTable, OutcomeTable):
             """
             found = {row[0]: str(row[1]) for row in self._rows(sql, {"sweep": sweep_id, "jobs": some})}
             yield from (found[job_id] for job_id in some)
+
+    def best_figures(self, job_ids: Sequence[str]) -> dict[str, tuple[int, int, int, int]]:
+        """Of finished jobs the profit, Sharpe ratio and drawdown, of a sweep those of its best set; and how many sets
+        it has."""
+        sql = """
+            SELECT if(sweep_id IN {jobs:Array(String)}, sweep_id, job_id) AS job, argMax(total_pnl, sharpe_ratio),
+                max(sharpe_ratio), argMax(max_drawdown, sharpe_ratio), uniqExact(job_id)
+            FROM backtest_results
+            WHERE sweep_id IN {jobs:Array(String)} OR job_id IN {jobs:Array(String)} GROUP BY job
+        """
+        rows = self._rows(sql, {"jobs": list(job_ids)})
+        return {str(row[0]): (int(row[1]), int(row[2]), int(row[3]), int(row[4])) for row in rows}
+
+    def sweep_figures(self, sweep_id: str, path: Sequence[str]) -> list[tuple[str, dict[str, Any], int | None]]:
+        """Of each of a sweep's parameter sets its job id, its parameters, and the figure at `path` of its result."""
+        names = ", ".join(f"{{path{k}:String}}" for k in range(len(path)))
+        sql = f"""
+            SELECT
+                job_id, any(JSONExtractRaw(result, 'params')),
+                any(trim(BOTH '"' FROM JSONExtractRaw(result, {names})))
+            FROM backtest_results WHERE sweep_id = {{sweep:String}} GROUP BY job_id ORDER BY job_id
+        """  # noqa: S608
+        bound: dict[str, object] = {"sweep": sweep_id}
+        bound |= {f"path{k}": name for k, name in enumerate(path)}
+        return [
+            (row[0], msgspec.json.decode(row[1]), None if row[2] in ("", "null") else int(row[2]))
+            for row in self._rows(sql, bound)
+        ]
 
     def sweep_scores(self, sweep_id: str) -> dict[str, int]:
         """The Sharpe ratios of a sweep's parameter sets by job id."""
