@@ -404,11 +404,17 @@ def code_digest() -> str:
 
 
 def job_id(spec: Spec, data_digest: str) -> str:
-    """The content address of a job's result: what is asked, of which candles, by which code.
-
-    A plugin's source counts for its own jobs only.
-    """
-    parts = [spec.to_json(), data_digest.encode(), code_digest().encode()]
-    if source := source_digest(spec.strategy):
-        parts.append(source.encode())
+    """The content address of a job's result: what is asked, of which candles, by which code."""
+    parts = [spec.to_json(), data_digest.encode(), *_sources(spec.strategy)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+
+
+def code_key(strategy: str) -> str:
+    """What identifies the code that runs a strategy."""
+    return hashlib.sha256(b"\0".join(_sources(strategy))).hexdigest()[:16]
+
+
+def _sources(strategy: str) -> list[bytes]:
+    """Digests of the sources that decide a strategy's results: a plugin's own counts for its own jobs only."""
+    own = source_digest(strategy)
+    return [code_digest().encode(), *([own.encode()] if own else [])]

@@ -16,7 +16,17 @@ from candlemill.errors import BadInput
 from candlemill.io.clock import clock_ms
 from candlemill.io.jobtable import EVERY_JOB
 from candlemill.io.store import ID_LETTERS, Store
-from candlemill.ledger import NO_FUNDING, Funding, JobEntry, JobFilter, JobRow, Partial, ResultRow
+from candlemill.ledger import (
+    NO_FUNDING,
+    Funding,
+    JobEntry,
+    JobFilter,
+    JobRow,
+    KnownSlice,
+    OutcomeRow,
+    Partial,
+    ResultRow,
+)
 from candlemill.owndata import Tape
 from candlemill.plan import Day
 from candlemill.states import request_of, steps_of
@@ -122,6 +132,18 @@ class MemoryStore(Store):
 
     def count_partials(self, job_id: str, kind: str, ending: str, batch: int | None = None) -> int:
         return 0
+
+    def put_outcomes(self, rows: Sequence[OutcomeRow]) -> None:
+        """Nor are outcomes: in the memory of a notebook they would only grow."""
+
+    def known_slices(self, set_keys: Sequence[str], code: str) -> list[KnownSlice]:
+        return []
+
+    def other_code(self, set_keys: Sequence[str], code: str) -> bool:
+        return False
+
+    def outcomes(self, set_keys: Sequence[str], code: str, slice_keys: Sequence[str]) -> list[OutcomeRow]:
+        return []
 
     def put_results(self, results: Sequence[ResultRow]) -> None:
         for row in results:
