@@ -17,7 +17,7 @@ from candlemill.io import campaigns
 from candlemill.io.gateway.answers import Accepted, Job, JobLine, Jobs, Planned, PlanTold, Progress, links_of
 from candlemill.io.gateway.cursors import page_cursor, position_of
 from candlemill.io.gateway.problems import Conflict, told
-from candlemill.io.gateway.world import Ready, World
+from candlemill.io.gateway.world import Answer, Ready, World
 from candlemill.ledger import RANKS, JobEntry, JobFilter, JobRow
 from candlemill.model import Spec
 from candlemill.plan import estimate_seconds
@@ -41,7 +41,9 @@ Name = Annotated[str, Parameter(max_length=64)]
 async def submit(data: Request, world: World) -> Accepted:
     """The same request twice is one job; one that is done already is answered with its state at once."""
     ready = await world.prepare(data)
-    return _accepted(ready, await world.ask(ready))
+    answer = await world.ask(ready)
+    links = links_of(ready.job_id, ready.kind)
+    return Accepted(ready.job_id, ready.kind, answer.state, links, _plan_told(ready, answer))
 
 
 @post(
@@ -53,21 +55,20 @@ async def submit(data: Request, world: World) -> Accepted:
 async def plan(data: Request, world: World) -> Planned:
     ready = await world.prepare(data)
     known = await world.job(ready.job_id)
-    return Planned(ready.job_id, ready.kind, _plan_told(ready, known is not None and known.state == "done"))
+    if known is not None and known.state == "done":
+        return Planned(ready.job_id, ready.kind, _plan_told(ready, Answer("done")))
+    answer = Answer("", await asyncio.to_thread(world.reuse, ready))
+    return Planned(ready.job_id, ready.kind, _plan_told(ready, answer))
 
 
-def _accepted(ready: Ready, state: str) -> Accepted:
-    return Accepted(
-        ready.job_id, ready.kind, state, links_of(ready.job_id, ready.kind), _plan_told(ready, state == "done")
-    )
-
-
-def _plan_told(ready: Ready, cached: bool) -> PlanTold:
+def _plan_told(ready: Ready, answer: Answer) -> PlanTold:
+    cached, reuse = answer.state == "done", answer.reuse
     plans = [job.plan for job in ready.jobs]
-    seconds = 0.0 if cached else sum(estimate_seconds(plan) for plan in plans)
+    share = 1 - reuse.reused_outcomes / max(reuse.outcomes, 1) if reuse is not None else 1
+    seconds = 0.0 if cached else share * sum(estimate_seconds(plan) for plan in plans)
     slices, tasks = sum(plan.slices for plan in plans), sum(plan.tasks for plan in plans)
     rows, sets = sum(plan.bars for plan in plans), sum(plan.points for plan in plans)
-    return PlanTold(slices, tasks, rows, sets, round(seconds, 1), cached, ready.spec.start, ready.spec.end)
+    return PlanTold(slices, tasks, rows, sets, round(seconds, 1), cached, ready.spec.start, ready.spec.end, reuse)
 
 
 # -- one job -------------------------------------------------------------------------------------------------------
