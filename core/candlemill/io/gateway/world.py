@@ -28,7 +28,7 @@ from candlemill.service import Prepared
 
 INDEX_SECONDS = 1.0  # how old what is known of the candles may be when a job is asked for; tasks look again
 PREPARED_LIMIT = 1_024
-FINISHED_LIMIT = 4_096
+FINISHED_LIMIT, FINISHED_SECONDS = 4_096, 30.0
 KEPT_LIMIT, KEPT_BYTES = 256, 100_000  # answers, bytes of each
 
 JOBS_LOOKED_UP = 20  # of a campaign
@@ -116,7 +116,7 @@ class World:
         self._publish = publish
         self._live = live
         self._prepared: OrderedDict[bytes, tuple[object, Ready]] = OrderedDict()
-        self._finished: OrderedDict[str, JobRow] = OrderedDict()
+        self._finished: OrderedDict[str, tuple[float, JobRow]] = OrderedDict()
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -134,6 +134,8 @@ class World:
         if known is not None and known[0] is days and days:
             return known[1]
         ready = self._understood(understand(request, self.index))
+        if ready.spec.funding:  # rates may come while the candles stay
+            return ready
         with self._lock:
             self._prepared[body] = (days, ready)
             while len(self._prepared) > PREPARED_LIMIT:
@@ -181,22 +183,26 @@ class World:
         while len(self._kept) > KEPT_LIMIT:
             self._kept.popitem(last=False)
 
+    def _done(self, job_id: str) -> JobRow | None:
+        """A finished job that was looked at a moment ago: it does not change, but may have been removed."""
+        until, row = self._finished.get(job_id, (0.0, None))
+        return row if time.monotonic() < until else None
+
     def _jobs(self, ids: list[str]) -> list[JobRow | None]:
-        """Finished jobs never change: they are remembered."""
-        wanted = [one for one in dict.fromkeys(ids) if one not in self._finished]
+        known = {one: row for one in ids if (row := self._done(one)) is not None}
+        wanted = [one for one in dict.fromkeys(ids) if one not in known]
         found = self.store.job_rows(wanted) if wanted else {}
         for row in found.values():
             if row.state == "done":
-                self._finished[row.job_id] = row
-        answers = [self._finished.get(one) or found.get(one) for one in ids]
+                self._finished[row.job_id] = (time.monotonic() + FINISHED_SECONDS, row)
         while len(self._finished) > FINISHED_LIMIT:
             self._finished.popitem(last=False)
-        return answers
+        return [known.get(one) or found.get(one) for one in ids]
 
     async def ask(self, ready: Ready) -> Answer:
         """Have a job run, unless it is done or under way."""
-        done = self._finished.get(ready.job_id)
-        return Answer(done.state) if done is not None and not ready.wanted.fresh else await self._asking(ready)
+        done = None if ready.wanted.fresh else self._done(ready.job_id)
+        return await self._asking(ready) if done is None else Answer(done.state)
 
     def _ask(self, asked: list[Ready]) -> list[Answer]:
         """Have jobs run that are not done or under way; the state of each. All are looked for at once, told to the
