@@ -5,7 +5,7 @@ import { count, plural, seconds } from "../format.js";
 import { bodyOf, commandOf, curlOf } from "../request.js";
 import { go, to } from "../route.js";
 import { Card, Command, Failure, Pairs, useSettled } from "../ui.js";
-import { fieldOf } from "./blame.js";
+import { fieldOf, readable } from "./blame.js";
 
 /** The plan of the fields, asked for when typing rests: `{ data, error, pending, body }`. */
 export function usePlan(fields) {
@@ -16,8 +16,13 @@ export function usePlan(fields) {
     const abort = new AbortController();
     post("plan", JSON.parse(settled), abort.signal).then(
       (told) => setState({ data: { kind: told.kind, ...told.plan }, error: null, of: settled }),
-      (error) => error.name !== "AbortError" &&
-        setState({ data: null, error: Object.assign(error, { field: fieldOf(error) }), of: settled }),
+      (error) =>
+        error.name !== "AbortError" &&
+        setState({
+          data: null,
+          error: Object.assign(error, { field: fieldOf(error), message: readable(error.message) }),
+          of: settled,
+        }),
     );
     return () => abort.abort();
   }, [settled]);
@@ -36,17 +41,18 @@ function sentence(kind, data, body) {
 
 function reused({ cached, reuse }) {
   if (cached) return "all of it: the answer is stored";
-  const done = reuse?.slices ?? reuse?.reused ?? 0, of = reuse?.of ?? reuse?.total;
+  const done = reuse?.slices ?? reuse?.reused ?? 0,
+    of = reuse?.of ?? reuse?.total;
   return done ? `${count(done)}${of ? ` of ${count(of)}` : ""} slices` : "nothing yet";
 }
 
-export function kindOf(body, data) {
+function kindOf(body, data) {
   if (data?.kind) return data.kind;
   const several = Array.isArray(body.symbol) ? body.symbol.length > 1 : /[,*?[]/.test(body.symbol);
   return several ? "portfolio" : body.walk_forward ? "walk_forward" : body.grid ? "sweep" : "backtest";
 }
 
-export function Plan({ plan, fields }) {
+export function Plan({ plan }) {
   const [failed, setFailed] = useState(null);
   const [starting, setStarting] = useState(false);
   const { data, error, pending, body } = plan;
@@ -64,8 +70,11 @@ export function Plan({ plan, fields }) {
   };
   return html`<${Card} title="Plan" kind="plan">
     <div ref=${shown} aria-live="polite" class=${pending ? "stale" : ""}>
-      ${data && html`<p class="what">${sentence(kind, data, body)}</p>
-        <${Pairs} rows=${planRows(data)} />`}
+      ${
+        data &&
+        html`<p class="what">${sentence(kind, data, body)}</p>
+        <${Pairs} rows=${planRows(data)} />`
+      }
       ${!data && !error && html`<p class="busy">planning …</p>`}
       ${error && html`<${Failure} error=${error} />`}
     </div>
