@@ -409,7 +409,7 @@ def test_on_a_dark_phone(browser: Any, gateway: Gateway, tmp_path: Path) -> None
     sweep = gateway.finish(**body, grid={"fast": [20, 40, 60], "slow": [200, 400, 800]})["job_id"]
     views = {
         "#/new?symbol=AAAUSDT,BBBUSDT&strategy=keltner&g.width=100:300:50": 0, "#/jobs": 0, f"#/job/{run}": 2,
-        f"#/job/{sweep}": 1, f"#/compare/{run}": 1, "#/data/AAAUSDT": 1, "docs": 0,
+        f"#/job/{sweep}": 1, f"#/compare/{run}": 1, "#/data/AAAUSDT": 1,
     }  # fmt: skip
     for address, charts in views.items():
         page = opened.go(address)

@@ -4,27 +4,30 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from candlemill import events, states
+from candlemill.campaigns import prepare_campaign
 from candlemill.errors import UnknownName
 from candlemill.events import Event
+from candlemill.io.clock import clock_ms
 from candlemill.io.coverage import current_days
 from candlemill.io.gateway.gathered import Gathered
 from candlemill.io.gateway.traces import Traces
 from candlemill.io.jobs import Home
 from candlemill.io.store import Store
 from candlemill.ledger import Funding, JobRow, Progress
-from candlemill.model import SCALE
+from candlemill.model import SCALE, Spec
 from candlemill.plan import Day
-from candlemill.request import Asked, Request, understand
-from candlemill.service import Prepared, progress
+from candlemill.request import Asked, Kind, Request, understand
+from candlemill.service import Prepared
 
 INDEX_SECONDS = 1.0  # how old what is known of the candles may be when a job is asked for; tasks look again
 PREPARED_LIMIT = 1_024
 FINISHED_LIMIT = 4_096
+KEPT_LIMIT, KEPT_BYTES = 256, 100_000  # answers, bytes of each
 
 Publish = Callable[[Sequence[Event]], None]
 Live = Callable[[str], Progress | None]
@@ -57,6 +60,10 @@ class Index:
                     self._days[symbol] = (time.monotonic() + INDEX_SECONDS, days)
             return days
 
+    def is_fresh(self, symbol: str) -> bool:
+        """Whether the symbol's days are known well enough for now."""
+        return time.monotonic() <= self._days.get(symbol, (0.0, ()))[0]
+
     def volume_scale(self, symbol: str) -> int:
         if symbol not in self._scales:
             self._scales[symbol] = self._store.volume_scale(symbol) or SCALE
@@ -72,11 +79,15 @@ class Index:
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """A request that can run: what it asks for, and the job that it is."""
+    """A request that can run: what is to be published for it, the job that it is, and the jobs that are known to be
+    part of it: itself, unless it is a campaign."""
 
-    request: Request
-    asked: Asked
-    job: Prepared
+    kind: Kind
+    wanted: events.Requested
+    job_id: str
+    spec: Spec
+    data_digest: str
+    jobs: list[Prepared]
 
 
 class World:
@@ -88,18 +99,20 @@ class World:
         self.store = store
         self.index = Index(store)
         self.job = Gathered(self._jobs)
-        self.put_job = Gathered(self._put_jobs)
+        self._asking = Gathered(self._ask)
         self.traces = Traces(store, self.index)
         self.stopping = asyncio.Event()
         self._publish = publish
         self._live = live
-        self._asking: dict[str, asyncio.Task[str]] = {}
         self._prepared: OrderedDict[bytes, tuple[object, Ready]] = OrderedDict()
         self._finished: OrderedDict[str, JobRow] = OrderedDict()
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     async def prepare(self, request: Request) -> Ready:
         """A request, checked against the index before anything is started."""
+        if self.index.is_fresh(request.symbols):  # no database is asked: quicker here than in a thread
+            return self._prepare(request)
         return await asyncio.to_thread(self._prepare, request)
 
     def _prepare(self, request: Request) -> Ready:
@@ -109,17 +122,26 @@ class World:
             known = self._prepared.get(body)
         if known is not None and known[0] is days and days:
             return known[1]
-        asked = understand(request, self.index)
-        job = Home(self.store, self.index).prepare(asked.spec, asked.slices, asked.max_gap)
-        ready = Ready(request, asked, job)
+        ready = self._understood(understand(request, self.index))
         with self._lock:
             self._prepared[body] = (days, ready)
             while len(self._prepared) > PREPARED_LIMIT:
                 self._prepared.popitem(last=False)
         return ready
 
-    async def publish(self, events: Sequence[Event]) -> None:
-        await asyncio.to_thread(self._publish, events)
+    def _understood(self, asked: Asked) -> Ready:
+        wanted = events.Requested(
+            asked.spec, asked.slices, asked.fresh, weights=asked.weights, walk_forward=asked.walk_forward
+        )
+        home = Home(self.store, self.index)
+        if not wanted.is_campaign:
+            job = home.prepare(asked.spec, asked.slices, asked.max_gap)
+            wanted = msgspec.structs.replace(wanted, spec=job.spec)
+            return Ready(asked.kind, wanted, job.job_id, job.spec, job.data_digest, [job])
+        campaign = prepare_campaign(self.index, wanted)
+        for job in campaign.jobs:
+            home.check_gaps(job.spec, asked.max_gap)
+        return Ready(asked.kind, wanted, campaign.job_id, campaign.spec, campaign.data_digest, campaign.jobs)
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
@@ -130,24 +152,23 @@ class World:
             raise UnknownName("job", job_id, [], "GET /api/v1/backtests lists them")
         return row
 
-    async def once(self, job_id: str, ask: Callable[[], Coroutine[Any, Any, str]]) -> str:
-        """Have a job asked for once, however many clients want it at the same time."""
-        task = self._asking.get(job_id)
-        if task is None:
-            task = self._asking[job_id] = asyncio.create_task(ask())
-            task.add_done_callback(lambda _: self._asking.pop(job_id, None))
-        return await asyncio.shield(task)
-
     def progress(self, row: JobRow) -> Progress:
         """Blocking."""
         found = None if row.finished else self._live(row.job_id)
-        if found is not None:
-            return found
-        counts = {} if row.finished else self.store.task_counts(row.job_id)
-        return progress(row, counts)
+        return self.store.progress(row) if found is None else found
 
     def forget(self, job_id: str) -> None:
         self._finished.pop(job_id, None)
+
+    def kept(self, tag: str) -> bytes | None:
+        """An answer that was given before, and cannot have changed."""
+        return self._kept.get(tag)
+
+    def keep(self, tag: str, answer: bytes) -> None:
+        if len(answer) <= KEPT_BYTES:
+            self._kept[tag] = answer
+        while len(self._kept) > KEPT_LIMIT:
+            self._kept.popitem(last=False)
 
     def _jobs(self, ids: list[str]) -> list[JobRow | None]:
         """Finished jobs never change: they are remembered."""
@@ -161,6 +182,28 @@ class World:
             self._finished.popitem(last=False)
         return answers
 
-    def _put_jobs(self, rows: list[JobRow]) -> list[None]:
-        self.store.put_jobs(rows)
-        return [None] * len(rows)
+    async def ask(self, ready: Ready) -> str:
+        """Have a job run, unless it is done or under way; its state then."""
+        done = self._finished.get(ready.job_id)
+        return done.state if done is not None and not ready.wanted.fresh else await self._asking(ready)
+
+    def _ask(self, asked: list[Ready]) -> list[str]:
+        """Have jobs run that are not done or under way; the state of each. All are looked for at once, told to the
+        store at once and then published: a job of which nothing is heard after that is found and asked for again."""
+        known = self.store.job_rows([ready.job_id for ready in asked])
+        new: dict[str, JobRow] = {}
+        published = []
+        for ready in asked:
+            name, wanted = ready.job_id, ready.wanted
+            row = new.get(name) or known.get(name)
+            if row is not None and (not row.finished or (row.state == "done" and not wanted.fresh)):
+                continue
+            row = states.accepted(name, ready.spec, ready.data_digest, wanted, row, clock_ms())
+            new[name] = row
+            wanted = msgspec.structs.replace(wanted, attempt=row.attempt)
+            published.append(events.make("gateway", events.REQUESTED, name, wanted))
+            self.forget(name)
+        if new:
+            self.store.put_jobs(list(new.values()))
+            self._publish(published)
+        return [(new.get(ready.job_id) or known[ready.job_id]).state for ready in asked]
