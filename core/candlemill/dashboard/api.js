@@ -53,16 +53,28 @@ export function parseJson(text) {
   return JSON.parse(quoted, (_, v) => (typeof v === "string" && v.startsWith(mark) ? BigInt(v.slice(1)) : v));
 }
 
+/** `fetch`, and for what only reads once more if the network failed for a moment. */
+async function reach(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    if ((options.method ?? "GET") !== "GET") throw noAnswer();
+  }
+  await new Promise((wake) => setTimeout(wake, RETRY_MS[0]));
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    throw error.name === "AbortError" ? error : noAnswer();
+  }
+}
+
+const noAnswer = () => new Problem(0, { detail: "the server does not answer: is `candlemill serve` still running?" });
+
 async function answer(path, options) {
   let used = sessionStorage.getItem(KEY);
   for (;;) {
-    let found;
-    try {
-      found = await fetch(path, { ...options, headers: headers(options.headers) });
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      throw new Problem(0, { detail: "the server does not answer: is `candlemill serve` still running?" });
-    }
+    const found = await reach(path, { ...options, headers: headers(options.headers) });
     if (found.status !== 401) return found;
     if (sessionStorage.getItem(KEY) === used) await newKey(used !== null);
     used = sessionStorage.getItem(KEY);

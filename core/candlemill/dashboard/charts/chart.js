@@ -103,7 +103,7 @@ function axisDate(from, to) {
       name = MONTHS[t.getUTCMonth()];
     const clock = t.toISOString().slice(11, 16);
     if (clock !== "00:00") return clock;
-    if (days > 1100) return String(t.getUTCFullYear());
+    if (days > 1100 && t.getUTCDate() === 1 && t.getUTCMonth() === 0) return String(t.getUTCFullYear());
     if (t.getUTCDate() === 1) return t.getUTCMonth() === 0 || days > 300 ? `${name} ${t.getUTCFullYear()}` : name;
     return `${t.getUTCDate()} ${name}`;
   };

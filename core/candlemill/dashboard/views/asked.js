@@ -5,12 +5,20 @@ import { count, exact, minute, percent, range, value } from "../format.js";
 import { commandOf, curlOf } from "../request.js";
 import { Card, Command, Facts } from "../ui.js";
 
+/** A job's symbols: of a portfolio all of them. */
+export const symbolsOf = ({ spec, request }) =>
+  []
+    .concat(request?.symbol ?? spec.symbol)
+    .join(",")
+    .replaceAll(",", ", ");
+
 /** A job in a line: BTCUSDT · sma_cross(fast=10, slow=50). */
-export function titleOf({ kind, spec }) {
+export function titleOf({ kind, spec, request }) {
   const given = Object.entries(spec.params ?? {}).map(([name, v]) => `${name}=${value(v)}`);
   const varied = Object.entries(spec.grid ?? {}).map(([name, values]) => `${name}: ${count(values.length)} values`);
   const inside = kind === "walk_forward" || kind === "sweep" ? [...given, ...varied] : given;
-  return `${spec.symbol.replaceAll(",", ", ")} · ${spec.strategy}${inside.length ? `(${inside.join(", ")})` : ""}`;
+  const list = inside.length ? `(${inside.join(", ")})` : "";
+  return `${symbolsOf({ spec, request })} · ${spec.strategy}${list}`;
 }
 
 const PPM = ["fee", "maker_fee", "slippage", "stop_loss", "take_profit", "trailing_stop", "volume_share"];
@@ -30,7 +38,7 @@ export function Asked({ job, more = [] }) {
   const { spec } = job,
     result = job.result?.result ?? job.result ?? {};
   const rows = [
-    ["symbol", spec.symbol.replaceAll(",", ", ")],
+    ["symbol", symbolsOf(job)],
     ["strategy", spec.strategy],
     ...Object.entries(spec.params ?? {}).map(([name, v]) => [`parameter ${name}`, value(v)]),
     ...Object.entries(spec.grid ?? {}).map(([name, v]) => [

@@ -2,12 +2,12 @@
 import { html, useEffect, useMemo, useState } from "../lib.js";
 import { get, job as jobPath, useGet } from "../api.js";
 import { NONE, range, value } from "../format.js";
-import { figure, label, shown, smallerIsBetter } from "../metrics.js";
+import { figure, kind, label, shown, smallerIsBetter } from "../metrics.js";
 import { replace, to } from "../route.js";
 import { Curves, curveColors } from "../charts/curves.js";
 import { useColors } from "../theme.js";
 import { Busy, Card, Facts, Head, KIND_NAMES, Wide } from "../ui.js";
-import { optionOf, titleOf } from "./asked.js";
+import { optionOf, symbolsOf, titleOf } from "./asked.js";
 
 const LIMIT = 8,
   POINTS = 500;
@@ -101,8 +101,8 @@ function Chooser({ ids, put }) {
 }
 
 /** Everything that was asked for, by name. */
-function askedOf({ kind, spec }) {
-  const rows = { kind: KIND_NAMES[kind], symbol: spec.symbol, strategy: spec.strategy };
+function askedOf({ kind: of, spec, request }) {
+  const rows = { kind: KIND_NAMES[of], symbol: symbolsOf({ spec, request }), strategy: spec.strategy };
   for (const [name, v] of Object.entries(spec.params ?? {})) rows[name] = value(v);
   rows.range = range(spec.start, spec.end);
   const apart = ["symbol", "strategy", "params", "grid", "schedule", "start", "end", "volume_scale"];
@@ -152,7 +152,8 @@ function Figures({ jobs, put, ids }) {
 }
 
 function bestOf(name, results) {
-  if (NEUTRAL.has(name) || results.length < 2) return -1;
+  const kinds = new Set(results.map((r) => kind(name, r.spec?.sizing))); // money and shares do not compare
+  if (NEUTRAL.has(name) || results.length < 2 || kinds.size > 1) return -1;
   const values = results.map((r) => figure(r, name));
   const order = values
     .map((v, k) => [v, k])

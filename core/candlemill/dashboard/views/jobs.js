@@ -112,8 +112,7 @@ function Row({ row, chosen, toggle, act }) {
       </td>
     <td class="a-kind nowrap">${KIND_NAMES[row.kind]}</td>
     <th scope="row" class="a-job"><a href=${address}>${name}</a><div class="muted">${given(row)}</div></th>
-    <td class="a-range"><span class="nowrap">${day(row.start)}</span> to <span class="nowrap">${day(row.end - 1)}</span>
-    </td>
+    <td class="a-range nowrap">${day(row.start)} to ${day(row.end - 1)}</td>
     <td class="n a-profit"
       data-label="profit">${row.total_pnl == null ? "" : toned(money(row.total_pnl), row.total_pnl)}</td>
     <td class="n a-sharpe" data-label="Sharpe">${row.sharpe_ratio == null ? "" : best + ratio(row.sharpe_ratio)}</td>

@@ -98,8 +98,8 @@ function Range({ fields, set, wrong, known }) {
   const dates = known.length ? { min: day(first), max: day(last) } : {};
   const year = (y) => html`<button type="button" class="small" key=${y} aria-pressed=${text === String(y)}
     onClick=${() => set({ range: String(y) })}>${y}</button>`;
-  const strip = (s) => html`
-    <${Strip} key=${s.symbol} symbol=${s} span=${span} put=${put} named=${known.length > 1} />`;
+  const strip = (s) => html`<${Strip} key=${s.symbol} symbol=${s} span=${span} put=${put}
+    whole=${[first, last]} named=${known.length > 1} />`;
   return html`<div style="margin-top:14px">
     <div class="choices" role="group" aria-label="range">
       <button type="button" class="small" aria-pressed=${text === "all"}
@@ -124,10 +124,10 @@ function yearsOf(first, last) {
 }
 
 /** A symbol's months, each with what is stored of it; dragging over them takes them as the range. */
-function Strip({ symbol, span, put, named }) {
+function Strip({ symbol, span, put, whole, named }) {
   const { data } = useGet(`symbols/${encodeURIComponent(symbol.symbol)}`);
   const [from, setFrom] = useState(null);
-  const months = data?.calendar ? monthsOf(daysOf(data.calendar)) : [];
+  const months = data?.calendar ? monthsOf(daysOf(data.calendar), whole) : [];
   const at = (event) => {
     const box = event.currentTarget.getBoundingClientRect();
     const k = Math.floor(((event.clientX - box.left) / box.width) * months.length);
@@ -162,18 +162,21 @@ function Strip({ symbol, span, put, named }) {
   </div>`;
 }
 
-function monthsOf(days) {
+/** Every month from the first of `whole` to its last: what is stored in it. */
+function monthsOf(days, [first, last]) {
   const found = new Map();
-  for (const { day: name, rows, missing } of days) {
-    const key = name.slice(0, 7);
-    const month = found.get(key) ?? { name: key, rows: 0, missing: 0 };
+  const name = (ms) => day(ms).slice(0, 7);
+  for (let ms = first; name(ms) <= name(last);) {
+    const [year, month] = name(ms).split("-").map(Number);
+    const end = Date.UTC(year, month);
+    found.set(name(ms), { name: name(ms), rows: 0, missing: 0, start: Date.UTC(year, month - 1), end });
+    ms = end;
+  }
+  for (const { day: date, rows, missing } of days) {
+    const month = found.get(date.slice(0, 7));
     month.rows += rows;
     month.missing += missing;
-    found.set(key, month);
   }
-  return [...found.values()].map((m) => {
-    const [year, month] = m.name.split("-").map(Number);
-    const told = m.rows ? (m.missing ? `${count(m.missing)} minutes missing` : "complete") : "nothing stored";
-    return { ...m, start: Date.UTC(year, month - 1), end: Date.UTC(year, month), told };
-  });
+  const told = (m) => (m.rows ? (m.missing ? `${count(m.missing)} minutes missing` : "complete") : "nothing stored");
+  return [...found.values()].map((m) => ({ ...m, told: told(m) }));
 }

@@ -73,5 +73,5 @@ function tableOf(found) {
     const months = NAMES.map((_, k) => inside.find((m) => m.month === k + 1) ?? null);
     return { year, months, total: { return: yearOf(inside), pnl: sum(inside.map((m) => m.pnl)) } };
   });
-  return { rows, top: sizes[Math.floor((sizes.length - 1) * 0.95)] || 1 };
+  return { rows, top: sizes[Math.round((sizes.length - 1) * 0.95)] || 1 };
 }

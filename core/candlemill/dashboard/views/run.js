@@ -49,7 +49,7 @@ export function Run({ job, route }) {
 
 export const found = (result) =>
   [
-    ["bars", `${count(result.bars)} of ${count((result.end - result.start) / MINUTE)} minutes`],
+    ["bars", `${count(result.bars)} of ${count(result.bars + result.missing_minutes)} minutes`],
     ["missing minutes", count(result.missing_minutes)],
     ["trades held over gaps", count(result.trades_over_gaps)],
     ["ambiguous bars", count(result.ambiguous_bars)],
