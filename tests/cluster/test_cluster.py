@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -24,6 +24,7 @@ if not os.environ.get("KUBECONFIG"):
 
 from candlemill import events
 from candlemill.engine.tape import DAY_MS
+from candlemill.errors import ClusterError
 from candlemill.io import cluster
 from candlemill.io.jobs import Home
 from candlemill.io.kubeapi import Api
@@ -135,8 +136,12 @@ def range_text(first: int, last: int) -> str:
 
 
 def wait_for(done: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """The gateway may be away: it is not ready while the database is not."""
     until = time.monotonic() + seconds
-    while not done():
+    while True:
+        with suppress(ClusterError):
+            if done():
+                return
         assert time.monotonic() < until, f"{what} did not come within {seconds:g} s"
         time.sleep(0.5)
 
