@@ -116,6 +116,25 @@ class UnsafeHost(BadInput):
     code = "unsafe_host"
 
 
+class ClusterError(CandlemillError):
+    """A Kubernetes cluster refused, or lacks what is needed."""
+
+    code = "cluster_failed"
+
+
+class ClusterForbidden(ClusterError):
+    """Whoever asks lacks the right."""
+
+    code = "cluster_forbidden"
+
+
+class ClusterDown(ClusterError):
+    """A Kubernetes cluster cannot be reached now."""
+
+    code = "cluster_down"
+    retryable = True
+
+
 class BadMessage(CandlemillError):
     """What an exchange sent is not what it documents."""
 

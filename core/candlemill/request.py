@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from candlemill import events
 from candlemill.command import grid_text, option_text, range_of
 from candlemill.errors import BadInput, UnknownName
+from candlemill.events import Event, Requested
 from candlemill.exact import amount
 from candlemill.ledger import Index
 from candlemill.model import (
@@ -115,9 +117,13 @@ def parse_request(body: bytes) -> Request:
 
 
 def request_of_fields(fields: Mapping[str, Any]) -> Request:
-    """A request from flat fields, all of which may be texts: `symbol`, `params.fast`, `grid.slow`. Raises BadInput."""
+    """A request from flat fields, all of which may be texts: `symbol`, `params.fast`, `grid.slow`. Raises BadInput.
+
+    `kn` sends what looks like a number as one, a year too.
+    """
     nested: dict[str, Any] = {}
-    for name, value in fields.items():
+    for name, given in fields.items():
+        value = str(given) if type(given) in (int, float) else given
         group, dot, key = name.partition(".")
         if dot:
             nested.setdefault(group, {})[key] = value
@@ -127,6 +133,27 @@ def request_of_fields(fields: Mapping[str, Any]) -> Request:
         return msgspec.convert(nested, Request, strict=False)
     except msgspec.ValidationError as error:
         raise BadInput(f"not a request: {error}") from None
+
+
+def requested(event: Event, index: Index) -> Requested:
+    """What a backtest.requested event asks for: its data as the gateway writes it, or fields as people send them by
+    hand, resolved as the REST interface does it. Raises BadInput and what comes of it."""
+    if len(event.data) > events.EVENT_BYTES_LIMIT or not (fields := _fields(event.data)):
+        return events.read(event, Requested)
+    asked = understand(request_of_fields(fields), index)
+    if asked.kind not in ("backtest", "sweep") or asked.max_gap is not None:
+        what = "max_gap" if asked.max_gap is not None else f"a {asked.kind}"
+        raise BadInput(f"{what} cannot be asked for by an event's fields: ask the gateway")
+    return Requested(asked.spec, asked.slices, asked.fresh)
+
+
+def _fields(data: bytes) -> dict[str, Any] | None:
+    """The event's data where it is an object without a spec."""
+    try:
+        found = msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return None
+    return found if isinstance(found, dict) and "spec" not in found and "symbol" in found else None
 
 
 def understand(request: Request, index: Index) -> Asked:

@@ -23,6 +23,7 @@ from candlemill.longtasks import sized
 from candlemill.model import Spec, grid_points, iso, job_id, resolve
 from candlemill.plan import Day, Plan, digest_of_days, make_plan
 from candlemill.reduce import Merged, Outcomes, Repair, join, result_of
+from candlemill.request import requested
 from candlemill.states import attempt_of, is_answered, kind_of, plan_of
 from candlemill.strategies import Strategy
 from candlemill.work import Done, columns_read, context_bars, run_task, split_state
@@ -98,7 +99,7 @@ def digest_of_data(index: Index, spec: Spec, days: Sequence[Day]) -> str:
 
 def split(event: Event, runtime: Runtime) -> list[Event]:
     """backtest.requested -> one slice.requested per task that has no partial yet."""
-    request = events.read(event, events.Requested)
+    request = requested(event, runtime.index)
     job = prepare(runtime.index, checked(request.spec), request.slices)
     if outdated := _outdated(event, job, runtime):
         return outdated

@@ -16,7 +16,7 @@ from candlemill.errors import UnknownName
 from candlemill.io.clock import clock_ms
 from candlemill.io.gateway.answers import Accepted, Job, JobLine, Jobs, Planned, PlanTold, Progress, links_of
 from candlemill.io.gateway.cursors import page_cursor, position_of
-from candlemill.io.gateway.problems import Conflict
+from candlemill.io.gateway.problems import Conflict, told
 from candlemill.io.gateway.world import Ready, World
 from candlemill.ledger import RANKS, JobEntry, JobFilter, JobRow
 from candlemill.model import Spec
@@ -32,7 +32,12 @@ JobId = Annotated[str, Parameter(pattern="^[0-9a-f]{32}$", description="a job's 
 Name = Annotated[str, Parameter(max_length=64)]
 
 
-@post("/api/v1/backtest", status_code=202, summary="Ask for a backtest, sweep, portfolio or walk-forward")
+@post(
+    "/api/v1/backtest",
+    status_code=202,
+    summary="Ask for a backtest, sweep, portfolio or walk-forward",
+    responses=told(404, 409, 413, 422),
+)
 async def submit(data: Request, world: World) -> Accepted:
     """The same request twice is one job; one that is done already is answered with its state at once."""
     ready = await world.prepare(data)
@@ -55,7 +60,12 @@ async def _ask(ready: Ready, world: World) -> str:
     return row.state
 
 
-@post("/api/v1/plan", status_code=200, summary="What a request would do, without doing it")
+@post(
+    "/api/v1/plan",
+    status_code=200,
+    summary="What a request would do, without doing it",
+    responses=told(404, 409, 413, 422),
+)
 async def plan(data: Request, world: World) -> Planned:
     ready = await world.prepare(data)
     known = await world.job(ready.job.job_id)
@@ -76,7 +86,7 @@ def _plan_told(ready: Ready, cached: bool) -> PlanTold:
 # -- one job -------------------------------------------------------------------------------------------------------
 
 
-@get("/api/v1/backtest/{job_id:str}", summary="A job: its state, and its result once it has one")
+@get("/api/v1/backtest/{job_id:str}", summary="A job: its state, and its result once it has one", responses=told(404))
 async def show(request: HttpRequest[Any, Any, Any], job_id: JobId, world: World) -> Response[Job]:
     """A set of a sweep has an id of its own, which leads to its result too."""
     row = await world.job(job_id)
@@ -138,7 +148,7 @@ def progress_of(world: World, row: JobRow) -> Progress:
     return Progress(state, found.done, found.total, found.repairs, round(fraction, 4))
 
 
-@post("/api/v1/backtest/{job_id:str}/cancel", status_code=202, summary="Have a job not go on")
+@post("/api/v1/backtest/{job_id:str}/cancel", status_code=202, summary="Have a job not go on", responses=told(404, 409))
 async def cancel(job_id: JobId, world: World) -> Progress:
     """What is done of it is kept, and found when it is asked for again."""
     row = await world.known_job(job_id)
@@ -148,7 +158,7 @@ async def cancel(job_id: JobId, world: World) -> Progress:
     return await asyncio.to_thread(progress_of, world, row)
 
 
-@delete("/api/v1/backtest/{job_id:str}", summary="Remove a job and its results")
+@delete("/api/v1/backtest/{job_id:str}", summary="Remove a job and its results", responses=told(404, 409))
 async def remove(job_id: JobId, world: World) -> None:
     row = await world.known_job(job_id)
     if not row.finished:
@@ -160,7 +170,12 @@ async def remove(job_id: JobId, world: World) -> None:
 # -- progress ------------------------------------------------------------------------------------------------------
 
 
-@get("/api/v1/backtest/{job_id:str}/events", summary="Progress as server-sent events", media_type="text/event-stream")
+@get(
+    "/api/v1/backtest/{job_id:str}/events",
+    summary="Progress as server-sent events",
+    media_type="text/event-stream",
+    responses=told(404),
+)
 async def stream(
     job_id: JobId,
     world: World,
@@ -204,7 +219,7 @@ async def _events(row: JobRow, world: World, last: str) -> AsyncIterator[ServerS
 # -- all jobs ------------------------------------------------------------------------------------------------------
 
 
-@get("/api/v1/backtests", summary="Jobs, those asked for last first")
+@get("/api/v1/backtests", summary="Jobs, those asked for last first", responses=told(422))
 async def jobs(
     world: World,
     status: Annotated[Literal["", *RANKS], Parameter(query="state")] = "",  # type: ignore[valid-type]
