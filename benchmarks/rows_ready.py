@@ -1,4 +1,4 @@
-"""How soon an executor serves: from the start of functions-framework to its first answers, with a server as its store."""
+"""How soon an executor serves: from the start of functions-framework to its first answers, on a database server."""
 
 import http.client
 import json

@@ -31,6 +31,11 @@ def setup(json: bool | None = None, level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
+def setup_service(verbose: bool) -> None:
+    """As `setup`; on a terminal nothing but warnings, or every request would write over what somebody reads."""
+    setup(level=logging.INFO if verbose or not sys.stderr.isatty() else logging.WARNING)
+
+
 def setup_once() -> None:
     """As `setup`, unless somebody has said already where lines go."""
     if not logging.getLogger().handlers:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from candlemill import control, events
 from candlemill.errors import Cancelled, CandlemillError
 from candlemill.events import Event
-from candlemill.io import plugins
+from candlemill.io import plugins, telemetry
 from candlemill.io.clock import clock_ms
 from candlemill.io.gateway.access import access_of
 from candlemill.io.gateway.app import create_app
 from candlemill.io.gateway.world import World
 from candlemill.io.jobs import Home
 from candlemill.io.local import FrozenIndex
+from candlemill.io.meters import Gauge
 from candlemill.io.store import Store
 from candlemill.io.tapes import Tapes
 from candlemill.io.webserver import run_app
@@ -53,6 +54,12 @@ class Driver:
         """How far a job is that runs or waits here."""
         return self._running.get(job_id)
 
+    def waiting(self) -> int:
+        return self._queue.qsize()
+
+    def at_work(self) -> int:
+        return max(0, len(self._running) - self._queue.qsize())
+
     def close(self) -> None:
         """Leave what is running for the next start; returns when it is in the store."""
         self._ending.set()
@@ -78,7 +85,8 @@ class Driver:
     def _drive(self) -> None:
         while (event := self._queue.get()) is not None and not self._ending.is_set():
             try:
-                self._run(event)
+                with telemetry.working(event):
+                    self._run(event)
             except (_Stopping, Cancelled):
                 pass
             except CandlemillError as error:
@@ -117,6 +125,8 @@ def serve(dsn: str, host: str, port: int, ready: Callable[[int], None]) -> None:
         log.warning("%s", problem)
     with Store(dsn) as store:
         driver = Driver(store)
+        Gauge("candlemill_serve_waiting_jobs", "Jobs that wait to be run", driver.waiting)
+        Gauge("candlemill_serve_running_jobs", "Jobs that are run", driver.at_work)
         try:
             world = World(store, driver.publish, driver.live)
             run_app(create_app(world, access), host, port, ready, world.stopping.set)

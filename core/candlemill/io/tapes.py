@@ -50,7 +50,7 @@ class Tapes:
         self._bytes = 0
         self._columns: OrderedDict[Key, NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
-        self._memory: "SharedMemory | None" = None
+        self._memory: SharedMemory | None = None
         self._indexed: dict[str, tuple[Sequence[Day], list[Month]]] = {}
 
     def prefetch(self, spec: Spec, names: Sequence[str]) -> None:

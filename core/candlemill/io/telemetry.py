@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import wraps
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -19,9 +19,11 @@ from candlemill.io import logs, tracing
 from candlemill.io.meters import Counter, Histogram
 from candlemill.ledger import JobRow, Runtime
 
+R = TypeVar("R")
 Handle = Callable[[Event, Runtime], list[Event]]
 
 OTHER: Final = "other"
+DATABASE: Final = {"db.system.name": "clickhouse"}
 _SHORT: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _TASK: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _JOB: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0)
@@ -42,18 +44,19 @@ EVENTS = Histogram(
     "type",
     "outcome",
 )
-TASKS = Counter("candlemill_tasks", "Tasks that were asked for, by split or as repairs", "kind", known=["slice", "repair"])
+TASKS = Counter("candlemill_tasks", "Tasks that were asked for", "kind", known=["slice", "repair"])
 DEAD_LETTERS = Counter("candlemill_dead_letters", "Events that were given up", "type", known=[*events.DATA, OTHER])
 SINK_ERRORS = Counter("candlemill_sink_errors", "Events that the sink did not take, after all retries")
 JOBS = Counter("candlemill_jobs", "States that jobs came to", "kind", "state")
-JOB_SECONDS = Histogram(
-    "candlemill_job_seconds", "Time from a job's request to its end", _JOB, "kind", "state"
-)
+JOB_SECONDS = Histogram("candlemill_job_seconds", "Time from a job's request to its end", _JOB, "kind", "state")
 CACHE = Counter("candlemill_cache", "What was found (hit) and what had to be computed or read (miss)", "what", "result")
 ROWS = Counter("candlemill_store_rows_read", "Candles that were read from the store")
 STORE = Histogram("candlemill_store_seconds", "Time that the store took to answer", _SHORT, "operation")
 STORE_ERRORS = Counter(
-    "candlemill_store_errors", "Failures of the store: it does not answer, or it refuses", "reason", known=["down", "refused"]
+    "candlemill_store_errors",
+    "Questions that the store did not answer, or refused",
+    "reason",
+    known=["down", "refused"],
 )
 
 log = logging.getLogger("candlemill.events")
@@ -98,7 +101,7 @@ def handling(function: str, event: Event) -> Iterator[None]:
     attributes |= {f"candlemill.{name}": about[name] for name in ("job", "slice", "batch") if about[name] is not None}
     began = time.perf_counter()
     with (
-        tracing.span(function, "consumer", event.traceparent or tracing.current(), **attributes),
+        tracing.span(function, "consumer", event.traceparent or tracing.current(), attributes),
         logs.about(**about, trace=tracing.trace_id()),
     ):
         try:
@@ -162,6 +165,35 @@ def observed(function: str, handle: Handle) -> Handle:
     return observing
 
 
+@contextmanager
+def working(event: Event) -> Iterator[None]:
+    """A thread at work on a job that an event has asked for."""
+    with tracing.continued(event.traceparent), logs.about(**identity(event), trace=tracing.trace_id()):
+        yield
+
+
+Timed = tuple[R | None, float, CandlemillError | None]
+
+
+def timed(work: Callable[[Event], R], event: Event) -> "Timed[R]":
+    """Work in a process that nobody asks for its metrics: what it gave, how long it took, why it failed."""
+    began = time.perf_counter()
+    try:
+        return work(event), time.perf_counter() - began, None
+    except CandlemillError as error:
+        return None, time.perf_counter() - began, error
+
+
+def taken(function: str, event: Event, found: "Timed[R]") -> R:
+    """What `timed` gave elsewhere, told of here. Raises why it failed."""
+    result, seconds, error = found
+    with working(event):
+        handled(function, event, seconds, error)
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]
+
+
 # -- jobs and the store --------------------------------------------------------------------------------------------
 
 
@@ -177,8 +209,8 @@ def count_states(rows: Sequence[JobRow], at_ms: Sequence[int], now_ms: int) -> N
 def asking(operation: str) -> Iterator[None]:
     """One question to the store: timed, its errors counted, a span where it is part of a trace."""
     began = time.perf_counter()
-    in_trace = bool(tracing.current())
-    with tracing.span(f"store {operation}", "client", **{"db.system.name": "clickhouse"}) if in_trace else nullcontext():
+    inside = tracing.span(f"store {operation}", "client", None, DATABASE) if tracing.current() else nullcontext()
+    with inside:
         try:
             yield
         except StoreError as error:

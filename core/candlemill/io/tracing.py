@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -46,6 +46,16 @@ def valid(traceparent: str) -> str:
     return traceparent if TRACEPARENT.fullmatch(traceparent) else ""
 
 
+@contextmanager
+def continued(traceparent: str) -> Iterator[None]:
+    """What is done in the block belongs to a trace that began elsewhere."""
+    token = _current.set(valid(traceparent))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 def wanted() -> bool:
     """Whether the environment asks for traces."""
     given = os.environ.get
@@ -54,17 +64,16 @@ def wanted() -> bool:
 
 
 @contextmanager
-def span(name: str, kind: Kind = "internal", parent: str | None = None, **attributes: Any) -> "Iterator[Span | None]":
+def span(
+    name: str, kind: Kind, parent: str | None = None, attributes: Mapping[str, Any] | None = None
+) -> "Iterator[Span | None]":
     """A span around the block, of the trace `parent`, else of the one under way, else of a new one. None where nothing
     is traced: then the block is of the parent itself."""
     tracer = _tracer()
     before = _current.get() if parent is None else valid(parent)
     if tracer is None:
-        token = _current.set(before)
-        try:
+        with continued(before):
             yield None
-        finally:
-            _current.reset(token)
         return
     found = _started(tracer, name, kind, before, attributes)
     inside = found.get_span_context()
@@ -79,7 +88,7 @@ def span(name: str, kind: Kind = "internal", parent: str | None = None, **attrib
         found.end()
 
 
-def _started(tracer: "Tracer", name: str, kind: Kind, parent: str, attributes: dict[str, Any]) -> "Span":
+def _started(tracer: "Tracer", name: str, kind: Kind, parent: str, attributes: Mapping[str, Any] | None) -> "Span":
     from opentelemetry import trace
 
     context = None

@@ -71,6 +71,7 @@ def run_app(
             ws="none",
             lifespan="off",
             proxy_headers=False,
+            log_config=None,  # the process's own, see `logs`
             log_level="warning",
             server_header=False,
             access_log=False,
