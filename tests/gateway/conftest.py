@@ -20,7 +20,7 @@ pytest.importorskip("chdb")
 from candlemill.io.settings import DSN_VARIABLE
 from conftest import environment
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
 READY_SECONDS = 30
 
 

@@ -165,10 +165,10 @@ def test_a_stop_loses_nothing(stored_market: Path, tmp_path: Path):
     folder = tmp_path / "db"
     shutil.copytree(stored_market, folder, symlinks=True)
     with serving(folder) as first:
-        job_id = first.submit(**{**GRID, "grid": {"fast": "2:60", "slow": "61:200"}})["job_id"]
+        job_id = first.submit(**{**GRID, "grid": {"fast": "2:40", "slow": "41:100"}})["job_id"]
     assert first.process.returncode == 0
     with serving(folder) as second:
-        assert second.wait(job_id)["result"]["sets"] == 59 * 140
+        assert second.wait(job_id)["result"]["sets"] == 39 * 60
 
 
 @pytest.mark.parametrize("variable", ["CANDLEMILL_API_KEYS"])

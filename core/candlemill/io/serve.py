@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import sys
 import threading
 from collections.abc import Callable, Sequence
 
@@ -21,7 +22,8 @@ from candlemill.io.tapes import Tapes
 from candlemill.io.webserver import run_app
 from candlemill.ledger import Progress, Runtime
 
-JOBS_AT_ONCE = 4
+JOBS_AT_ONCE = 2
+SWITCH_SECONDS = 0.0005  # how long a job's thread may keep an answer waiting for the interpreter
 WATCH_SECONDS = 60.0
 
 log = logging.getLogger("candlemill")
@@ -123,6 +125,7 @@ def serve(dsn: str, host: str, port: int, ready: Callable[[int], None]) -> None:
     access = access_of(host)
     for problem in plugins.load_offered():
         log.warning("%s", problem)
+    sys.setswitchinterval(SWITCH_SECONDS)
     with Store(dsn) as store:
         driver = Driver(store)
         Gauge("candlemill_serve_waiting_jobs", "Jobs that wait to be run", driver.waiting)

@@ -58,6 +58,17 @@ PINS = (
         "sha512-983Vyg8NwUE7JkZ6NmOqpCZ+sh1bKv2iYTlUkzlWmA5JD2acKoxd4KVxbMmxX/85mtfdnDmTFoNKcg5DGAvxNQ==",
         {"htm.js": "dist/htm.mjs", "htm.LICENSE.txt": "LICENSE"},
     ),
+    Package(  # shows the description of the REST interface, at /docs
+        "swagger-ui-dist",
+        "5.35.0",
+        "sha512-U06rpMtW9V3XPGOBeamTUSr0Z09jMX4IJuANpE/EZbAhw0G8CgwrzU4YmXkn/h0wCDNsXdGarTNNHC3sU8yVUQ==",
+        {
+            "swagger-ui.js": "swagger-ui-bundle.js",
+            "swagger-ui.css": "swagger-ui.css",
+            "swagger-ui.LICENSE.txt": "LICENSE",
+            "swagger-ui.NOTICE.txt": "NOTICE",
+        },
+    ),
 )
 
 
@@ -80,10 +91,10 @@ def fetched(package: Package) -> dict[str, bytes]:
 
 def served(name: str, data: bytes) -> bytes:
     """Browsers know no bare module names, and there are no source maps here."""
-    if not name.endswith(".js"):
+    if not name.endswith((".js", ".css")):
         return data
     lines = data.replace(b'from"preact"', b'from"./preact.js"').splitlines(keepends=True)
-    return b"".join(line for line in lines if not line.startswith(b"//# sourceMappingURL="))
+    return b"".join(line for line in lines if not line.startswith((b"//# sourceMappingURL=", b"/*# sourceMappingURL=")))
 
 
 def update() -> None:
@@ -96,7 +107,7 @@ def update() -> None:
 def wrong() -> list[str]:
     """Files that are not what SHA256SUMS says, are missing, or are not in it."""
     known = {name: digest for digest, name in (line.split() for line in SUMS.read_text().splitlines())}
-    here = {path.name for path in HERE.iterdir() if path.suffix in (".js", ".txt")}
+    here = {path.name for path in HERE.iterdir() if path.suffix in (".js", ".css", ".txt")}
     present = {name: hashlib.sha256((HERE / name).read_bytes()).hexdigest() for name in here}
     return sorted(name for name in known.keys() | present.keys() if known.get(name) != present.get(name))
 

@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 import msgspec
+from litestar import MediaType, Response, delete, get, post
 from litestar import Request as HttpRequest
-from litestar import Response, delete, get, post
 from litestar.params import Parameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from candlemill import control, events, states
+from candlemill import control
 from candlemill.errors import UnknownName
-from candlemill.io.clock import clock_ms
 from candlemill.io.gateway.answers import Accepted, Job, JobLine, Jobs, Planned, PlanTold, Progress, links_of
 from candlemill.io.gateway.cursors import page_cursor, position_of
 from candlemill.io.gateway.problems import Conflict, told
@@ -41,23 +40,7 @@ Name = Annotated[str, Parameter(max_length=64)]
 async def submit(data: Request, world: World) -> Accepted:
     """The same request twice is one job; one that is done already is answered with its state at once."""
     ready = await world.prepare(data)
-    state = await world.once(ready.job.job_id, lambda: _ask(ready, world))
-    return _accepted(ready, state)
-
-
-async def _ask(ready: Ready, world: World) -> str:
-    """The job's state, now that it is asked for."""
-    job, asked = ready.job, ready.asked
-    known = await world.job(job.job_id)
-    if known is not None and (known.state == "done" or not known.finished) and not asked.fresh:
-        return known.state
-    wanted = events.Requested(job.spec, asked.slices, asked.fresh)
-    row = states.accepted(job.job_id, job.spec, job.data_digest, wanted, known, clock_ms())
-    world.forget(job.job_id)
-    await world.put_job(row)
-    wanted = msgspec.structs.replace(wanted, attempt=row.attempt)
-    await world.publish([events.make("gateway", events.REQUESTED, job.job_id, wanted)])
-    return row.state
+    return _accepted(ready, await world.ask(ready))
 
 
 @post(
@@ -94,21 +77,28 @@ async def show(request: HttpRequest[Any, Any, Any], job_id: JobId, world: World)
     tag = f'"{job_id}-{0 if row is None else row.attempt}"'
     if finished and request.headers.get("if-none-match") == tag:
         return Response(None, status_code=304, headers={"ETag": tag})  # type: ignore[arg-type]
-    told = await asyncio.to_thread(_job, world, job_id, row)
-    headers = {"ETag": tag, "Cache-Control": "private, max-age=60"} if finished else {"Cache-Control": "no-store"}
-    return Response(told, headers=headers)
+    if not finished:
+        told = await asyncio.to_thread(_job, world, job_id, row)
+        return Response(told, headers={"Cache-Control": "no-store"})
+    kept = world.kept(tag)
+    if kept is None:
+        kept = msgspec.json.encode(await asyncio.to_thread(_job, world, job_id, row))
+        world.keep(tag, kept)
+    headers = {"ETag": tag, "Cache-Control": "private, max-age=60"}
+    return Response(kept, headers=headers, media_type=MediaType.JSON)  # type: ignore[arg-type]
 
 
 def _job(world: World, job_id: str, row: JobRow | None) -> Job:
     row = row or _set_of_sweep(world, job_id)
     spec = msgspec.json.decode(row.spec, type=Spec)
     kind: Kind = "sweep" if spec.grid else "backtest"
+    found = progress_of(world, row)
     return Job(
         row.job_id,
         kind,
-        progress_of(world, row).state,
+        found.state,
         row.reason,
-        progress_of(world, row),
+        found,
         row.attempt,
         msgspec.to_builtins(spec),
         request_of(spec),
