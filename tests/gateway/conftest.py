@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,10 +26,17 @@ READY_SECONDS = 30
 
 
 class Gateway:
-    """A running gateway: requests to it, and its process."""
+    """A running gateway: requests to it, its process, and what it has logged so far."""
 
     def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
         self.process, self.port = process, port
+        self.log: list[str] = []
+        threading.Thread(target=self._read, daemon=True).start()  # or it would wait with a full pipe
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
 
     @property
     def url(self) -> str:
@@ -87,7 +95,7 @@ def serving(folder: Path, *arguments: str, **more: str) -> Iterator[Gateway]:
             process.wait(READY_SECONDS)
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -38,8 +38,12 @@ def setup_service(verbose: bool) -> None:
 
 def setup_once() -> None:
     """As `setup`, unless somebody has said already where lines go."""
-    if not logging.getLogger().handlers:
-        setup()
+    if logging.getLogger().handlers:
+        return
+    setup()
+    server = logging.getLogger("gunicorn.error")  # it brings a handler of its own
+    server.handlers.clear()
+    server.propagate = True
 
 
 @contextmanager

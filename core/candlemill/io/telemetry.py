@@ -53,10 +53,7 @@ CACHE = Counter("candlemill_cache", "What was found (hit) and what had to be com
 ROWS = Counter("candlemill_store_rows_read", "Candles that were read from the store")
 STORE = Histogram("candlemill_store_seconds", "Time that the store took to answer", _SHORT, "operation")
 STORE_ERRORS = Counter(
-    "candlemill_store_errors",
-    "Questions that the store did not answer, or refused",
-    "reason",
-    known=["down", "refused"],
+    "candlemill_store_errors", "Failures: it does not answer, or it refuses", "reason", known=["down", "refused"]
 )
 
 log = logging.getLogger("candlemill.events")

@@ -13,6 +13,7 @@ from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from candlemill import control
 from candlemill.errors import UnknownName
+from candlemill.io import logs
 from candlemill.io.gateway.answers import Accepted, Job, JobLine, Jobs, Planned, PlanTold, Progress, links_of
 from candlemill.io.gateway.cursors import page_cursor, position_of
 from candlemill.io.gateway.problems import Conflict, told
@@ -40,6 +41,7 @@ Name = Annotated[str, Parameter(max_length=64)]
 async def submit(data: Request, world: World) -> Accepted:
     """The same request twice is one job; one that is done already is answered with its state at once."""
     ready = await world.prepare(data)
+    logs.tell(job=ready.job.job_id)
     return _accepted(ready, await world.ask(ready))
 
 

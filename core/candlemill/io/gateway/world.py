@@ -11,6 +11,7 @@ import msgspec
 from candlemill import events, states
 from candlemill.errors import UnknownName
 from candlemill.events import Event
+from candlemill.io import telemetry, tracing
 from candlemill.io.clock import clock_ms
 from candlemill.io.coverage import current_days
 from candlemill.io.gateway.gathered import Gathered
@@ -171,15 +172,19 @@ class World:
     async def ask(self, ready: Ready) -> str:
         """Have a job run, unless it is done or under way; its state then."""
         done = self._finished.get(ready.job.job_id)
-        return done.state if done is not None and not ready.asked.fresh else await self._asking(ready)
+        known = done is not None and not ready.asked.fresh
+        state = "done" if known else await self._asking((ready, tracing.current()))
+        if state == "done":
+            telemetry.CACHE.add("job", "hit")
+        return state
 
-    def _ask(self, asked: list[Ready]) -> list[str]:
+    def _ask(self, asked: list[tuple[Ready, str]]) -> list[str]:
         """Have jobs run that are not done or under way; the state of each. All are looked for at once, told to the
         store at once and then published: a job of which nothing is heard after that is found and asked for again."""
-        known = self.store.job_rows([ready.job.job_id for ready in asked])
+        known = self.store.job_rows([ready.job.job_id for ready, _ in asked])
         new: dict[str, JobRow] = {}
         published = []
-        for ready in asked:
+        for ready, traceparent in asked:
             job, row = ready.job, new.get(ready.job.job_id) or known.get(ready.job.job_id)
             if (
                 row is not None
@@ -191,9 +196,10 @@ class World:
             row = states.accepted(job.job_id, job.spec, job.data_digest, wanted, row, clock_ms())
             new[job.job_id] = row
             wanted = msgspec.structs.replace(wanted, attempt=row.attempt)
-            published.append(events.make("gateway", events.REQUESTED, job.job_id, wanted))
+            event = events.make("gateway", events.REQUESTED, job.job_id, wanted)
+            published.append(msgspec.structs.replace(event, traceparent=traceparent))
             self.forget(job.job_id)
         if new:
             self.store.put_jobs(list(new.values()))
             self._publish(published)
-        return [(new.get(ready.job.job_id) or known[ready.job.job_id]).state for ready in asked]
+        return [(new.get(ready.job.job_id) or known[ready.job.job_id]).state for ready, _ in asked]
