@@ -102,6 +102,10 @@ def test_an_events_fields_are_a_request():
     assert requested(event_of(found), TwoSymbols()) == found
     swept = requested(event_of({**sent, "params": {}, "grid": {"fast": "5:15:5"}}), TwoSymbols())
     assert swept.spec.grid == {"fast": [5, 10, 15]}
+    both = requested(event_of({**sent, "symbol": "BTCUSDT,ETHUSDT", "weights.ETHUSDT": "2"}), TwoSymbols())
+    assert both.is_campaign and both.weights == {"BTCUSDT": SCALE, "ETHUSDT": 2 * SCALE}
+    walk = requested(event_of({**sent, "params": {}, "grid.fast": "5,10", "walk_forward.train": "3mo"}), TwoSymbols())
+    assert walk.walk_forward is not None and walk.walk_forward.train == "3mo"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +113,6 @@ def test_an_events_fields_are_a_request():
     [
         ({"symbol": "BTCUSDT", "strategy": "sma_cross", "colour": "red"}, "colour"),
         ({"symbol": "BTCUSDT", "strategy": "sma_corss"}, "did you mean"),
-        ({"symbol": "BTCUSDT,ETHUSDT", "strategy": "sma_cross"}, "a portfolio cannot be asked for"),
         ({"symbol": "BTCUSDT", "strategy": "sma_cross", "max_gap": 5}, "max_gap cannot be asked for"),
         ({"strategy": "sma_cross"}, "unknown field `strategy`"),
         (["symbol"], "array"),

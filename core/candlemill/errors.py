@@ -77,6 +77,13 @@ class Cancelled(CandlemillError):
     code = "cancelled"
 
 
+class Stopped(CandlemillError):
+    """The process that runs the job is about to end."""
+
+    code = "stopped"
+    retryable = True
+
+
 class StoreError(CandlemillError):
     """The database refused or failed."""
 

@@ -24,6 +24,7 @@ from candlemill.model import (
     ParamValue,
     Ppm,
     Spec,
+    WalkForward,
     parse_decimal,
     parse_grid,
     parse_range,
@@ -37,15 +38,6 @@ Kind = Literal["backtest", "sweep", "portfolio", "walk_forward"]
 Symbol = Annotated[str, Meta(min_length=1, max_length=2_000)]
 Amount = Annotated[str, Meta(max_length=40)] | int | float
 Values = Annotated[str, Meta(max_length=4_000)] | Annotated[list[ParamValue], Meta(min_length=1, max_length=SETS_LIMIT)]
-
-
-class WalkForward(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a walk-forward goes: spans like 90d or 6mo, and what sets are chosen by."""
-
-    train: Annotated[str, Meta(max_length=16)] = "6mo"
-    test: Annotated[str, Meta(max_length=16)] = "1mo"
-    anchored: bool = False
-    score: Literal["sharpe_ratio", "sortino_ratio", "total_pnl"] = "sharpe_ratio"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -141,10 +133,10 @@ def requested(event: Event, index: Index) -> Requested:
     if len(event.data) > events.EVENT_BYTES_LIMIT or not (fields := _fields(event.data)):
         return events.read(event, Requested)
     asked = understand(request_of_fields(fields), index)
-    if asked.kind not in ("backtest", "sweep") or asked.max_gap is not None:
-        what = "max_gap" if asked.max_gap is not None else f"a {asked.kind}"
-        raise BadInput(f"{what} cannot be asked for by an event's fields: ask the gateway")
-    return Requested(asked.spec, asked.slices, asked.fresh)
+    if asked.max_gap is not None:
+        raise BadInput("max_gap cannot be asked for by an event's fields: ask the gateway")
+    weights, walk = asked.weights, asked.walk_forward
+    return Requested(asked.spec, asked.slices, asked.fresh, weights=weights, walk_forward=walk)
 
 
 def _fields(data: bytes) -> dict[str, Any] | None:

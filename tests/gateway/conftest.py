@@ -21,7 +21,7 @@ pytest.importorskip("chdb")
 from candlemill.io.settings import DSN_VARIABLE
 from conftest import environment
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 READY_SECONDS = 30
 
 
