@@ -242,7 +242,7 @@ def publish(events: Sequence[Event]) -> None:
     """
     if not events:
         return
-    with tracing.span("publish", "producer", None, {"candlemill.events": len(events)}):
+    with tracing.inside("publish", "producer", {"candlemill.events": len(events)}):
         _publish(events)
 
 

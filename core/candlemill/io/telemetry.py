@@ -6,7 +6,7 @@ docs/operations.md lists the metrics with what to watch. A metric's labels have 
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Final, TypeVar
 
@@ -206,8 +206,7 @@ def count_states(rows: Sequence[JobRow], at_ms: Sequence[int], now_ms: int) -> N
 def asking(operation: str) -> Iterator[None]:
     """One question to the store: timed, its errors counted, a span where it is part of a trace."""
     began = time.perf_counter()
-    inside = tracing.span(f"store {operation}", "client", None, DATABASE) if tracing.current() else nullcontext()
-    with inside:
+    with tracing.inside(f"store {operation}", "client", DATABASE):
         try:
             yield
         except StoreError as error:

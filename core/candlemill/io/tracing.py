@@ -12,7 +12,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -86,6 +86,11 @@ def span(
     finally:
         _current.reset(token)
         found.end()
+
+
+def inside(name: str, kind: Kind, attributes: Mapping[str, Any]) -> "AbstractContextManager[Span | None]":
+    """A span where there is a trace under way: what is done for nobody's request begins none."""
+    return span(name, kind, None, attributes) if _current.get() else nullcontext()
 
 
 def _started(tracer: "Tracer", name: str, kind: Kind, parent: str, attributes: Mapping[str, Any] | None) -> "Span":
