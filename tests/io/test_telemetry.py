@@ -356,10 +356,11 @@ def test_its_lines_are_json_and_tell_the_job(traced: tuple[Gateway, Collector]) 
 
 def test_its_metrics_tell_of_requests_jobs_tasks_and_the_store(traced: tuple[Gateway, Collector]) -> None:
     gateway, _ = traced
-    body = {"symbol": "BBBUSDT", "strategy": "momentum_v1", "params": {"lookback": 60}, "slices": 2}
+    body = {"symbol": "BBBUSDT", "strategy": "momentum_v1", "params": {"lookback": 60}}
+    two_days = {"range": "2024-02-10..2024-02-11", "slices": 2}
     before = parsed(gateway.get("/metrics"))
-    gateway.finish(**body)
-    assert gateway.submit(**body)["state"] == "done"
+    gateway.finish(**body, **two_days)
+    assert gateway.submit(**body, **two_days)["state"] == "done"
     found = parsed(gateway.get("/metrics"))
 
     def grown(name: str, **labels: str) -> float:
@@ -377,6 +378,11 @@ def test_its_metrics_tell_of_requests_jobs_tasks_and_the_store(traced: tuple[Gat
     assert grown("candlemill_cache_total", what="job", result="miss") == 1
     assert grown("candlemill_cache_total", what="month", result="miss") >= 1
     assert grown("candlemill_store_rows_read_total") > 0
+    assert grown("candlemill_cache_total", what="outcome", result="miss") == 2
+    gateway.finish(**body, range="2024-02-10..2024-02-12", slices=3)
+    found = parsed(gateway.get("/metrics"))
+    assert grown("candlemill_cache_total", what="outcome", result="hit") == 2
+    assert grown("candlemill_cache_total", what="outcome", result="miss") == 3
     for name in ("running", "waiting"):
         assert (f"candlemill_serve_{name}_jobs", ()) in found
     assert figure(found, "process_resident_memory_bytes") > 0

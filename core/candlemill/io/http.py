@@ -365,7 +365,7 @@ def runtime() -> Runtime:
                 log.error("%s", problem)
             store = Store(dsn())
             index = RequestIndex(store)
-            _made = (Runtime(store, index, Tapes(index.days, store), clock_ms), index)
+            _made = (Runtime(store, index, Tapes(index.days, store), clock_ms, telemetry.looked), index)
     world, index = _made
     index.renew()
     return world

@@ -123,8 +123,7 @@ class Tapes:
         symbol = spec.symbol
         with self._lock:
             missing = [m for m in months if any((symbol, m.start, m.digest, n) not in self._columns for n in names)]
-            telemetry.CACHE.add("month", "hit", n=len(months) - len(missing))
-            telemetry.CACHE.add("month", "miss", n=len(missing))
+            telemetry.looked("month", len(months) - len(missing), len(missing))
             for run in _neighbours(missing, self._months(spec)):
                 self._read(spec.symbol, run, names)
             out: dict[str, list[NDArray[Any]]] = {name: [] for name in names}

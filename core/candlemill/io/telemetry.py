@@ -191,6 +191,12 @@ def taken(function: str, event: Event, found: "Timed[R]") -> R:
     return result  # type: ignore[return-value]
 
 
+def looked(what: str, found: int, missing: int) -> None:
+    """Something was looked for where it may be known already."""
+    CACHE.add(what, "hit", n=found)
+    CACHE.add(what, "miss", n=missing)
+
+
 # -- jobs and the store --------------------------------------------------------------------------------------------
 
 
