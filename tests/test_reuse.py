@@ -281,7 +281,7 @@ def test_a_plan_says_why_what_is_not_known_is_not(computed: Computed) -> None:
     assert reasons(world, sma(381)) == [(1, "new_range")]
     assert reasons(world, sma(380, slippage=5)) == [(3, "new_set")]
     grid = {"fast": [4, 5], "slow": [8], "allow_short": [False]}
-    assert reasons(world, sma(380, grid=grid)) == [(5, "new_range")]  # quarters, as sweeps are cut
+    assert reasons(world, sma(380, grid=grid)) == [(4, "new_range"), (1, "new_set")]  # quarters; one of two is known
     assert reasons(world, sma(380), 10) == [(10, "new_range")]
     world.store([replace(bars[600], close=bars[600].low), *bars[:600], *bars[601:]])
     assert reasons(world, sma(380)) == [(1, "candles_changed")]
@@ -329,8 +329,8 @@ def test_what_was_computed_meanwhile_is_not_computed_again(computed: Computed) -
         )
         for q in (1, 2)
     )
-    for event in [*first, *second, *first]:
-        service.execute(event, world.runtime)
+    for asked in [*first, *second, *first]:
+        service.execute(asked, world.runtime)
     assert computed.count == 5
 
 

@@ -104,6 +104,7 @@ class JobFilter(msgspec.Struct, frozen=True):
     kind: str = ""
     symbol: str = ""
     strategy: str = ""
+    whole: bool = False  # without those that campaigns have asked for as parts of themselves
 
 
 class Progress(msgspec.Struct, frozen=True):

@@ -143,8 +143,8 @@ def explain(index: Index, ledger: Ledger, spec: Spec, plan: Plan, slices: int | 
     return plan, None if known is None else reuse_of(plan, known, ledger)
 
 
-def reuse_of(plan: Plan, known: Known, ledger: Ledger) -> Reuse:
-    """What `plan` finds known, and why the rest is not."""
+def reuse_of(plan: Plan, known: Known, ledger: Ledger | None) -> Reuse:
+    """What `plan` finds known, and why the rest is not; without a ledger it is not told whether other code knows it."""
     addresses = known.addresses
     spans = [(start, end, known.missing(start, end)) for start, end in pairwise(plan.cuts)]
     of_sets: dict[str, list[KnownSlice]] = {}
@@ -152,7 +152,7 @@ def reuse_of(plan: Plan, known: Known, ledger: Ledger) -> Reuse:
         for key in one.sets:
             of_sets.setdefault(key, []).append(one)
     unknown = [address.key for address in known.sets.values() if address.key not in of_sets][:SETS_ASKED]
-    other_code = bool(unknown) and ledger.other_code(unknown, addresses.code)
+    other_code = ledger is not None and bool(unknown) and ledger.other_code(unknown, addresses.code)
 
     def reason(start: int, end: int, points: set[int]) -> Reason:
         for point in sorted(points)[:SETS_ASKED]:

@@ -20,6 +20,7 @@ from candlemill.io.tapes import Tapes
 from candlemill.ledger import NO_FUNDING, Index, JobRow, ResultRow, Runtime
 from candlemill.model import Spec, grid_points, spec_from_json
 from candlemill.plan import estimate_seconds
+from candlemill.request import full_span
 from candlemill.reuse import reusable
 from candlemill.service import Prepared, prepare
 from candlemill.states import is_answered
@@ -39,13 +40,9 @@ class Home:
         self.store = store
         self.index = index or FrozenIndex(store)
 
-    def full_span(self, symbol: str) -> tuple[int, int]:
-        """From the first candle to the end of the last one."""
-        days = self.index.days(symbol)
-        if not days:
-            known = self.index.symbols()
-            raise UnknownName("symbol", symbol, known, "`candlemill coverage` lists what is stored")
-        return days[0].first, days[-1].last + 60_000
+    def full_span(self, *symbols: str) -> tuple[int, int]:
+        """From the first candle of all symbols to the end of the last one. Raises UnknownName."""
+        return full_span(self.index, symbols)
 
     def prepare(self, spec: Spec, slices: int | None, max_gap: int | None = None) -> Prepared:
         """The job with its plan. Raises where there is no candle, or more minutes miss than `max_gap` allows."""

@@ -31,6 +31,8 @@ from candlemill.owndata import Tape
 from candlemill.plan import Day
 from candlemill.states import request_of, steps_of
 
+TEXTS = ("state", "kind", "symbol", "strategy")
+
 
 class MemoryStore(Store):
     """Everything of a Store that jobs need. Candles never change; results live as long as this does."""
@@ -101,7 +103,9 @@ class MemoryStore(Store):
             told = JobFilter(row.state, row.kind, spec.get("symbol", ""), spec.get("strategy", ""))
             if (request := request_of(row)) is not None and wanted.symbol in request.weights:
                 told = msgspec.structs.replace(told, symbol=wanted.symbol)
-            fits = all(getattr(wanted, name) in ("", getattr(told, name)) for name in JobFilter.__struct_fields__)
+            fits = all(getattr(wanted, name) in ("", getattr(told, name)) for name in TEXTS)
+            if wanted.whole and request is not None and request.parent:
+                continue
             if fits and (after is None or (row.attempt, row.job_id) < after):
                 found.append(JobEntry(row, min(times), max(times)))
         return sorted(found, key=lambda entry: (entry.row.attempt, entry.row.job_id), reverse=True)[:limit]
