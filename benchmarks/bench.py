@@ -19,6 +19,7 @@ from rows_engine import rows_run, rows_stops, rows_sweep, rows_vectorbt
 from rows_gateway import rows_gateway
 from rows_guess import rows_guesses
 from rows_process import rows_ingest, rows_memory, rows_process, rows_slices
+from rows_ready import rows_ready
 from rows_research import rows_guards, rows_report
 from strategies import rows_strategies
 from tabulate import tabulate
@@ -30,6 +31,7 @@ ROWS: dict[str, Callable[[Lab], Iterator[Row]]] = {
     "vectorbt": rows_vectorbt,
     "memory": rows_memory,
     "process": rows_process,
+    "ready": rows_ready,
     "ingest": rows_ingest,
     "slices": rows_slices,
     "guesses": rows_guesses,

@@ -111,6 +111,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     partitionkey: str = ""
     work: str = ""  # "long": a task that may outlive a request, see `longtasks`
     error: str = ""  # why a dead letter was given up
+    traceparent: str = ""  # the trace that it belongs to (W3C Trace Context): beside what it says, never part of it
 
 
 D = TypeVar("D", bound=msgspec.Struct)

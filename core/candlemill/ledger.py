@@ -189,10 +189,15 @@ class TapeSource(Protocol):
     def window(self, spec: Spec, start: int, end: int, context: int, columns: Sequence[str]) -> Window: ...
 
 
+def _untold(what: str, found: int, missing: int) -> None:
+    """Nobody listens."""
+
+
 class Runtime(msgspec.Struct, frozen=True):
-    """What a handler is given."""
+    """What a handler is given. It tells `looked` how much of what it looked for was there."""
 
     ledger: Ledger
     index: Index
     tapes: TapeSource
     clock_ms: Callable[[], int]
+    looked: Callable[[str, int, int], None] = _untold  # what for, how many were found, how many were not

@@ -104,6 +104,9 @@ def split(event: Event, runtime: Runtime) -> list[Event]:
         if partial.kind in (GUESS, DONE):
             done.setdefault(partial.batch, set()).add(partial.task)
     missing = None if outcomes is None else [outcomes.missing(*cuts) for cuts in pairwise(plan.cuts)]
+    if outcomes is not None and missing is not None:
+        lacking = sum(map(len, missing))
+        runtime.looked("outcome", plan.slices * len(outcomes.sets) - lacking, lacking)
     batches = [_Batch(job, b, done.get(b, set()), missing) for b in range(plan.batches)]
     runtime.ledger.put_partials([row for batch in batches for row in batch.found])
     return [asked for batch in batches for asked in batch.events(event.id)]

@@ -24,7 +24,7 @@ import msgspec
 from candlemill import events
 from candlemill.errors import Cancelled, CandlemillError
 from candlemill.events import Event
-from candlemill.io import plugins
+from candlemill.io import plugins, telemetry
 from candlemill.io.clock import clock_ms
 from candlemill.io.coverage import current_days
 from candlemill.io.functions import DEAD_LETTERS, ROUTES, handler
@@ -265,7 +265,7 @@ class Broker:
         self._progress = progress
         self._queue: deque[tuple[Event, int]] = deque()
         self._seen: set[tuple[str, str]] = set()
-        self._running: dict[Future[Work], tuple[Event, int]] = {}
+        self._running: dict[Future[telemetry.Timed[Work]], tuple[Event, int]] = {}
         self._done = self._known = 0
         self._last: Event | None = None
         self._cause: CandlemillError | None = None
@@ -363,7 +363,7 @@ class Broker:
         for future in finished:
             event, attempt = self._running.pop(future)
             try:
-                rows, partials, answer = future.result()
+                rows, partials, answer = telemetry.taken("execute", event, future.result())
                 self._runtime.ledger.put_outcomes(rows)
                 self._runtime.ledger.put_partials(partials)
             except CandlemillError as error:
@@ -400,13 +400,13 @@ class Pool:
             workers, multiprocessing.get_context("spawn"), _start_worker, (shared, index, strategy)
         )
 
-    def submit(self, event: Event) -> Future[Work]:
+    def submit(self, event: Event) -> Future[telemetry.Timed[Work]]:
         """Have a worker run the event. Ctrl-C reaches the whole process group: it is this process's to act on, so a
         worker is started with the signal blocked."""
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with _main_hidden():
-                return self._pool.submit(_work, event)
+                return self._pool.submit(telemetry.timed, _work, event)
         except BrokenProcessPool:
             raise CandlemillError(WORKER_DIED) from None
         finally:

@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import platformdirs
-
 DSN_VARIABLE = "CANDLEMILL_CLICKHOUSE_DSN"
 STRATEGIES_VARIABLE = "CANDLEMILL_STRATEGIES"
 
@@ -22,6 +20,8 @@ def strategies_folder() -> Path | None:
 
 
 def data_folder() -> Path:
+    import platformdirs  # imported late: servers are told where things are
+
     return Path(platformdirs.user_data_dir("candlemill", appauthor=False))
 
 

@@ -14,7 +14,7 @@ from litestar.response import ServerSentEvent, ServerSentEventMessage
 from candlemill import control, states
 from candlemill.campaigns import chosen_of
 from candlemill.errors import UnknownName
-from candlemill.io import campaigns
+from candlemill.io import campaigns, logs
 from candlemill.io.gateway.answers import Accepted, Job, JobLine, Jobs, Planned, PlanTold, Progress, links_of
 from candlemill.io.gateway.cursors import page_cursor, position_of
 from candlemill.io.gateway.problems import Conflict, told
@@ -42,6 +42,7 @@ Name = Annotated[str, Parameter(max_length=64)]
 async def submit(data: Request, world: World) -> Accepted:
     """The same request twice is one job; one that is done already is answered with its state at once."""
     ready = await world.prepare(data)
+    logs.tell(job=ready.job_id)
     answer = await world.ask(ready)
     links = links_of(ready.job_id, ready.kind)
     return Accepted(ready.job_id, ready.kind, answer.state, links, _plan_told(ready, answer))
