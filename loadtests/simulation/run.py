@@ -1,0 +1,126 @@
+"""One run: clients that ask for jobs, faults for some minutes, then calm until all is quiet; and the verdict."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection
+from functools import partial as bound
+
+import msgspec
+from candlemill import events, service
+from candlemill.errors import CandlemillError
+from candlemill.events import Event
+
+from loadtests.simulation.broker import Broker, Function
+from loadtests.simulation.cases import SYMBOLS, catalogue, small_limits
+from loadtests.simulation.faults import BENIGN, EVENTS, Dice, Fault
+from loadtests.simulation.loop import Process, Task
+from loadtests.simulation.world import START_MS, World
+
+CALM_MS = 10 * 60_000  # from then on nothing fails
+END_MS = 6 * 3_600_000  # and by then all is over
+PATIENCE_MS = 120_000
+CLIENTS, WHEN, SPEC, SLICES, OUTAGE, CORRECTION, POISON, CANCEL = range(3_000, 3_008)  # the dice's questions
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    seed: int
+    wrong: list[str]
+    fired: list[Fault]
+    states: Counter[str]
+    events: int
+    digest: str  # of the trace: two runs of a seed have the same
+    trace: list[tuple[object, ...]]
+
+
+class Run:
+    def __init__(self, seed: int, only: Collection[Fault] | None = None) -> None:
+        self._seed = seed
+        self._dice = Dice(seed, only)
+        self._world = World(self._dice)
+        self._broker = Broker(self._world)
+        self._gateway = Function("gateway", self._world, 0)
+        self._promised: set[str] = set()
+
+    def __call__(self) -> Verdict:
+        world, loop = self._world, self._world.loop
+        self._plan()
+        loop.after(CALM_MS, bound(setattr, self._dice, "calm", True))
+        loop.run(START_MS + END_MS)
+        if not loop.idle():
+            world.judge.says("events go round without end")
+        must_be_done = {name for name, _ in self._dice.fired} <= BENIGN
+        world.judge.end(sorted(self._promised), must_be_done)
+        found = (world.tables.job(job_id, loop.now) for job_id in self._promised)
+        states = Counter(row.state if row else "never planned" for row in found)
+        told = sum(line[2] == "takes" for line in world.trace if len(line) > 2)
+        digest = hashlib.sha256(repr(world.trace).encode()).hexdigest()
+        return Verdict(self._seed, world.judge.wrong, self._dice.fired, states, told, digest, world.trace)
+
+    def _plan(self) -> None:
+        """What clients do and when, and what befalls everybody."""
+        dice, loop = self._dice, self._world.loop
+        for k in range(dice.between(1, 2, CLIENTS)):
+            spec = dice.between(0, len(catalogue()) - 1, SPEC, k)
+            when = dice.between(0, 60_000, WHEN, k)
+            loop.after(when, bound(self._client, spec, False, (k, 0)))
+            if dice.hits("again", k):
+                loop.after(when + dice.between(0, 120_000, WHEN, k, 1), bound(self._client, spec, False, (k, 1)))
+            if dice.hits("afresh", k):
+                loop.after(when + dice.between(0, 300_000, WHEN, k, 2), bound(self._client, spec, True, (k, 2)))
+        if dice.hits("outage"):
+            first = START_MS + dice.between(0, 120_000, OUTAGE)
+            self._world.outage = (first, first + dice.between(1_000, 240_000, OUTAGE, 1))
+        if dice.hits("correction"):
+            first = START_MS + dice.between(0, 90_000, CORRECTION)
+            second = first + dice.between(1, 10_000, CORRECTION, 1)
+            third = second + dice.between(1, 60_000, CORRECTION, 2)
+            symbol = SYMBOLS[dice.between(0, len(SYMBOLS) - 1, CORRECTION, 3)]
+            self._world.tables.correct(symbol, [first, second, third])
+
+    # -- clients ---------------------------------------------------------------------------------------------------
+
+    def _client(self, spec: int, fresh: bool, place: tuple[int, ...]) -> None:
+        self._world.loop.start(Task(bound(self._ask, spec, fresh, place), self._gateway, (SPEC, *place)))
+
+    def _ask(self, number: int, fresh: bool, place: tuple[int, ...]) -> None:
+        """What the gateway does with a request."""
+        spec = catalogue()[number]
+        slices = self._dice.between(1, 6, SLICES, *place)
+        self._gateway.index.renew()
+        try:
+            job = service.prepare(self._gateway.runtime.index, spec, slices)
+            event = events.make("gateway", events.REQUESTED, job.job_id, events.Requested(spec, slices, fresh))
+            self._world.publish(bound(self._broker.publish, event))
+        except CandlemillError as error:
+            self._world.say("refused", str(error))
+            return
+        self._promised.add(job.job_id)
+        self._world.loop.after(PATIENCE_MS, bound(self._look, event))
+
+    def _look(self, event: Event) -> None:
+        """A client that waits asks again."""
+        if self._world.judge.unfinished(event.partitionkey):
+            self._broker.publish(event)
+            self._world.loop.after(PATIENCE_MS, bound(self._look, event))
+
+
+def simulate(seed: int, only: Collection[Fault] | None = None) -> Verdict:
+    """A run of this seed; `only` are the faults that may happen in it."""
+    with small_limits():
+        return Run(seed, only)()
+
+
+def shrunk(seed: int) -> Verdict:
+    """The run of a seed that fails, with as few of its faults as it takes to fail somehow."""
+    found = simulate(seed)
+    kept, size = list(dict.fromkeys(found.fired)), len(found.fired)
+    while size:
+        k = 0
+        while k < len(kept):
+            tried = simulate(seed, set(kept[:k] + kept[k + size :]))
+            if tried.wrong:
+                found, kept = tried, [fault for fault in kept[:k] + kept[k + size :] if fault in set(tried.fired)]
+            else:
+                k += size
+        size //= 2
+    return found

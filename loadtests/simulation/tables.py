@@ -1,0 +1,53 @@
+"""What the store has, and since when: it can be read as it was some moments ago.
+
+Which row of a job counts, and which rows are the same, is decided as ClickHouse's tables decide it.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from candlemill.ledger import JobRow, Partial, ResultRow
+
+from loadtests.simulation.cases import SYMBOLS, Candles, market
+
+
+class Tables:
+    """`at` is the moment of a write, or that as of which is read, in ms. Moments of writes never descend."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, list[tuple[int, JobRow]]] = {}
+        self.slices: dict[str, dict[Partial, int]] = {}
+        self.results: dict[str, list[tuple[int, ResultRow]]] = {}  # by sweep, or by the job itself
+        self._stages: dict[str, list[tuple[int, Candles]]] = {s: [(0, market(s).stages[0])] for s in SYMBOLS}
+
+    # -- candles and their index -----------------------------------------------------------------------------------
+
+    def candles(self, symbol: str, at: int) -> Candles:
+        return next(candles for since, candles in reversed(self._stages[symbol]) if since <= at)
+
+    def correct(self, symbol: str, moments: Sequence[int]) -> None:
+        """From each of the moments on, the next stage of the symbol's correction."""
+        self._stages[symbol] += zip(moments, market(symbol).stages[1:], strict=True)
+
+    # -- jobs ------------------------------------------------------------------------------------------------------
+
+    def put_job(self, row: JobRow, at: int) -> None:
+        self.jobs.setdefault(row.job_id, []).append((at, row))
+
+    def job(self, job_id: str, at: int) -> JobRow | None:
+        return next((row for when, row in reversed(self.jobs.get(job_id, [])) if when <= at), None)
+
+    def put_partials(self, rows: Sequence[Partial], at: int) -> None:
+        for row in rows:
+            self.slices.setdefault(row.job_id, {}).setdefault(row, at)
+
+    def partials(self, job_id: str, batch: int | None, at: int) -> list[Partial]:
+        found = self.slices.get(job_id, {}).items()
+        return [row for row, when in found if when <= at and batch in (None, row.batch)]
+
+    def put_results(self, rows: Sequence[ResultRow], at: int) -> None:
+        for row in rows:
+            self.results.setdefault(row.sweep_id or row.job_id, []).append((at, row))
+
+    def results_of(self, name: str, at: int) -> Iterable[ResultRow]:
+        """Of a sweep, or of a job of one set; rows that were written twice come twice."""
+        return (row for when, row in self.results.get(name, ()) if when <= at)
