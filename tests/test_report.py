@@ -20,6 +20,7 @@ pytest.importorskip("plotly", reason="plotly is not installed: pip install candl
 
 import report_samples as samples
 from candlemill import cli, cli_jobs
+from candlemill.command import command_of
 from candlemill.engine.tape import DAY_MS, MINUTE_MS
 from candlemill.errors import BadInput, UnknownName
 from candlemill.model import SCALE, Spec, resolve
@@ -33,7 +34,6 @@ from candlemill.report import (
     write_sweep_report,
     write_walk_forward_report,
 )
-from candlemill.report.command import command_of
 from candlemill.report.metrics_table import shown
 from candlemill.report.page import Html, markup
 from candlemill.report.pivot import Sets

@@ -111,6 +111,9 @@ def parser() -> Parser:
     new.add_argument("name", type=text_argument, metavar="NAME")
     new.add_argument("--kind", choices=["windowed", "stateful"], default="windowed")
     new.add_argument("--folder", type=Path, default=Path(), metavar="PATH", help="where its folder goes (default here)")
+    web = command("serve", run_serve, "the REST interface, the dashboard and all functions, on one port")
+    web.add_argument("--host", default="127.0.0.1")
+    web.add_argument("--port", type=int, default=8080, help="0 takes any free one")
     db = command("db", run_db, "serve the embedded database to other processes over ClickHouse's HTTP interface")
     db.add_argument("--host", default="127.0.0.1")
     db.add_argument("--port", type=int, default=8123, help="0 takes any free one")
@@ -239,6 +242,16 @@ def run_new_strategy(args: argparse.Namespace) -> None:
     folder = write_strategy(args.name, args.kind, args.folder)
     files = sorted(str(path) for path in folder.iterdir())
     output(args, {"files": files}, "\n".join([*files, f"{folder / 'README.md'} says how to run it"]))
+
+
+def run_serve(args: argparse.Namespace) -> None:
+    from candlemill.io.serve import serve
+    from candlemill.io.settings import dsn
+
+    def ready(port: int) -> None:
+        print(f"candlemill serves http://{args.host}:{port}", file=sys.stderr, flush=True)
+
+    serve(dsn(), args.host, args.port, ready)
 
 
 def run_db(args: argparse.Namespace) -> None:

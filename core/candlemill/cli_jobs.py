@@ -264,9 +264,9 @@ def _write_sweep_report(store: Any, sweep_id: str, args: argparse.Namespace) -> 
 
 
 def _write_walk_forward_report(home: Any, found: Any, spec: Spec, args: argparse.Namespace) -> None:
+    from candlemill.command import command_of
     from candlemill.io.jobs import sweep_row
     from candlemill.report import write_walk_forward_report
-    from candlemill.report.command import command_of
 
     asked = {"train": args.train, "test": args.test, "score": args.score, **({"anchored": ""} if args.anchored else {})}
     figures = sweep_row(home.store, found.sweep_id).figures

@@ -31,11 +31,14 @@ class UnknownName(BadInput):
     def __init__(self, kind: str, name: str, known: list[str], advice: str) -> None:
         super().__init__(kind, name, known, advice)
 
+    def near(self) -> list[str]:
+        """Names that exist and look like it, the nearest first."""
+        _, name, known, _ = self.args
+        return get_close_matches(name, known, cutoff=0.5) or get_close_matches(name.upper(), known, cutoff=0.5)
+
     def __str__(self) -> str:
-        kind, name, known, advice = self.args
-        near = get_close_matches(name, known, n=1, cutoff=0.5) or get_close_matches(
-            name.upper(), known, n=1, cutoff=0.5
-        )
+        kind, name, _, advice = self.args
+        near = self.near()
         guess = f"did you mean {near[0]!r}? " if near else ""
         return one_line(f"unknown {kind} {name!r}: {guess}{advice}")
 

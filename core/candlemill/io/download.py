@@ -7,7 +7,6 @@ is new, and what the exchange has replaced since. A download that broke off goes
 import asyncio
 import contextlib
 import hashlib
-import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +36,6 @@ PIECE: Final = 2**18
 GROUP: Final = 64  # files that are stored together, and that the folder may hold
 REST_ROWS_AT_ONCE: Final = 50_000
 
-log = logging.getLogger("candlemill.download")
 T = TypeVar("T")
 
 

@@ -1,7 +1,6 @@
 """The feed as a service: `/healthz` and `/metrics` beside it, an end in order when it is asked to end."""
 
 import asyncio
-import logging
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from candlemill.exchange import Exchange
+from candlemill.io import logs
 from candlemill.io.feed import LiveFeed, Settings
 from candlemill.io.feedstore import FeedStore
 from candlemill.io.rest import Clock
@@ -146,6 +146,6 @@ async def serve_feed(
 
 def run_service(exchange: Exchange, symbols: Sequence[str], dsn: str, settings: Settings, **where: Any) -> None:
     """The whole of it, for a process that does nothing else."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.setup()
     with FeedStore(dsn) as store:
         asyncio.run(serve_feed(exchange, symbols, store, settings, **where))

@@ -14,7 +14,7 @@ from candlemill.io.clock import clock_ms
 from candlemill.io.local import Broker, FrozenIndex, LocalLedger, Pool, Progress, ScratchLedger, SymbolIndex, cores
 from candlemill.io.store import Store
 from candlemill.io.tapes import Tapes
-from candlemill.ledger import NO_FUNDING, JobRow, ResultRow, Runtime
+from candlemill.ledger import NO_FUNDING, Index, JobRow, ResultRow, Runtime
 from candlemill.model import Spec, grid_points, spec_from_json
 from candlemill.plan import estimate_seconds
 from candlemill.service import Prepared, days_in, prepare
@@ -30,9 +30,9 @@ POOL_SECONDS = 2.0  # workers take half a second to start: a job shorter than th
 class Home:
     """One store and the index as it is now."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, index: Index | None = None) -> None:
         self.store = store
-        self.index = FrozenIndex(store)
+        self.index = index or FrozenIndex(store)
 
     def full_span(self, symbol: str) -> tuple[int, int]:
         """From the first candle to the end of the last one."""

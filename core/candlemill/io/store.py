@@ -312,6 +312,17 @@ class Store:
         rows = self._rows(sql, {"job": job_id})
         return JobRow(*rows[0]) if rows else None
 
+    def job_rows(self, job_ids: Sequence[str]) -> dict[str, JobRow]:
+        """The jobs of these ids that exist."""
+        sql = f"""
+            SELECT {", ".join(JobRow.__struct_fields__)} FROM backtest_jobs
+            WHERE job_id IN {{jobs:Array(String)}} ORDER BY updated_at DESC LIMIT 1 BY job_id
+        """  # noqa: S608
+        return {row[0]: JobRow(*row) for row in self._rows(sql, {"jobs": list(job_ids)})}
+
+    def put_jobs(self, jobs: Sequence[JobRow]) -> None:
+        self._insert("backtest_jobs", jobs)
+
     def put_partials(self, partials: Sequence[Partial]) -> None:
         self._insert("backtest_slices", partials)
 

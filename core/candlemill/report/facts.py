@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from candlemill.command import value_text
 from candlemill.engine.tape import MINUTE_MS
 from candlemill.model import Spec
 from candlemill.report import units
-from candlemill.report.command import value_text
 from candlemill.report.page import Cell, Html
 
 _APART = frozenset({"symbol", "strategy", "params", "grid", "start", "end", "capital", "schedule", "volume_scale"})

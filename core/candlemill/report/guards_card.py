@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from candlemill.report.command import value_text
+from candlemill.command import value_text
 from candlemill.report.metrics_table import label, shown
 from candlemill.report.page import Cell, Html, card, pairs, table
 from candlemill.report.units import money

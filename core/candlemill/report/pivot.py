@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from candlemill.command import value_text
 from candlemill.errors import BadInput, UnknownName
 from candlemill.model import SCALE, Spec
-from candlemill.report.command import value_text
 from candlemill.report.metrics_table import kind, shown
 
 SMALLER_IS_BETTER = frozenset({"max_drawdown", "max_drawdown_share", "gross_loss", "fees", "fills", "volatility"})

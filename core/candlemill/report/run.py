@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from candlemill.command import command_of
 from candlemill.engine.tape import DAY_MS, MINUTE_MS
 from candlemill.model import SCALE
 from candlemill.report import figures, units
-from candlemill.report.command import command_of
 from candlemill.report.facts import asked, identity_of, range_text, title
 from candlemill.report.guards_card import guard_cards
 from candlemill.report.page import Cell, Figures, Html, Key, card, command, facts, keys, render

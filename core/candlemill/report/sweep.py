@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from candlemill.command import command_of, value_text
 from candlemill.model import SCALE
 from candlemill.report import sweep_figures, units
-from candlemill.report.command import command_of, value_text
 from candlemill.report.facts import asked, identity, range_text
 from candlemill.report.guards_card import guard_cards
 from candlemill.report.metrics_table import label

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from candlemill.command import value_text
 from candlemill.model import SCALE
 from candlemill.report import units, walk_figures
-from candlemill.report.command import value_text
 from candlemill.report.facts import identity_of, range_text
 from candlemill.report.guards_card import guard_cards
 from candlemill.report.metrics_table import label, shown

@@ -17,13 +17,13 @@ def command_of(spec: Spec, verb: str | None = None, **more: str) -> str:
     know. A schedule has no option."""
     options = [("symbol", spec.symbol), ("strategy", spec.strategy)]
     options += [("param", f"{name}={value_text(value)}") for name, value in spec.params.items()]
-    options += [("grid", f"{name}={_grid(values)}") for name, values in spec.grid.items()]
+    options += [("grid", f"{name}={grid_text(values)}") for name, values in spec.grid.items()]
     options.append(("range", range_of(spec.start, spec.end)))
     defaults = {field.name: field.default for field in msgspec.structs.fields(spec)}
     for name in spec.__struct_fields__:
         value = getattr(spec, name)
         if name not in _APART and value != defaults[name]:
-            options.append((name.replace("_", "-"), "" if value is True else _option(name, value)))
+            options.append((name.replace("_", "-"), "" if value is True else option_text(name, value)))
     options += list(more.items())
     words = ["candlemill", verb or ("sweep" if spec.grid else "backtest")]
     for name, text in options:
@@ -36,7 +36,7 @@ def value_text(value: ParamValue) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _grid(values: list[ParamValue]) -> str:
+def grid_text(values: list[ParamValue]) -> str:
     """A span where the values are one."""
     if len(values) > 2 and all(type(v) is int and v >= 0 for v in values):
         first, second = int(values[0]), int(values[1])
@@ -46,7 +46,7 @@ def _grid(values: list[ParamValue]) -> str:
     return ",".join(value_text(v) for v in values)
 
 
-def _option(name: str, value: Any) -> str:
+def option_text(name: str, value: Any) -> str:
     if name in ("quantity", "capital", "notional"):
         whole, rest = divmod(value, SCALE)
         return f"{whole}.{rest:08d}".rstrip("0").rstrip(".")

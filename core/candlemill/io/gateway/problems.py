@@ -1,0 +1,108 @@
+"""Errors as problem details (RFC 9457): one line that names the value, the limit and the way out."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+
+from candlemill.errors import BadInput, CandlemillError, NoData, StoreError, UnknownName, one_line
+
+DETAIL_LIMIT = 1_000
+MEDIA_TYPE = "application/problem+json"
+
+NO_HEADERS: Mapping[str, str] = {}
+
+log = logging.getLogger("candlemill")
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """What went wrong. `code` is for programs, `detail` for people; `near` are names that exist."""
+
+    title: str
+    status: int
+    detail: str
+    code: str
+    type: str = "about:blank"
+    near: list[str] = []
+
+
+class Conflict(BadInput):
+    """What the job's state does not allow."""
+
+    code = "conflict"
+
+
+class NoAccess(CandlemillError):
+    """No key, or one that is not known."""
+
+    code = "no_access"
+
+
+class Forbidden(CandlemillError):
+    """A page of another origin asks, or a host that is not this one is named."""
+
+    code = "forbidden"
+
+
+TITLES = {
+    400: "Bad request",
+    401: "No access",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "Too large",
+    415: "Media type not supported",
+    422: "Cannot be done",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Not now",
+}
+
+
+def status_of(error: CandlemillError) -> int:
+    if isinstance(error, NoAccess):
+        return 401
+    if isinstance(error, Forbidden):
+        return 403
+    if isinstance(error, UnknownName) and error.args[0] in ("symbol", "symbols", "job"):
+        return 404
+    if isinstance(error, NoData | Conflict):
+        return 409
+    if isinstance(error, BadInput):
+        return 422
+    return 503 if error.retryable or isinstance(error, StoreError) else 500
+
+
+def answer(
+    status: int, code: str, detail: str, near: Sequence[str] = (), headers: Mapping[str, str] = NO_HEADERS
+) -> Response[Problem]:
+    problem = Problem(TITLES.get(status, "Error"), status, one_line(detail)[:DETAIL_LIMIT], code, near=list(near))
+    return Response(problem, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers))
+
+
+def on_own_error(_: Request[Any, Any, Any], error: CandlemillError) -> Response[Problem]:
+    status = status_of(error)
+    if status >= 500:
+        log.warning("answered %d: %s", status, error)
+    near = error.near() if isinstance(error, UnknownName) else []
+    headers = {"Retry-After": "2"} if status == 503 else {}
+    if status == 401:
+        headers = {"WWW-Authenticate": "Bearer"}
+    return answer(status, error.code, str(error), near, headers=headers)
+
+
+def on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    detail = error.detail
+    if isinstance(error.extra, list) and error.extra:  # which parameter, and what is wrong with it
+        detail += ": " + "; ".join(f"{one.get('key', '')} {one.get('message', '')}".strip() for one in error.extra[:3])
+    headers = {name: value for name, value in (error.headers or {}).items() if name.lower() != "content-type"}
+    return answer(error.status_code, "http", detail, headers=headers)
+
+
+def on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    log.error("internal error at %s %s", request.method, request.url.path, exc_info=error)
+    return answer(500, "internal", f"internal error: {type(error).__name__}; the log of this gateway has more")

@@ -1,0 +1,142 @@
+"""What a request may touch: the store, the metadata index, where events go. Blocking calls run in threads."""
+
+import asyncio
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from candlemill.errors import UnknownName
+from candlemill.events import Event
+from candlemill.io.coverage import current_days
+from candlemill.io.gateway.gathered import Gathered
+from candlemill.io.jobs import Home
+from candlemill.io.store import Store
+from candlemill.ledger import Funding, JobRow
+from candlemill.model import SCALE
+from candlemill.plan import Day
+from candlemill.request import Asked, Request, parse_request, understand
+from candlemill.service import Prepared
+
+INDEX_SECONDS = 1.0  # how old what is known of the candles may be when a job is asked for; tasks look again
+PREPARED_LIMIT = 1_024
+FINISHED_LIMIT = 4_096
+
+Publish = Callable[[Sequence[Event]], None]
+
+
+class Index:
+    """The store's metadata index, not older than a second; a symbol's days stay the same object while unchanged."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._symbols: tuple[float, list[str]] = (0.0, [])
+        self._days: dict[str, tuple[float, Sequence[Day]]] = {}
+        self._funding: dict[str, tuple[float, Funding]] = {}
+        self._scales: dict[str, int] = {}
+
+    def symbols(self) -> list[str]:
+        with self._lock:
+            if time.monotonic() > self._symbols[0]:
+                self._symbols = (time.monotonic() + INDEX_SECONDS, self._store.symbols())
+            return self._symbols[1]
+
+    def days(self, symbol: str) -> Sequence[Day]:
+        with self._lock:
+            until, days = self._days.get(symbol, (0.0, []))
+            if time.monotonic() > until:
+                now = current_days(self._store, symbol)
+                days = days if days == now else now
+                if days:  # names that do not exist are anybody's to think up: they are not kept
+                    self._days[symbol] = (time.monotonic() + INDEX_SECONDS, days)
+            return days
+
+    def volume_scale(self, symbol: str) -> int:
+        if symbol not in self._scales:
+            self._scales[symbol] = self._store.volume_scale(symbol) or SCALE
+        return self._scales[symbol]
+
+    def funding(self, symbol: str) -> Funding:
+        with self._lock:
+            until, funding = self._funding.get(symbol, (0.0, None))
+            if funding is None or time.monotonic() > until:
+                funding = self._store.funding(symbol)
+                self._funding[symbol] = (time.monotonic() + INDEX_SECONDS, funding)
+            return funding
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """A request that can run: what it asks for, and the job that it is."""
+
+    request: Request
+    asked: Asked
+    job: Prepared
+
+
+class World:
+    """One gateway's connections and caches. `publish` sends events, blocking; it raises what is retryable where the
+    sink does not take them."""
+
+    def __init__(self, store: Store, publish: Publish) -> None:
+        self.store = store
+        self.index = Index(store)
+        self.job = Gathered(self._jobs)
+        self.put_job = Gathered(self._put_jobs)
+        self._publish = publish
+        self._prepared: OrderedDict[bytes, tuple[object, Ready]] = OrderedDict()
+        self._finished: OrderedDict[str, JobRow] = OrderedDict()
+        self._lock = threading.Lock()
+
+    async def prepare(self, body: bytes) -> Ready:
+        """A request, checked against the index before anything is started."""
+        return await asyncio.to_thread(self._prepare, body)
+
+    def _prepare(self, body: bytes) -> Ready:
+        request = parse_request(body)
+        days = self.index.days(request.symbols)
+        with self._lock:
+            known = self._prepared.get(body)
+        if known is not None and known[0] is days and days:
+            return known[1]
+        asked = understand(request, self.index)
+        job = Home(self.store, self.index).prepare(asked.spec, asked.slices, asked.max_gap)
+        ready = Ready(request, asked, job)
+        with self._lock:
+            self._prepared[body] = (days, ready)
+            while len(self._prepared) > PREPARED_LIMIT:
+                self._prepared.popitem(last=False)
+        return ready
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        await asyncio.to_thread(self._publish, events)
+
+    # -- jobs ------------------------------------------------------------------------------------------------------
+
+    async def known_job(self, job_id: str) -> JobRow:
+        """Raises UnknownName."""
+        row = await self.job(job_id)
+        if row is None:
+            raise UnknownName("job", job_id, [], "GET /api/v1/backtests lists them")
+        return row
+
+    def forget(self, job_id: str) -> None:
+        self._finished.pop(job_id, None)
+
+    def _jobs(self, ids: list[str]) -> list[JobRow | None]:
+        """Finished jobs never change: they are remembered."""
+        wanted = [one for one in dict.fromkeys(ids) if one not in self._finished]
+        found = self.store.job_rows(wanted) if wanted else {}
+        for row in found.values():
+            if row.state == "done":
+                self._finished[row.job_id] = row
+        answers = [self._finished.get(one) or found.get(one) for one in ids]
+        while len(self._finished) > FINISHED_LIMIT:
+            self._finished.popitem(last=False)
+        return answers
+
+    def _put_jobs(self, rows: list[JobRow]) -> list[None]:
+        self.store.put_jobs(rows)
+        return [None] * len(rows)

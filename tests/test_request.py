@@ -1,0 +1,106 @@
+"""What people ask for over HTTP is the same job as on the command line, and can be asked for again from its spec."""
+
+import msgspec
+import pytest
+from candlemill.errors import BadInput, UnknownName
+from candlemill.model import SCALE, parse_range, resolve
+from candlemill.plan import Day
+from candlemill.request import WalkForward, parse_request, request_of, request_of_fields, understand
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+DAY = 86_400_000
+START = 19_358 * DAY  # 2023-01-01
+
+
+class TwoSymbols:
+    """An index of two symbols with a day each."""
+
+    def symbols(self):
+        return ["BTCUSDT", "ETHUSDT"]
+
+    def days(self, symbol):
+        k = ["BTCUSDT", "ETHUSDT"].index(symbol) if symbol in self.symbols() else -1
+        return [] if k < 0 else [Day(START + k * DAY, 1440, START + k * DAY, START + (k + 1) * DAY - 60_000, "d")]
+
+
+def asked(**fields):
+    return understand(parse_request(msgspec.json.encode(fields)), TwoSymbols())
+
+
+def test_the_seeds_request():
+    found = asked(symbol="BTCUSDT", strategy="momentum_v1", range="2023")
+    span = parse_range("2023")
+    assert found.kind == "backtest"
+    assert found.spec == resolve(symbol="BTCUSDT", strategy="momentum_v1", span=span, params={})
+
+
+def test_a_range_of_all_is_what_the_symbols_have():
+    assert (asked(symbol="BTCUSDT", strategy="buy_and_hold").spec.start) == START
+    both = asked(symbol="*USDT", strategy="buy_and_hold")
+    assert (both.kind, both.spec.start, both.spec.end) == ("portfolio", START, START + 2 * DAY)
+    with pytest.raises(UnknownName, match="did you mean 'BTCUSDT'"):
+        asked(symbol="BTCUSD", strategy="buy_and_hold")
+
+
+def test_kinds():
+    grid = {"fast": "5:15:5", "slow": [20, 50]}
+    assert asked(symbol="BTCUSDT", strategy="sma_cross", grid=grid).spec.grid == {"fast": [5, 10, 15], "slow": [20, 50]}
+    walk = asked(symbol="BTCUSDT", strategy="sma_cross", grid=grid, walk_forward={"train": "90d"})
+    assert (walk.kind, walk.walk_forward) == ("walk_forward", WalkForward(train="90d"))
+    found = asked(symbol=["ETHUSDT", "BTCUSDT"], strategy="buy_and_hold", weights={"ETHUSDT": 0.5})
+    assert (found.kind, found.weights) == ("portfolio", {"ETHUSDT": SCALE // 2, "BTCUSDT": SCALE})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"fee": -200_000}, "fee"),
+        ({"range": "20233"}, "20233"),
+        ({"strategy": "/tmp/evil.py:Strategy"}, "unknown strategy"),
+        ({"timeframe": "5x"}, "5x"),
+        ({"quantity": "1e9999"}, "quantity"),
+        ({"colour": "red"}, "colour"),
+        ({"weights": {"BTCUSDT": 1}}, "several symbols"),
+        ({"walk_forward": {}}, "give a grid"),
+        ({"grid": {"fast": "5:1"}}, "fast=5:1"),
+        ({"symbol": "A,B", "grid": {"fast": [1]}}, "one symbol"),
+    ],
+)
+def test_bad_requests_are_told_in_one_line(change, said):
+    with pytest.raises(BadInput) as caught:
+        asked(**{"symbol": "BTCUSDT", "strategy": "sma_cross"} | change)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_flat_fields_as_texts():
+    fields = {"symbol": "BTCUSDT", "strategy": "sma_cross", "params.fast": "10", "fee": "750", "funding": "false"}
+    found = understand(request_of_fields(fields | {"range": "2023-05"}), TwoSymbols())
+    assert (found.spec.params["fast"], found.spec.fee) == (10, 750)
+
+
+rates = st.integers(0, 10**6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    sizing=st.sampled_from(["fixed", "notional", "compound"]),
+    amount=st.integers(1, 2**62),
+    fee=st.integers(-100_000, 10**6),
+    stop=rates,
+    fill=st.sampled_from(["next_open", "close"]),
+    timeframe=st.integers(1, 10_080),
+    minutes=st.tuples(st.integers(0, 10**6), st.integers(1, 10**6)),
+    grid=st.dictionaries(st.sampled_from(["fast", "slow"]), st.lists(st.integers(1, 500), min_size=1, max_size=5)),
+)
+def test_a_spec_is_asked_for_again_by_its_request(sizing, amount, fee, stop, fill, timeframe, minutes, grid):
+    grid = {name: list(dict.fromkeys(values)) for name, values in grid.items()}
+    own = {"fixed": "quantity", "notional": "notional", "compound": "capital"}[sizing]
+    more = {"fee": fee, "stop_loss": stop, "fill": fill, "sizing": sizing, own: amount, "timeframe": timeframe}
+    span = (START + minutes[0] * 60_000, START + (minutes[0] + minutes[1]) * 60_000)
+    try:
+        spec = resolve(symbol="BTCUSDT", strategy="sma_cross", span=span, params={}, grid=grid, **more)
+    except BadInput:
+        return  # no set of the grid is valid
+    assert understand(parse_request(msgspec.json.encode(request_of(spec))), TwoSymbols()).spec == spec
