@@ -163,6 +163,8 @@ class Broker:
         world.say(process.name, "takes", event.type[15:], event.id[:6], *delivery.place[1:], attempt, event.error)
         status, said = 202, ""
         try:
+            if not event.error:
+                http._check_json(event)
             process.index.renew()
             with process.asked.new(handler(delivery.route)(event, process.runtime), process.runtime.ledger) as answer:
                 for one in self._in_some_order(answer, delivery.place):

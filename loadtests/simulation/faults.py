@@ -27,6 +27,7 @@ RATES = {
     "torn": 0.03,  # a write is done in part
     "sink_down": 0.03,  # an event is not taken
 }
+ABSENT = 0.6  # the share of runs that do not have one of these
 # Once in a run, or not at all: their share of all runs.
 EVENTS = {
     "outage": 0.1,  # the store is down for minutes
@@ -44,12 +45,11 @@ Fault = tuple[str, tuple[int, ...]]
 
 
 def mixed(*numbers: int) -> int:
-    """64 bits that depend on all of the numbers."""
-    h = 0x9E3779B97F4A7C15
-    for number in numbers:
-        h = ((h ^ number) * 0xFF51AFD7ED558CCD) & MASK
-        h ^= h >> 32
-    return (h * 0xC4CEB9FE1A85EC53 & MASK) >> 11
+    """53 bits that depend on all of the numbers, none of which is negative. CPython's hash of a tuple of integers is the
+    same in every process, and fast; it lacks the last steps that spread its bits."""
+    h = hash(numbers) & MASK
+    h = ((h ^ h >> 32) * 0xFF51AFD7ED558CCD) & MASK
+    return (h ^ h >> 29) >> 11
 
 
 class Dice:
@@ -59,12 +59,10 @@ class Dice:
         self._seed = seed
         self._only = only
         self._numbers = {name: k for k, name in enumerate([*RATES, *EVENTS])}
-        self._limits: dict[str, float] = {}
+        self._limits = dict(EVENTS)
         for k, (name, rate) in enumerate(RATES.items()):
-            share = self.uniform(-1, k)
-            self._limits[name] = 0.0 if share < 0.6 else rate * (share - 0.6) / 0.4
-        self._limits |= EVENTS
-        self.calm = False
+            if (share := self.uniform(MASK, k)) > ABSENT:
+                self._limits[name] = rate * (share - ABSENT) / (1 - ABSENT)
         self.fired: list[Fault] = []
 
     def uniform(self, *place: int) -> float:
@@ -76,14 +74,18 @@ class Dice:
         return low + mixed(self._seed, *place) % (high - low + 1)
 
     def hits(self, name: str, *place: int) -> bool:
-        limit = self._limits[name]
-        if limit == 0.0 or self.calm or self.uniform(self._numbers[name], *place) >= limit:
+        limit = self._limits.get(name)
+        if limit is None or self.uniform(self._numbers[name], *place) >= limit:
             return False
         fault = (name, place)
         if self._only is not None and fault not in self._only:
             return False
         self.fired.append(fault)
         return True
+
+    def rest(self) -> None:
+        """From now on nothing fails."""
+        self._limits.clear()
 
     def counts(self) -> Counter[str]:
         return Counter(name for name, _ in self.fired)

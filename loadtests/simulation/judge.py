@@ -3,12 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
 from candlemill import events
 from candlemill.events import Event
-from candlemill.ledger import DONE, GUESS, JobRow, Partial, ResultRow
-from candlemill.model import Spec
-from candlemill.plan import Plan
+from candlemill.ledger import JobRow, Partial, ResultRow
 
 from loadtests.simulation.cases import Bits, bits_of, expected
 
@@ -24,6 +21,7 @@ class Judge:
         self._tables = world.tables
         self._bits: dict[str, tuple[str, str]] = {}
         self._told: set[tuple[str, str]] = set()
+        self.events: list[Event] = []
         self.wrong: list[str] = []
 
     def says(self, what: str) -> None:
@@ -33,6 +31,7 @@ class Judge:
     # -- as it happens ---------------------------------------------------------------------------------------------
 
     def saw_event(self, event: Event) -> None:
+        self.events.append(event)
         if event.type in (events.COMPLETED, events.FAILED) and not event.error:
             self._told.add((event.type, event.partitionkey))
 

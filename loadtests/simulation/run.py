@@ -12,14 +12,15 @@ from candlemill.events import Event
 
 from loadtests.simulation.broker import Broker, Function
 from loadtests.simulation.cases import SYMBOLS, catalogue, small_limits
-from loadtests.simulation.faults import BENIGN, EVENTS, Dice, Fault
-from loadtests.simulation.loop import Process, Task
+from loadtests.simulation.faults import BENIGN, Dice, Fault
+from loadtests.simulation.loop import Task
+from loadtests.simulation.poison import poisoned
 from loadtests.simulation.world import START_MS, World
 
 CALM_MS = 10 * 60_000  # from then on nothing fails
 END_MS = 6 * 3_600_000  # and by then all is over
 PATIENCE_MS = 120_000
-CLIENTS, WHEN, SPEC, SLICES, OUTAGE, CORRECTION, POISON, CANCEL = range(3_000, 3_008)  # the dice's questions
+CLIENTS, WHEN, SPEC, SLICES, OUTAGE, CORRECTION, POISON = range(3_000, 3_007)  # the dice's questions
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -44,7 +45,7 @@ class Run:
     def __call__(self) -> Verdict:
         world, loop = self._world, self._world.loop
         self._plan()
-        loop.after(CALM_MS, bound(setattr, self._dice, "calm", True))
+        loop.after(CALM_MS, self._dice.rest)
         loop.run(START_MS + END_MS)
         if not loop.idle():
             world.judge.says("events go round without end")
@@ -76,6 +77,9 @@ class Run:
             third = second + dice.between(1, 60_000, CORRECTION, 2)
             symbol = SYMBOLS[dice.between(0, len(SYMBOLS) - 1, CORRECTION, 3)]
             self._world.tables.correct(symbol, [first, second, third])
+        if dice.hits("poison"):
+            for k in range(dice.between(1, 6, POISON)):
+                loop.after(dice.between(0, 120_000, POISON, k), bound(self._poison, k))
 
     # -- clients ---------------------------------------------------------------------------------------------------
 
@@ -96,6 +100,14 @@ class Run:
             return
         self._promised.add(job.job_id)
         self._world.loop.after(PATIENCE_MS, bound(self._look, event))
+
+    def _poison(self, k: int) -> None:
+        """Somebody sends an event again that was seen before, and changes something in it."""
+        seen = self._world.judge.events
+        if seen:
+            event = poisoned(seen[self._dice.between(0, len(seen) - 1, POISON, k, 1)], self._dice, k)
+            self._world.say("POISON", event.type[15:], event.id[:6], event.data[:200])
+            self._broker.publish(event)
 
     def _look(self, event: Event) -> None:
         """A client that waits asks again."""

@@ -44,10 +44,10 @@ class World:
         return self.loop.now + this_task().process.skew_ms
 
     def hits(self, fault: str, *place: int) -> bool:
-        found = self.dice.hits(fault, *place)
-        if found:
+        if self.dice.hits(fault, *place):
             self.say("FAULT", fault)
-        return found
+            return True
+        return False
 
     def ask(self, what: Callable[[int], T]) -> T:
         """The store's answer as of now."""
