@@ -3,13 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import pytest
-from candlemill import service
-from candlemill.events import Event
-from candlemill.ledger import Runtime
-from loadtests.simulation import broker
 from loadtests.simulation.__main__ import told
 from loadtests.simulation.faults import EVENTS, RATES
 from loadtests.simulation.run import shrunk, simulate

@@ -9,7 +9,7 @@ from collections import Counter
 from loadtests.simulation.run import Verdict, shrunk, simulate
 
 TOLD_SECONDS = 5.0
-SHOWN = 60
+SHOWN = 40
 
 
 def replay(seed: int) -> int:
@@ -29,8 +29,10 @@ def _line(line: tuple[object, ...]) -> str:
 def told(found: Verdict) -> str:
     lines = [f"seed {found.seed} fails: {'; '.join(found.wrong)}"]
     lines += [f"  with these faults alone: {', '.join(f'{name}{place}' for name, place in found.fired) or 'none'}"]
-    lines += ["  " + _line(line) for line in found.trace[-SHOWN:]]
-    return "\n".join(lines)
+    jobs = set(" ".join(found.wrong).split())
+    told = [line for line in found.trace if line[1] in ("FAULT", "WRONG") or line[1] in jobs] or found.trace
+    shown = told if len(told) <= 2 * SHOWN else [*told[:SHOWN], (told[SHOWN][0], "..."), *told[-SHOWN:]]
+    return "\n".join(lines + ["  " + _line(line) for line in shown])
 
 
 def main() -> int:

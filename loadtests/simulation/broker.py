@@ -130,11 +130,11 @@ class Broker:
         if attempt < RETRIES and (status in RETRIED or status >= 500):
             self._send(delivery, attempt + 1, BACKOFF_MS << attempt)
         elif event.error:
-            self._world.say("DROPPED", event.id[:6])
+            self._world.say(event.partitionkey[:6], "DROPPED", event.type[15:], event.id[:6])
             self.dropped += 1
         else:
             reason = f"{delivery.route} answered {status}: {said}"
-            self._world.say("dead letter", event.type[15:], event.id[:6], reason)
+            self._world.say(event.partitionkey[:6], "dead letter", event.type[15:], event.id[:6], reason)
             self.publish(msgspec.structs.replace(event, error=reason))
 
     # -- processes -------------------------------------------------------------------------------------------------
@@ -160,7 +160,8 @@ class Broker:
     def _serve(self, process: Function, delivery: Delivery, attempt: int, settled: list[int]) -> None:
         """What `io.http.respond` does."""
         event, world = delivery.event, self._world
-        world.say(process.name, "takes", event.type[15:], event.id[:6], *delivery.place[1:], attempt, event.error)
+        told = (event.partitionkey[:6], process.name, "takes", event.type[15:], event.id[:6])
+        world.say(*told, *delivery.place[1:], attempt, event.error)
         status, said = 202, ""
         try:
             if not event.error:
@@ -177,7 +178,7 @@ class Broker:
             world.judge.says(f"{process.name} broke on {event.type}: {type(error).__name__}: {error}")
             status, said = 500, f"internal error: {type(error).__name__}"
         process.tasks -= 1
-        world.say(process.name, "answers", event.type[15:], event.id[:6], status, said)
+        world.say(event.partitionkey[:6], process.name, "answers", event.type[15:], event.id[:6], status, said)
         if status and world.hits("no_answer", *delivery.place, attempt):
             return
         self._loop.after(0, bound(self._settle, settled, delivery, attempt, status, said))

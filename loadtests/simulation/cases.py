@@ -108,26 +108,45 @@ def _spec(symbol: str, strategy: str, params: dict[str, Any], grid: dict[str, An
 
 
 @cache
-def catalogue() -> Sequence[Spec]:
-    """Windowed and stateful strategies, with and without stops, single ones and sweeps of several batches."""
-    cross = {"fast": 2, "slow": 5}
+def families() -> list[list[Spec]]:
+    """Windowed and stateful strategies, with and without stops, single ones and sweeps of several batches. Those of a
+    family have something in common: a set of one is another one's, or their ranges overlap."""
+    cross = {"fast": 2, "slow": 5, "allow_short": True}
+    ema = {"sizing": "compound", "funding": True}
     schedule = [{"start": FIRST_DAY + k * 2 * DAY_MS, "params": {"fast": 2 + k, "slow": 6}} for k in range(3)]
+    four, five = ({"end": FIRST_DAY + days * DAY_MS} for days in (4, 5))
     return [
-        _spec("AAA", "sma_cross", cross),
-        _spec("AAA", "sma_cross", {**cross, "allow_short": True}, stop_loss=20_000, trailing_stop=10_000),
-        _spec("AAA", "buy_and_hold", {}, stop_loss=150_000),  # every guess is wrong
-        _spec("BBB", "buy_and_hold", {}, trailing_stop=200_000, sizing="compound"),
-        _spec("BBB", "donchian", {"entry": 8, "exit": 5}),
-        _spec("BBB", "donchian", {"entry": 20, "exit": 15}, take_profit=30_000, fill="close"),
-        _spec("BBB", "macd", {"fast": 3, "slow": 8, "signal": 4, "allow_short": True}, slippage=500),
-        _spec("CCC", "momentum_v1", {"lookback": 6}, timeframe=120, start=FIRST_DAY + DAY_MS),
-        _spec("CCC", "supertrend", {"length": 5, "multiple": 200}, sizing="notional", volume_share=10_000),
-        _spec("CCC", "rsi_reversion", {"length": 5, "low": 30, "exit": 50, "high": 70}, funding=True),
-        _spec("CCC", "sma_cross", {}, schedule=schedule, trailing_stop=15_000),
-        _spec("AAA", "sma_cross", {}, {"fast": [2, 3, 4], "slow": [3, 5, 9], "allow_short": [True]}, stop_loss=20_000),
-        _spec("BBB", "donchian", {"exit": 5}, {"entry": [4, 8, 12, 20]}, trailing_stop=20_000),
-        _spec("CCC", "buy_and_hold", {}, stop_loss=100_000, end=FIRST_DAY + 4 * DAY_MS),
-        _spec("CCC", "ema_cross", {"slow": 9}, {"fast": [2, 3, 5, 7]}, sizing="compound", funding=True),
+        [
+            _spec(
+                "AAA", "sma_cross", {}, {"fast": [2, 3, 4], "slow": [3, 5, 9], "allow_short": [True]}, stop_loss=20_000
+            ),
+            _spec("AAA", "sma_cross", {"slow": 5, "allow_short": True}, {"fast": [2, 3, 4]}, stop_loss=20_000, **five),
+            _spec("AAA", "sma_cross", cross, stop_loss=20_000),
+            _spec("AAA", "sma_cross", cross, stop_loss=20_000, **four),
+        ],
+        [
+            _spec("BBB", "donchian", {"exit": 5}, {"entry": [4, 8, 12, 20]}, trailing_stop=20_000),
+            _spec("BBB", "donchian", {"entry": 8, "exit": 5}, trailing_stop=20_000),
+            _spec("BBB", "donchian", {"entry": 8, "exit": 5}, trailing_stop=20_000, **five),
+            _spec("BBB", "donchian", {"entry": 20, "exit": 15}, take_profit=30_000, fill="close"),
+        ],
+        [  # every guess is wrong
+            _spec("CCC", "buy_and_hold", {}, stop_loss=150_000),
+            _spec("CCC", "buy_and_hold", {}, stop_loss=150_000, **four),
+            _spec("CCC", "buy_and_hold", {}, trailing_stop=200_000, sizing="compound"),
+        ],
+        [
+            _spec("CCC", "ema_cross", {"slow": 9}, {"fast": [2, 3, 5, 7]}, **ema),
+            _spec("CCC", "ema_cross", {"fast": 3, "slow": 9}, **ema),
+            _spec("CCC", "ema_cross", {"fast": 3, "slow": 9}, **ema, **four),
+        ],
+        [
+            _spec("AAA", "sma_cross", {}, schedule=schedule, trailing_stop=15_000),
+            _spec("BBB", "macd", {"fast": 3, "slow": 8, "signal": 4, "allow_short": True}, slippage=500),
+            _spec("BBB", "supertrend", {"length": 5, "multiple": 200}, sizing="notional", volume_share=10_000),
+            _spec("CCC", "momentum_v1", {"lookback": 6}, timeframe=120, start=FIRST_DAY + DAY_MS),
+            _spec("CCC", "rsi_reversion", {"length": 5, "low": 30, "exit": 50, "high": 70}, funding=True),
+        ],
     ]
 
 

@@ -1,18 +1,22 @@
 """What must hold in every run, whatever happens. Findings go to `wrong`."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from candlemill import events
 from candlemill.events import Event
 from candlemill.ledger import JobRow, Partial, ResultRow
+from candlemill.states import later
 
 from loadtests.simulation.cases import Bits, bits_of, expected
 
 if TYPE_CHECKING:
     from loadtests.simulation.world import World
 
-TERMINAL = ("done", "failed", "cancelled")
+
+# One end may come after another: of two processes, one gives a job up and one finishes it. It is the better one then.
+ENDS = ("cancelled", "failed", "done")
 
 
 class Judge:
@@ -21,6 +25,8 @@ class Judge:
         self._tables = world.tables
         self._bits: dict[str, tuple[str, str]] = {}
         self._told: set[tuple[str, str]] = set()
+        self._asked: set[int] = set()
+        self.overtaken = 0
         self.events: list[Event] = []
         self.wrong: list[str] = []
 
@@ -36,19 +42,29 @@ class Judge:
             self._told.add((event.type, event.partitionkey))
 
     def saw_job(self, row: JobRow) -> None:
-        self._world.say("job", row.job_id[:6], row.state, row.reason)
+        name, before = row.job_id[:6], self._tables.job(row.job_id, self._world.loop.now)
+        self._world.say(name, "is", row.attempt % 1_000_000, row.state, row.reason)
         if row.spec and row.data_digest:
             bits = self._expected(row)
             if bits is None:
-                self.says(f"job {row.job_id[:6]} is of candles that never were")
+                self.says(f"job {name} is of candles that never were")
             else:
                 self._bits |= bits.results
         if row.state == "failed" and not row.reason:
-            self.says(f"job {row.job_id[:6]} failed without a reason")
+            self.says(f"job {name} failed without a reason")
+        now = later(before, row)
+        if before is not None and before.finished and now.attempt <= before.attempt and now.state != before.state:
+            self.overtaken += 1
+            if now.attempt < before.attempt or not now.finished or ENDS.index(now.state) < ENDS.index(before.state):
+                self.says(f"job {name} was {before.state} and is {now.state}")
+        if row.state == "accepted":
+            self._asked.add(row.attempt)
+        elif row.attempt not in self._asked and not self._world.poisoned:
+            self.says(f"nobody asked for attempt {row.attempt} of job {name}")
 
     def saw_partials(self, rows: Sequence[Partial]) -> None:
         for row in rows:
-            self._world.say(row.kind, row.job_id[:6], row.batch, row.slice, row.task)
+            self._world.say(row.job_id[:6], row.kind, row.batch, row.slice, row.task)
             key = (row.batch, row.kind, row.slice, row.task)
             same = [r for r in self._tables.slices.get(row.job_id, {}) if (r.batch, r.kind, r.slice, r.task) == key]
             if same not in ([], [row]):
@@ -56,7 +72,7 @@ class Judge:
 
     def saw_results(self, rows: Sequence[ResultRow]) -> None:
         for row in rows:
-            self._world.say("result", row.job_id[:6])
+            self._world.say((row.sweep_id or row.job_id)[:6], "result", row.job_id[:6])
             if self._bits.get(row.job_id) != bits_of(row):
                 self.says(f"a result of set {row.job_id[:6]} has other bits than the uncut run")
 
@@ -64,14 +80,17 @@ class Judge:
 
     def unfinished(self, job_id: str) -> bool:
         row = self._tables.job(job_id, self._world.loop.now)
-        return row is None or row.state not in TERMINAL
+        return row is None or not row.finished
 
-    def end(self, asked: Sequence[str], must_be_done: bool) -> None:
-        """`asked` are the jobs that clients were promised an end of."""
-        for job_id in asked:
+    def end(self, must_be_done: bool) -> Counter[str]:
+        """How many jobs ended in which state."""
+        states: Counter[str] = Counter()
+        for job_id in self._tables.jobs:
             row = self._tables.job(job_id, self._world.loop.now)
-            if row is None or row.state not in TERMINAL:
-                self.says(f"job {job_id[:6]} hangs: {row and row.state}")
+            assert row is not None
+            states[row.state] += 1
+            if not row.finished:
+                self.says(f"job {job_id[:6]} hangs: {row.state}")
                 continue
             if row.state == "done":
                 self._end_done(row)
@@ -80,12 +99,13 @@ class Judge:
             kind = {"done": events.COMPLETED, "failed": events.FAILED}.get(row.state)
             if kind and (kind, job_id) not in self._told:
                 self.says(f"nobody was told that job {job_id[:6]} is {row.state}")
+        return states
 
     def _end_done(self, row: JobRow) -> None:
-        bits = self._expected(row)
-        found = {r.job_id: bits_of(r) for r in self._tables.results_of(row.job_id, self._world.loop.now)}
-        if bits is None or found != bits.results:
-            self.says(f"job {row.job_id[:6]} is done with {len(found)} of {bits and len(bits.results)} right results")
+        bits, rows = self._expected(row), list(self._tables.results_at(self._world.loop.now))
+        found = {r.job_id for r in rows if row.job_id == r.sweep_id or row.kind == "backtest"}
+        if bits is None or found < bits.results.keys():
+            self.says(f"job {row.job_id[:6]} is done with {len(found)} of {bits and len(bits.results)} results")
         if bits is not None and row.figures != bits.figures:
             self.says(f"sweep {row.job_id[:6]} is done with wrong guards")
 

@@ -6,12 +6,13 @@ from collections.abc import Collection
 from functools import partial as bound
 
 import msgspec
-from candlemill import events, service
+from candlemill import events, service, states
 from candlemill.errors import CandlemillError
 from candlemill.events import Event
+from candlemill.model import Spec
 
 from loadtests.simulation.broker import Broker, Function
-from loadtests.simulation.cases import SYMBOLS, catalogue, small_limits
+from loadtests.simulation.cases import SYMBOLS, families, small_limits
 from loadtests.simulation.faults import BENIGN, Dice, Fault
 from loadtests.simulation.loop import Task
 from loadtests.simulation.poison import poisoned
@@ -40,7 +41,6 @@ class Run:
         self._world = World(self._dice)
         self._broker = Broker(self._world)
         self._gateway = Function("gateway", self._world, 0)
-        self._promised: set[str] = set()
 
     def __call__(self) -> Verdict:
         world, loop = self._world, self._world.loop
@@ -50,18 +50,17 @@ class Run:
         if not loop.idle():
             world.judge.says("events go round without end")
         must_be_done = {name for name, _ in self._dice.fired} <= BENIGN
-        world.judge.end(sorted(self._promised), must_be_done)
-        found = (world.tables.job(job_id, loop.now) for job_id in self._promised)
-        states = Counter(row.state if row else "never planned" for row in found)
-        told = sum(line[2] == "takes" for line in world.trace if len(line) > 2)
+        found = world.judge.end(must_be_done)
+        taken = sum(line[3:4] == ("takes",) for line in world.trace)
         digest = hashlib.sha256(repr(world.trace).encode()).hexdigest()
-        return Verdict(self._seed, world.judge.wrong, self._dice.fired, states, told, digest, world.trace)
+        return Verdict(self._seed, world.judge.wrong, self._dice.fired, found, taken, digest, world.trace)
 
     def _plan(self) -> None:
         """What clients do and when, and what befalls everybody."""
         dice, loop = self._dice, self._world.loop
         for k in range(dice.between(1, 2, CLIENTS)):
-            spec = dice.between(0, len(catalogue()) - 1, SPEC, k)
+            chosen = families()[dice.between(0, len(families()) - 1, SPEC, k * dice.between(0, 1, SPEC, k, 1))]
+            spec = chosen[dice.between(0, len(chosen) - 1, SPEC, k, 2)]
             when = dice.between(0, 60_000, WHEN, k)
             loop.after(when, bound(self._client, spec, False, (k, 0)))
             if dice.hits("again", k):
@@ -78,35 +77,40 @@ class Run:
             symbol = SYMBOLS[dice.between(0, len(SYMBOLS) - 1, CORRECTION, 3)]
             self._world.tables.correct(symbol, [first, second, third])
         if dice.hits("poison"):
+            self._world.poisoned = True
             for k in range(dice.between(1, 6, POISON)):
                 loop.after(dice.between(0, 120_000, POISON, k), bound(self._poison, k))
 
     # -- clients ---------------------------------------------------------------------------------------------------
 
-    def _client(self, spec: int, fresh: bool, place: tuple[int, ...]) -> None:
+    def _client(self, spec: Spec, fresh: bool, place: tuple[int, ...]) -> None:
         self._world.loop.start(Task(bound(self._ask, spec, fresh, place), self._gateway, (SPEC, *place)))
 
-    def _ask(self, number: int, fresh: bool, place: tuple[int, ...]) -> None:
+    def _ask(self, spec: Spec, fresh: bool, place: tuple[int, ...]) -> None:
         """What the gateway does with a request."""
-        spec = catalogue()[number]
-        slices = self._dice.between(1, 6, SLICES, *place)
+        ask = events.Requested(spec, self._dice.between(1, 6, SLICES, *place), fresh)
+        runtime = self._gateway.runtime
         self._gateway.index.renew()
         try:
-            job = service.prepare(self._gateway.runtime.index, spec, slices)
-            event = events.make("gateway", events.REQUESTED, job.job_id, events.Requested(spec, slices, fresh))
+            job = service.prepare(runtime.index, spec, ask.slices)
+            known = runtime.ledger.job(job.job_id)
+            if known is not None and not fresh and known.state not in ("failed", "cancelled"):
+                return
+            row = states.accepted(job.job_id, job.spec, job.data_digest, ask, known, runtime.clock_ms())
+            runtime.ledger.put_job(row)
+            ask = msgspec.structs.replace(ask, attempt=row.attempt)
+            event = events.make("gateway", events.REQUESTED, job.job_id, ask)
+            self._world.loop.after(PATIENCE_MS, bound(self._look, event))
             self._world.publish(bound(self._broker.publish, event))
         except CandlemillError as error:
             self._world.say("refused", str(error))
-            return
-        self._promised.add(job.job_id)
-        self._world.loop.after(PATIENCE_MS, bound(self._look, event))
 
     def _poison(self, k: int) -> None:
         """Somebody sends an event again that was seen before, and changes something in it."""
         seen = self._world.judge.events
         if seen:
             event = poisoned(seen[self._dice.between(0, len(seen) - 1, POISON, k, 1)], self._dice, k)
-            self._world.say("POISON", event.type[15:], event.id[:6], event.data[:200])
+            self._world.say(event.partitionkey[:6], "POISON", event.type[15:], event.id[:6], event.data[:200])
             self._broker.publish(event)
 
     def _look(self, event: Event) -> None:

@@ -6,6 +6,7 @@ Which row of a job counts, and which rows are the same, is decided as ClickHouse
 from collections.abc import Iterable, Sequence
 
 from candlemill.ledger import JobRow, Partial, ResultRow
+from candlemill.states import later
 
 from loadtests.simulation.cases import SYMBOLS, Candles, market
 
@@ -16,7 +17,7 @@ class Tables:
     def __init__(self) -> None:
         self.jobs: dict[str, list[tuple[int, JobRow]]] = {}
         self.slices: dict[str, dict[Partial, int]] = {}
-        self.results: dict[str, list[tuple[int, ResultRow]]] = {}  # by sweep, or by the job itself
+        self.results: list[tuple[int, ResultRow]] = []
         self._stages: dict[str, list[tuple[int, Candles]]] = {s: [(0, market(s).stages[0])] for s in SYMBOLS}
 
     # -- candles and their index -----------------------------------------------------------------------------------
@@ -34,7 +35,11 @@ class Tables:
         self.jobs.setdefault(row.job_id, []).append((at, row))
 
     def job(self, job_id: str, at: int) -> JobRow | None:
-        return next((row for when, row in reversed(self.jobs.get(job_id, [])) if when <= at), None)
+        found = None
+        for when, row in self.jobs.get(job_id, ()):
+            if when <= at:
+                found = later(found, row)
+        return found
 
     def put_partials(self, rows: Sequence[Partial], at: int) -> None:
         for row in rows:
@@ -45,9 +50,8 @@ class Tables:
         return [row for row, when in found if when <= at and batch in (None, row.batch)]
 
     def put_results(self, rows: Sequence[ResultRow], at: int) -> None:
-        for row in rows:
-            self.results.setdefault(row.sweep_id or row.job_id, []).append((at, row))
+        self.results += ((at, row) for row in rows)
 
-    def results_of(self, name: str, at: int) -> Iterable[ResultRow]:
-        """Of a sweep, or of a job of one set; rows that were written twice come twice."""
-        return (row for when, row in self.results.get(name, ()) if when <= at)
+    def results_at(self, at: int) -> Iterable[ResultRow]:
+        """Rows that were written twice come twice."""
+        return (row for when, row in self.results if when <= at)

@@ -34,6 +34,7 @@ class World:
         self.trace: list[tuple[object, ...]] = []
         self.judge = Judge(self)
         self.outage = (0, 0)
+        self.poisoned = False
 
     def say(self, *what: object) -> None:
         """A line of the trace."""
@@ -154,10 +155,14 @@ class Store:
         self._world.judge.saw_results(rows)
         self._tables.put_results(rows, at)
 
+    def has_result(self, job_id: str) -> bool:
+        return self._world.read(lambda at: any(row.job_id == job_id for row in self._tables.results_at(at)))
+
     def sweep_scores(self, sweep_id: str) -> dict[str, int]:
-        rows = self._world.read(lambda at: list(self._tables.results_of(sweep_id, at)))
-        return {row.job_id: row.sharpe_ratio for row in rows}
+        return {row.job_id: row.sharpe_ratio for row in self._sweep(sweep_id)}
 
     def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]:
-        rows = self._world.read(lambda at: list(self._tables.results_of(sweep_id, at)))
-        return {row.job_id: row.daily for row in rows if row.job_id in job_ids}
+        return {row.job_id: row.daily for row in self._sweep(sweep_id) if row.job_id in job_ids}
+
+    def _sweep(self, sweep_id: str) -> list[ResultRow]:
+        return self._world.read(lambda at: [r for r in self._tables.results_at(at) if r.sweep_id == sweep_id])
