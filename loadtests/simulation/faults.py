@@ -47,7 +47,7 @@ Fault = tuple[str, tuple[int, ...]]
 def mixed(*numbers: int) -> int:
     """53 bits that depend on all of the numbers, none of which is negative.
 
-    CPython's hash of a tuple of integers is the same in every process, and fast; it lacks the steps that spread its bits.
+    CPython's hash of a tuple of integers is the same in every process, and fast; it lacks steps that spread its bits.
     """
     h = hash(numbers) & MASK
     h = ((h ^ h >> 32) * 0xFF51AFD7ED558CCD) & MASK
