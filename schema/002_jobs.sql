@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS backtest_results
 ENGINE = MergeTree()
 ORDER BY (job_id);
 
--- The state of every job; the last row of a job counts.
+-- The state of every job; 005 says which row of a job counts.
 CREATE TABLE IF NOT EXISTS backtest_jobs
 (
     job_id String,

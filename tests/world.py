@@ -17,6 +17,7 @@ from candlemill.io.tapes import Tapes
 from candlemill.ledger import Funding, JobRow, Partial, ResultRow, Runtime
 from candlemill.model import Spec, parameters_of
 from candlemill.plan import Day
+from candlemill.states import later
 from candlemill.strategies import build
 from reference import DAY, MINUTE, Bar
 
@@ -76,7 +77,10 @@ class World:
         return self.jobs.get(job_id)
 
     def put_job(self, job: JobRow) -> None:
-        self.jobs[job.job_id] = job
+        self.jobs[job.job_id] = later(self.jobs.get(job.job_id), job)
+
+    def has_result(self, job_id: str) -> bool:
+        return job_id in self.result_rows
 
     def partials(self, job_id: str, batch: int | None = None) -> list[Partial]:
         return [r for r in self.rows.values() if r.job_id == job_id and batch in (None, r.batch)]

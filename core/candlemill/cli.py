@@ -114,6 +114,8 @@ def parser() -> Parser:
     web = command("serve", run_serve, "the REST interface, the dashboard and all functions, on one port")
     web.add_argument("--host", default="127.0.0.1")
     web.add_argument("--port", type=int, default=8080, help="0 takes any free one")
+    key = command("key", run_key, "make a key for the REST interface, and its line for the file of keys")
+    key.add_argument("name", type=text_argument, metavar="NAME")
     db = command("db", run_db, "serve the embedded database to other processes over ClickHouse's HTTP interface")
     db.add_argument("--host", default="127.0.0.1")
     db.add_argument("--port", type=int, default=8123, help="0 takes any free one")
@@ -252,6 +254,14 @@ def run_serve(args: argparse.Namespace) -> None:
         print(f"candlemill serves http://{args.host}:{port}", file=sys.stderr, flush=True)
 
     serve(dsn(), args.host, args.port, ready)
+
+
+def run_key(args: argparse.Namespace) -> None:
+    from candlemill.io.gateway.keys import make_key
+
+    key, line = make_key(args.name)
+    print(f"the key of {args.name}, shown only now: {key}", file=sys.stderr)
+    print(line)
 
 
 def run_db(args: argparse.Namespace) -> None:

@@ -29,16 +29,8 @@ from candlemill.model import (
     parse_timeframe,
     resolve,
 )
+from candlemill.ranking import FIGURES, SMALLER_IS_BETTER, path_of
 
-RESULT_KEYS = (
-    "total_pnl", "sharpe_ratio", "sortino_ratio", "max_drawdown", "trades", "wins", "gross_profit", "gross_loss",
-    "fees", "fills", "exposure_bars",
-)  # fmt: skip
-METRIC_KEYS = (
-    "return", "cagr", "calmar_ratio", "omega_ratio", "profit_factor", "win_rate", "expectancy_ratio", "average_trade",
-    "recovery_factor",
-)  # fmt: skip
-SMALLER_IS_BETTER = frozenset({"max_drawdown", "gross_loss", "fees", "fills"})
 SCORES = ("sharpe_ratio", "sortino_ratio", "total_pnl")
 
 
@@ -82,7 +74,7 @@ def report_argument(sub: Parser) -> None:
 def sweep_arguments(sub: Parser) -> None:
     job_arguments(sub)
     sub.add_argument("--grid", action="append", required=True, metavar="NAME=VALUES", help="5:50:5 or 20,50,100")
-    sub.add_argument("--sort", choices=[*RESULT_KEYS, *METRIC_KEYS], default="sharpe_ratio")
+    sub.add_argument("--sort", choices=FIGURES, metavar="FIGURE", default="sharpe_ratio")
     sub.add_argument("--top", type=count_argument, metavar="N", help="how many to show (default 10; all with --json)")
     report_argument(sub)
 
@@ -187,8 +179,7 @@ def show_sweep(args: argparse.Namespace, store: Any, sweep_id: str, sort: str) -
 
 
 def _best(store: Any, sweep_id: str, sort: str, top: int | None) -> Iterable[str]:
-    path = ("metrics", sort) if sort in METRIC_KEYS else (sort,)
-    found: Iterable[str] = store.sweep_results(sweep_id, path, sort not in SMALLER_IS_BETTER, top)
+    found: Iterable[str] = store.sweep_results(sweep_id, path_of(sort), sort not in SMALLER_IS_BETTER, top)
     return found
 
 

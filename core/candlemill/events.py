@@ -30,6 +30,8 @@ class Requested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spec: Spec
     slices: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     fresh: bool = False  # compute even what is stored
+    attempt: Annotated[int, Meta(ge=0)] = 0  # when it was asked for, in ms: that said late, it begins nothing again
+    drive: Annotated[int, Meta(ge=0)] = 0  # how often it was asked for again because nothing more was heard of it
 
 
 class SliceRequested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,6 +13,10 @@ from candlemill.work import Window
 
 GUESS, EXACT, DONE = "guess", "exact", "done"
 
+# A job's states in the order that they come in; those of FINISHED end an attempt. A later one is never taken back.
+RANKS = {"accepted": 0, "planned": 1, "repairing": 2, "merging": 3, "cancelled": 4, "failed": 5, "done": 6}
+FINISHED = frozenset({"cancelled", "failed", "done"})
+
 
 class Partial(msgspec.Struct, frozen=True):
     """One row of `backtest_slices`. `task` ends, from its first slash on, in what rows that belong together share."""
@@ -26,16 +30,52 @@ class Partial(msgspec.Struct, frozen=True):
 
 
 class JobRow(msgspec.Struct, frozen=True):
-    """One row of `backtest_jobs`."""
+    """One row of `backtest_jobs`: what a job is in one state. Of a job's rows that with the highest `order` counts."""
 
     job_id: str
     state: str
     spec: str
-    plan: str
+    plan: str  # "" until the job is planned
     data_digest: str
-    started_ms: int
+    started_ms: int  # when its tasks were last asked for
     reason: str = ""
     figures: str = ""  # of a finished sweep: its guards, as JSON
+    kind: str = "backtest"  # or "sweep"
+    attempt: int = 0  # when this attempt was asked for, in ms; an ended job that is asked for again has another one
+    request: str = ""  # the data of the event that asks for this attempt
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINISHED
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return self.attempt, RANKS.get(self.state, 0)
+
+
+class JobEntry(msgspec.Struct, frozen=True):
+    """A job in a listing; the times are those of its first and its last state."""
+
+    row: JobRow
+    created_ms: int
+    updated_ms: int
+
+
+class JobFilter(msgspec.Struct, frozen=True):
+    """What a listing is limited to; empty texts limit nothing."""
+
+    state: str = ""
+    kind: str = ""
+    symbol: str = ""
+    strategy: str = ""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How many of a job's tasks are done, and how many repairs were."""
+
+    done: int
+    total: int
+    repairs: int
 
 
 class ResultRow(msgspec.Struct, frozen=True):
@@ -60,6 +100,7 @@ class Ledger(Protocol):
     def partials(self, job_id: str, batch: int | None = None) -> list[Partial]: ...
     def put_partials(self, partials: Sequence[Partial]) -> None: ...
     def count_partials(self, job_id: str, kind: str, ending: str, batch: int | None = None) -> int: ...
+    def has_result(self, job_id: str) -> bool: ...
     def put_results(self, results: Sequence[ResultRow]) -> None: ...
     def sweep_scores(self, sweep_id: str) -> dict[str, int]: ...
     def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]: ...

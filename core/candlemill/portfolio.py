@@ -129,16 +129,21 @@ def joint_profits(parts: Sequence[Part]) -> tuple[Column, list[int]]:
     total: dict[int, int] = {}
     for part in parts:
         days, figures = unpack(part.daily)
-        profits = figures.tolist()
-        if part.result["spec"]["sizing"] == "compound":
-            profits = compounded(profits, part.result["capital"])
-        for day, profit in zip(days.tolist(), profits, strict=True):
+        for day, profit in zip(days.tolist(), profits_of(part.result, figures), strict=True):
             total[day] = total.get(day, 0) + profit
     days = np.array(sorted(total), dtype=np.int64)
     profits = [total[day] for day in days.tolist()]
     if any(abs(profit) >= 1 << 62 for profit in profits):
         raise TooLarge("a day's profit (scaled) does not fit 64 bits: use smaller quantities")
     return days, profits
+
+
+def profits_of(result: Mapping[str, Any], daily: Column) -> list[int]:
+    """A result's daily profits in money, from the daily figures that are stored with it."""
+    figures: list[int] = daily.tolist()
+    if result["spec"]["sizing"] == "compound" and "parts" not in result:
+        return compounded(figures, result["capital"])
+    return figures
 
 
 def _returns(profits: Sequence[int], capital: int) -> list[int]:

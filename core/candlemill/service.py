@@ -6,7 +6,7 @@ again changes nothing; what it returns has the same ids, so saying it again can 
 
 import hashlib
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -17,10 +17,11 @@ from candlemill.daily import pack, unpack
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, BeingWritten, CandlemillError, NoData, StoreDown, UnknownName
 from candlemill.events import Event
-from candlemill.ledger import DONE, EXACT, GUESS, Index, JobRow, Partial, ResultRow, Runtime
+from candlemill.ledger import DONE, EXACT, GUESS, Index, JobRow, Partial, Progress, ResultRow, Runtime
 from candlemill.model import Spec, grid_points, iso, job_id, resolve
 from candlemill.plan import Day, Plan, digest_of_days, make_plan
 from candlemill.reduce import Merged, Outcomes, Repair, join, result_of
+from candlemill.states import attempt_of, is_answered, kind_of, plan_of
 from candlemill.strategies import Strategy
 from candlemill.work import Done, columns_read, context_bars, run_task, split_state
 
@@ -97,27 +98,53 @@ def split(event: Event, runtime: Runtime) -> list[Event]:
     """backtest.requested -> one slice.requested per task that has no partial yet."""
     request = events.read(event, events.Requested)
     job = prepare(runtime.index, checked(request.spec), request.slices)
-    known = runtime.ledger.job(job.job_id)
-    if known is not None and known.state == "done" and not request.fresh:
-        return [events.make("split", events.COMPLETED, job.job_id, events.Completed(job.job_id))]
-    now = runtime.clock_ms()
-    plan = msgspec.structs.replace(job.plan, run=now if request.fresh else 0)
+    if outdated := _outdated(event, job, runtime):
+        return outdated
+    known, now = runtime.ledger.job(job.job_id), runtime.clock_ms()
+    if known is not None and is_answered(known, request):
+        return _completed("split", known.job_id) if known.state == "done" else []
+    attempt = attempt_of(known, request, job.plan, now)
+    plan = attempt.plan
     job = msgspec.structs.replace(job, plan=plan)
-    runtime.ledger.put_job(
-        JobRow(
-            job_id=job.job_id,
-            state="running",
-            spec=job.spec.to_json().decode(),
-            plan=msgspec.json.encode(plan).decode(),
-            data_digest=job.data_digest,
-            started_ms=now,
-        )
+    row = JobRow(
+        job_id=job.job_id,
+        state=attempt.state,
+        spec=job.spec.to_json().decode(),
+        plan=msgspec.json.encode(plan).decode(),
+        data_digest=job.data_digest,
+        started_ms=now,
+        kind=kind_of(request),
+        attempt=attempt.number,
+        request=msgspec.json.encode(msgspec.structs.replace(request, attempt=attempt.number)).decode(),
     )
+    if not request.fresh and not job.spec.grid and runtime.ledger.has_result(job.job_id):
+        runtime.ledger.put_job(msgspec.structs.replace(row, state="done"))  # a sweep had this set
+        return _completed("split", job.job_id)
+    runtime.ledger.put_job(row)
     have: dict[int, set[str]] = {}
-    for row in [] if request.fresh else runtime.ledger.partials(job.job_id):
-        if row.kind in (GUESS, DONE):
-            have.setdefault(row.batch, set()).add(row.task)
+    for partial in [] if request.fresh else runtime.ledger.partials(job.job_id):
+        if partial.kind in (GUESS, DONE):
+            have.setdefault(partial.batch, set()).add(partial.task)
     return [task for b in range(plan.batches) for task in _batch_events(job, b, have.get(b, set()), event.id)]
+
+
+def _outdated(event: Event, job: Prepared, runtime: Runtime) -> list[Event]:
+    """What becomes of a job that was asked for by an id that it has no longer."""
+    known = runtime.ledger.job(event.partitionkey) if event.partitionkey not in ("", job.job_id) else None
+    if known is None or known.finished or known.spec != job.spec.to_json().decode():
+        return []
+    return _fail(
+        known, f"the candles of {job.spec.symbol} have changed since the job was asked for: ask again", runtime
+    )
+
+
+def _completed(source: str, name: str) -> list[Event]:
+    return [events.make(source, events.COMPLETED, name, events.Completed(name))]
+
+
+def _fail(job: JobRow, reason: str, runtime: Runtime) -> list[Event]:
+    runtime.ledger.put_job(msgspec.structs.replace(job, state="failed", reason=reason))
+    return [events.make("aggregate", events.FAILED, job.job_id, events.Failed(job.job_id, reason))]
 
 
 def checked(spec: Spec) -> Spec:
@@ -254,10 +281,8 @@ def aggregate(event: Event, runtime: Runtime) -> list[Event]:
     job = runtime.ledger.job(done.job_id)
     if job is None:
         raise StoreDown(f"job {done.job_id} is not in the store yet")
-    if job.state != "running":
-        return []
-    plan = msgspec.json.decode(job.plan, type=Plan)
-    if done.batch >= plan.batches:  # of another plan of this job
+    plan = plan_of(job)
+    if job.finished or plan is None or done.batch >= plan.batches:  # of another plan of this job
         return []
     first, count = plan.batch_points(done.batch)
     if not runtime.ledger.count_partials(done.job_id, DONE, _done_ending(plan), done.batch):
@@ -266,13 +291,17 @@ def aggregate(event: Event, runtime: Runtime) -> list[Event]:
             return []
         repairs = _merge_batch(job, plan, done.batch, runtime)
         if repairs is not None:
+            if repairs and job.state == "planned":
+                runtime.ledger.put_job(msgspec.structs.replace(job, state="repairing"))
             return repairs
     if runtime.ledger.count_partials(done.job_id, DONE, _done_ending(plan)) < plan.batches:
         return []
-    spec = msgspec.json.decode(job.spec, type=Spec)
-    figures = _sweep_figures(job, spec, runtime) if spec.grid else ""
+    spec, figures = msgspec.json.decode(job.spec, type=Spec), ""
+    if spec.grid:
+        runtime.ledger.put_job(msgspec.structs.replace(job, state="merging"))
+        figures = _sweep_figures(job, spec, runtime)
     runtime.ledger.put_job(msgspec.structs.replace(job, state="done", figures=figures))
-    return [events.make("aggregate", events.COMPLETED, job.job_id, events.Completed(job.job_id))]
+    return _completed("aggregate", job.job_id)
 
 
 def _merge_batch(job: JobRow, plan: Plan, batch: int, runtime: Runtime) -> list[Event] | None:
@@ -385,11 +414,8 @@ def _give_up(event: Event, runtime: Runtime) -> list[Event]:
     job = runtime.ledger.job(name)
     if job is None:
         told = "" if spec is None else spec.to_json().decode()
-        job = JobRow(name, "running", told, "", "", runtime.clock_ms())
-    if job.state != "running":
-        return []
-    runtime.ledger.put_job(msgspec.structs.replace(job, state="failed", reason=event.error))
-    return [events.make("aggregate", events.FAILED, name, events.Failed(name, event.error))]
+        job = JobRow(name, "accepted", told, "", "", runtime.clock_ms())
+    return [] if job.finished else _fail(job, event.error, runtime)
 
 
 def _subject(event: Event, runtime: Runtime) -> tuple[str, Spec | None]:
@@ -403,6 +429,23 @@ def _subject(event: Event, runtime: Runtime) -> tuple[str, Spec | None]:
         with suppress(NoData):
             name = job_id(data.spec, digest_of_data(runtime.index, data.spec, _days_of(runtime.index, data.spec)))
     return (name if re.fullmatch("[0-9a-f]{32}", name) else ""), spec
+
+
+def progress(row: JobRow, counts: Mapping[tuple[int, str, str], int]) -> Progress:
+    """How far a job is. `counts` are the numbers of its tasks' rows by batch, kind and ending (see `Partial`).
+
+    Another plan's tasks may be among them where they could be this one's: the figure is for people to look at.
+    """
+    plan = plan_of(row)
+    if plan is None:
+        return Progress(int(row.state == "done"), 1, 0)
+    done = 0
+    for batch in range(plan.batches):
+        ending = _guess_ending(*plan.batch_points(batch), plan.run)
+        merged = counts.get((batch, DONE, _done_ending(plan)), 0)
+        done += plan.slices if merged else min(counts.get((batch, GUESS, ending), 0), plan.slices)
+    repairs = sum(n for (_, kind, ending), n in counts.items() if kind == EXACT and ending.endswith(_of_run(plan.run)))
+    return Progress(plan.tasks if row.state == "done" else done, plan.tasks, repairs)
 
 
 def _int64(value: object, name: str, clip: bool = False) -> int:

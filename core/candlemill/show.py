@@ -370,7 +370,7 @@ def strategies_rows() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "description": _summary(kind),
+            "description": summary_of(kind),
             "source": source_digest(name),
             "schema": msgspec.json.schema(kind),
         }
@@ -378,7 +378,8 @@ def strategies_rows() -> list[dict[str, Any]]:
     ]
 
 
-def _summary(kind: type) -> str:
+def summary_of(kind: type) -> str:
+    """The first paragraph of a strategy's docstring."""
     text = (kind.__doc__ or "").strip()
     return "" if text.startswith(f"{kind.__name__}(") else " ".join(text.partition("\n\n")[0].split())
 
@@ -387,7 +388,7 @@ def strategies() -> str:
     lines = []
     for name, kind in sorted(REGISTERED.items()):
         plugin = f"  (plugin {source_digest(name)[:12]})" if source_digest(name) else ""
-        lines.append(f"{name}{plugin}\n  {_summary(kind)}".rstrip())
+        lines.append(f"{name}{plugin}\n  {summary_of(kind)}".rstrip())
         properties = properties_of(kind)
         rows = [
             (param, str(info.get("default", "")), _bounds(info), info.get("description", ""))

@@ -33,6 +33,7 @@ from candlemill.io.tapes import Shared, Tapes
 from candlemill.ledger import DONE, Funding, JobRow, Partial, ResultRow, Runtime
 from candlemill.model import SCALE
 from candlemill.plan import Day
+from candlemill.states import later
 
 ATTEMPTS = 5
 FLUSH_SECONDS = 5.0
@@ -50,7 +51,8 @@ class LocalLedger:
         self._fresh = fresh
         self._jobs: dict[str, JobRow] = {}
         self._rows: dict[str, dict[int, _Batch]] = {}
-        self._unwritten: list[Partial | JobRow] = []
+        self._states: list[tuple[int, JobRow]] = []  # not written yet, with their times in ms
+        self._unwritten: list[Partial] = []
         self.last_results: Sequence[ResultRow] = ()
         self._written_at = time.monotonic()
 
@@ -58,12 +60,15 @@ class LocalLedger:
         return self._jobs.get(job_id) or self._store.job(job_id)
 
     def put_job(self, job: JobRow) -> None:
-        self._jobs[job.job_id] = job
-        if job.state == "running":
-            self._unwritten.append(job)
-        else:
-            self._store.put_job(job)
-            self._unwritten = [row for row in self._unwritten if not isinstance(row, JobRow)]
+        self._jobs[job.job_id] = later(self._jobs.get(job.job_id), job)
+        self._states.append((clock_ms(), job))
+        if job.finished:
+            self._write_states()
+
+    def _write_states(self) -> None:
+        if self._states:
+            self._store.put_jobs([job for _, job in self._states], [ms for ms, _ in self._states])
+        self._states = []
 
     def partials(self, job_id: str, batch: int | None = None) -> list[Partial]:
         batches = self._batches(job_id)
@@ -86,7 +91,8 @@ class LocalLedger:
             batches = self._batches(row.job_id)
             if row.kind == DONE:
                 batches[row.batch] = _Batch()
-                self._unwritten = [r for r in self._unwritten if isinstance(r, JobRow) or r.batch != row.batch]
+                merged = (row.job_id, row.batch)
+                self._unwritten = [other for other in self._unwritten if (other.job_id, other.batch) != merged]
             self._add(row)
             self._unwritten.append(row)
         if time.monotonic() - self._written_at > FLUSH_SECONDS:
@@ -96,6 +102,9 @@ class LocalLedger:
         batches = self._batches(job_id)
         chosen = batches.values() if batch is None else [batches.get(batch, _Batch())]
         return sum(found.counts[kind, ending] for found in chosen)
+
+    def has_result(self, job_id: str) -> bool:
+        return self._store.has_result(job_id)
 
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._store.put_results(results)
@@ -109,10 +118,8 @@ class LocalLedger:
 
     def flush(self) -> None:
         """Write what is not in the store yet."""
-        for row in self._unwritten:
-            if isinstance(row, JobRow):
-                self._store.put_job(row)
-        self._store.put_partials([row for row in self._unwritten if isinstance(row, Partial)])
+        self._write_states()
+        self._store.put_partials(self._unwritten)
         self._unwritten = []
         self._written_at = time.monotonic()
 
@@ -130,6 +137,9 @@ class ScratchLedger(LocalLedger):
     def put_job(self, job: JobRow) -> None:
         self._jobs[job.job_id] = job
 
+    def has_result(self, job_id: str) -> bool:
+        return False
+
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._take(results)
 
@@ -137,7 +147,7 @@ class ScratchLedger(LocalLedger):
         return {}
 
     def flush(self) -> None:
-        self._unwritten = []
+        self._states, self._unwritten = [], []
 
 
 class _Batch:

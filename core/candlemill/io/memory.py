@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candlemill.errors import BadInput
+from candlemill.io.clock import clock_ms
+from candlemill.io.jobtable import EVERY_JOB
 from candlemill.io.store import ID_LETTERS, Store
-from candlemill.ledger import NO_FUNDING, Funding, JobRow, Partial, ResultRow
+from candlemill.ledger import NO_FUNDING, Funding, JobEntry, JobFilter, JobRow, Partial, ResultRow
 from candlemill.owndata import Tape
 from candlemill.plan import Day
 
@@ -25,7 +27,7 @@ class MemoryStore(Store):
         self.dsn = "memory"
         self.embedded = True
         self._tapes = {tape.symbol: tape for tape in tapes}
-        self._jobs: dict[str, JobRow] = {}
+        self._history: dict[str, dict[tuple[int, int], tuple[int, JobRow]]] = {}
         self._results: dict[str, ResultRow] = {}
         if len(self._tapes) < len(tapes):
             raise BadInput("two tapes have the same symbol: give each its own")
@@ -66,11 +68,44 @@ class MemoryStore(Store):
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
-    def put_job(self, job: JobRow) -> None:
-        self._jobs[job.job_id] = job
+    def put_jobs(self, jobs: Sequence[JobRow], at_ms: Sequence[int] = ()) -> None:
+        for job, ms in zip(jobs, at_ms or [clock_ms()] * len(jobs), strict=True):
+            self._history.setdefault(job.job_id, {})[job.order] = (ms, job)
 
-    def job(self, job_id: str) -> JobRow | None:
-        return self._jobs.get(job_id)
+    def job_rows(self, job_ids: Sequence[str]) -> dict[str, JobRow]:
+        return {one: self.job_history(one)[-1][1] for one in job_ids if one in self._history}
+
+    def job_history(self, job_id: str) -> list[tuple[int, JobRow]]:
+        known = self._history.get(job_id, {})
+        return [known[order] for order in sorted(known)]
+
+    def jobs(
+        self, wanted: JobFilter = EVERY_JOB, after: tuple[int, str] | None = None, limit: int = 100
+    ) -> list[JobEntry]:
+        found = []
+        for history in map(self.job_history, self._history):
+            row, times = history[-1][1], [ms for ms, _ in history]
+            spec = json.loads(row.spec or "{}")
+            told = JobFilter(row.state, row.kind, spec.get("symbol", ""), spec.get("strategy", ""))
+            fits = all(getattr(wanted, name) in ("", getattr(told, name)) for name in JobFilter.__struct_fields__)
+            if fits and (after is None or (row.attempt, row.job_id) < after):
+                found.append(JobEntry(row, min(times), max(times)))
+        return sorted(found, key=lambda entry: (entry.row.attempt, entry.row.job_id), reverse=True)[:limit]
+
+    def unfinished_jobs(self) -> list[JobRow]:
+        return [row for row in self.job_rows(list(self._history)).values() if not row.finished]
+
+    def last_activity_ms(self, job_id: str) -> int:
+        return max((ms for ms, _ in self.job_history(job_id)), default=0)
+
+    def task_counts(self, job_id: str) -> dict[tuple[int, str, str], int]:
+        return {}
+
+    def delete_job(self, job_id: str) -> None:
+        self._history.pop(job_id, None)
+        mine = [key for key, row in self._results.items() if job_id == (row.sweep_id or row.job_id)]
+        for key in mine:
+            del self._results[key]
 
     def put_partials(self, partials: Sequence[Partial]) -> None:
         """A job's own memory of them is enough: nothing here outlives the process."""
@@ -91,6 +126,9 @@ class MemoryStore(Store):
     def _of_sweep(self, sweep_id: str) -> list[ResultRow]:
         return [row for row in self._results.values() if row.sweep_id == sweep_id]
 
+    def has_result(self, job_id: str) -> bool:
+        return any(row.job_id == job_id for row in self._results.values())
+
     def results(self, job_ids: Sequence[str]) -> list[ResultRow]:
         found = self._newest()
         return [found[job_id] for job_id in job_ids if job_id in found]
@@ -110,14 +148,16 @@ class MemoryStore(Store):
     def count_sweep(self, sweep_id: str) -> int:
         return len(self._of_sweep(sweep_id))
 
-    def sweep_results(self, sweep_id: str, sort: Sequence[str], descending: bool, limit: int | None) -> Iterator[str]:
+    def sweep_results(
+        self, sweep_id: str, sort: Sequence[str], descending: bool, limit: int | None, offset: int = 0
+    ) -> Iterator[str]:
         def key(row: ResultRow) -> tuple[int, str]:
             found = json.loads(row.result)
             for name in sort:
                 found = (found or {}).get(name)
             return -int(found or 0) if descending else int(found or 0), row.job_id
 
-        return iter([row.result for row in sorted(self._of_sweep(sweep_id), key=key)[:limit]])
+        return iter([row.result for row in sorted(self._of_sweep(sweep_id), key=key)[offset:][:limit]])
 
     def sweep_scores(self, sweep_id: str) -> dict[str, int]:
         return {row.job_id: row.sharpe_ratio for row in self._of_sweep(sweep_id)}

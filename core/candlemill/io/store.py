@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, StoreDown, StoreError
 from candlemill.io.folder import check_unlocked
+from candlemill.io.jobtable import JobTable
 from candlemill.io.settings import DSN_VARIABLE, bundled
-from candlemill.ledger import Funding, JobRow, Partial, ResultRow
+from candlemill.ledger import Funding, Partial, ResultRow
 from candlemill.plan import Day
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ SYMBOLS_AT_ONCE = 500
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 
-class Store:
+class Store(JobTable):
     """A connection to one database. Use as a context manager; the schema is applied when it opens."""
 
     def __init__(self, dsn: str) -> None:
@@ -73,7 +74,7 @@ class Store:
         """Idempotent. Where all tables stand already nothing is sent: readers need no right to create."""
         sources = [path.read_text() for path in sorted(bundled("schema").glob("*.sql"))]
         wanted = {(name, "") for source in sources for name in re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", source)}
-        added = r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+)"
+        added = r"ALTER TABLE (\w+)\s+ADD COLUMN IF NOT EXISTS (\w+)"
         wanted |= {found for source in sources for found in re.findall(added, source)}
         with _failures():
             present = self._client.query("SELECT table, name FROM system.columns WHERE database = currentDatabase()")
@@ -301,28 +302,6 @@ class Store:
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
-    def put_job(self, job: JobRow) -> None:
-        self._insert("backtest_jobs", [job])
-
-    def job(self, job_id: str) -> JobRow | None:
-        sql = f"""
-            SELECT {", ".join(JobRow.__struct_fields__)} FROM backtest_jobs
-            WHERE job_id = {{job:String}} ORDER BY updated_at DESC LIMIT 1
-        """  # noqa: S608
-        rows = self._rows(sql, {"job": job_id})
-        return JobRow(*rows[0]) if rows else None
-
-    def job_rows(self, job_ids: Sequence[str]) -> dict[str, JobRow]:
-        """The jobs of these ids that exist."""
-        sql = f"""
-            SELECT {", ".join(JobRow.__struct_fields__)} FROM backtest_jobs
-            WHERE job_id IN {{jobs:Array(String)}} ORDER BY updated_at DESC LIMIT 1 BY job_id
-        """  # noqa: S608
-        return {row[0]: JobRow(*row) for row in self._rows(sql, {"jobs": list(job_ids)})}
-
-    def put_jobs(self, jobs: Sequence[JobRow]) -> None:
-        self._insert("backtest_jobs", jobs)
-
     def put_partials(self, partials: Sequence[Partial]) -> None:
         self._insert("backtest_slices", partials)
 
@@ -347,6 +326,10 @@ class Store:
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._insert("backtest_results", results)
 
+    def has_result(self, job_id: str) -> bool:
+        sql = "SELECT 1 FROM backtest_results WHERE job_id = {job:String} LIMIT 1"
+        return bool(self._rows(sql, {"job": job_id}))
+
     def results(self, job_ids: Sequence[str]) -> list[ResultRow]:
         """The newest result row of each job id that has one."""
         sql = f"""
@@ -359,7 +342,9 @@ class Store:
         sql = "SELECT uniqExact(job_id) FROM backtest_results WHERE sweep_id = {sweep:String}"
         return int(self._rows(sql, {"sweep": sweep_id})[0][0])
 
-    def sweep_results(self, sweep_id: str, sort: Sequence[str], descending: bool, limit: int | None) -> Iterator[str]:
+    def sweep_results(
+        self, sweep_id: str, sort: Sequence[str], descending: bool, limit: int | None, offset: int = 0
+    ) -> Iterator[str]:
         """The results of a sweep's parameter sets as JSON, ordered by the figure at the path `sort`, then by job id.
 
         Ids first, then rows by the hundred: memory does not grow with the sweep. Figures may pass 64 bits; the raw
@@ -372,9 +357,9 @@ class Store:
             ORDER BY
                 argMax(toInt256OrZero(trim(BOTH '"' FROM JSONExtractRaw(result, {path}))), created_at) {order},
                 job_id
-            LIMIT {{limit:UInt32}}
+            LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}
         """  # noqa: S608
-        bound: dict[str, object] = {"sweep": sweep_id, "limit": limit or SWEEP_ROWS_LIMIT}
+        bound: dict[str, object] = {"sweep": sweep_id, "limit": limit or SWEEP_ROWS_LIMIT, "offset": offset}
         bound |= {f"sort{k}": name for k, name in enumerate(sort)}
         ids = [str(row[0]) for row in self._rows(sql, bound)]
         for k in range(0, len(ids), SWEEP_ROWS_AT_ONCE):
@@ -386,6 +371,34 @@ class Store:
             """
             found = {row[0]: str(row[1]) for row in self._rows(sql, {"sweep": sweep_id, "jobs": some})}
             yield from (found[job_id] for job_id in some)
+
+    def best_figures(self, job_ids: Sequence[str]) -> dict[str, tuple[int, int, int, int]]:
+        """Of finished jobs the profit, Sharpe ratio and drawdown, of a sweep those of its best set; and how many sets
+        it has."""
+        sql = """
+            SELECT if(sweep_id IN {jobs:Array(String)}, sweep_id, job_id) AS job, argMax(total_pnl, sharpe_ratio),
+                max(sharpe_ratio), argMax(max_drawdown, sharpe_ratio), uniqExact(job_id)
+            FROM backtest_results
+            WHERE sweep_id IN {jobs:Array(String)} OR job_id IN {jobs:Array(String)} GROUP BY job
+        """
+        rows = self._rows(sql, {"jobs": list(job_ids)})
+        return {str(row[0]): (int(row[1]), int(row[2]), int(row[3]), int(row[4])) for row in rows}
+
+    def sweep_figures(self, sweep_id: str, path: Sequence[str]) -> list[tuple[str, dict[str, Any], int | None]]:
+        """Of each of a sweep's parameter sets its job id, its parameters, and the figure at `path` of its result."""
+        names = ", ".join(f"{{path{k}:String}}" for k in range(len(path)))
+        sql = f"""
+            SELECT
+                job_id, any(JSONExtractRaw(result, 'params')),
+                any(trim(BOTH '"' FROM JSONExtractRaw(result, {names})))
+            FROM backtest_results WHERE sweep_id = {{sweep:String}} GROUP BY job_id ORDER BY job_id
+        """  # noqa: S608
+        bound: dict[str, object] = {"sweep": sweep_id}
+        bound |= {f"path{k}": name for k, name in enumerate(path)}
+        return [
+            (row[0], msgspec.json.decode(row[1]), None if row[2] in ("", "null") else int(row[2]))
+            for row in self._rows(sql, bound)
+        ]
 
     def sweep_scores(self, sweep_id: str) -> dict[str, int]:
         """The Sharpe ratios of a sweep's parameter sets by job id."""
@@ -430,6 +443,10 @@ class Store:
         return [(str(row[0]), ResultRow(*row[1:])) for row in self._rows(sql, {"limit": limit})]
 
     # -- plumbing --------------------------------------------------------------------------------------------------
+
+    def _command(self, sql: str, bound: dict[str, object]) -> None:
+        with _failures():
+            self._client.command(sql, parameters=bound)
 
     def _rows(self, sql: str, bound: dict[str, object]) -> Sequence[Sequence[Any]]:
         with _failures():

@@ -19,7 +19,8 @@ log = logging.getLogger("candlemill")
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """What went wrong. `code` is for programs, `detail` for people; `near` are names that exist."""
+    """What went wrong. `code` is for programs, `detail` for people; `near` are names that exist, `field` is the part of
+    the request that is to blame, where that is known."""
 
     title: str
     status: int
@@ -27,6 +28,7 @@ class Problem(msgspec.Struct, frozen=True):
     code: str
     type: str = "about:blank"
     near: list[str] = []
+    field: str = ""
 
 
 class Conflict(BadInput):
@@ -78,9 +80,16 @@ def status_of(error: CandlemillError) -> int:
 
 
 def answer(
-    status: int, code: str, detail: str, near: Sequence[str] = (), headers: Mapping[str, str] = NO_HEADERS
+    status: int,
+    code: str,
+    detail: str,
+    near: Sequence[str] = (),
+    headers: Mapping[str, str] = NO_HEADERS,
+    field: str = "",
 ) -> Response[Problem]:
-    problem = Problem(TITLES.get(status, "Error"), status, one_line(detail)[:DETAIL_LIMIT], code, near=list(near))
+    problem = Problem(
+        TITLES.get(status, "Error"), status, one_line(detail)[:DETAIL_LIMIT], code, near=list(near), field=field
+    )
     return Response(problem, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers))
 
 
@@ -96,11 +105,12 @@ def on_own_error(_: Request[Any, Any, Any], error: CandlemillError) -> Response[
 
 
 def on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
-    detail = error.detail
-    if isinstance(error.extra, list) and error.extra:  # which parameter, and what is wrong with it
-        detail += ": " + "; ".join(f"{one.get('key', '')} {one.get('message', '')}".strip() for one in error.extra[:3])
+    detail, field = error.detail, ""
+    if isinstance(error.extra, list) and error.extra:
+        field, message = (str(error.extra[0].get(name, "")) for name in ("key", "message"))
+        detail = f"{field}: {message}" if field else message
     headers = {name: value for name, value in (error.headers or {}).items() if name.lower() != "content-type"}
-    return answer(error.status_code, "http", detail, headers=headers)
+    return answer(error.status_code, "http", detail, headers=headers, field=field)
 
 
 def on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:

@@ -4,7 +4,8 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import msgspec
 
@@ -12,19 +13,21 @@ from candlemill.errors import UnknownName
 from candlemill.events import Event
 from candlemill.io.coverage import current_days
 from candlemill.io.gateway.gathered import Gathered
+from candlemill.io.gateway.traces import Traces
 from candlemill.io.jobs import Home
 from candlemill.io.store import Store
-from candlemill.ledger import Funding, JobRow
+from candlemill.ledger import Funding, JobRow, Progress
 from candlemill.model import SCALE
 from candlemill.plan import Day
-from candlemill.request import Asked, Request, parse_request, understand
-from candlemill.service import Prepared
+from candlemill.request import Asked, Request, understand
+from candlemill.service import Prepared, progress
 
 INDEX_SECONDS = 1.0  # how old what is known of the candles may be when a job is asked for; tasks look again
 PREPARED_LIMIT = 1_024
 FINISHED_LIMIT = 4_096
 
 Publish = Callable[[Sequence[Event]], None]
+Live = Callable[[str], Progress | None]
 
 
 class Index:
@@ -80,22 +83,27 @@ class World:
     """One gateway's connections and caches. `publish` sends events, blocking; it raises what is retryable where the
     sink does not take them."""
 
-    def __init__(self, store: Store, publish: Publish) -> None:
+    def __init__(self, store: Store, publish: Publish, live: Live = lambda job_id: None) -> None:
+        """`live` tells how far a job is that runs in this process."""
         self.store = store
         self.index = Index(store)
         self.job = Gathered(self._jobs)
         self.put_job = Gathered(self._put_jobs)
+        self.traces = Traces(store, self.index)
+        self.stopping = asyncio.Event()
         self._publish = publish
+        self._live = live
+        self._asking: dict[str, asyncio.Task[str]] = {}
         self._prepared: OrderedDict[bytes, tuple[object, Ready]] = OrderedDict()
         self._finished: OrderedDict[str, JobRow] = OrderedDict()
         self._lock = threading.Lock()
 
-    async def prepare(self, body: bytes) -> Ready:
+    async def prepare(self, request: Request) -> Ready:
         """A request, checked against the index before anything is started."""
-        return await asyncio.to_thread(self._prepare, body)
+        return await asyncio.to_thread(self._prepare, request)
 
-    def _prepare(self, body: bytes) -> Ready:
-        request = parse_request(body)
+    def _prepare(self, request: Request) -> Ready:
+        body = msgspec.json.encode(request)
         days = self.index.days(request.symbols)
         with self._lock:
             known = self._prepared.get(body)
@@ -121,6 +129,22 @@ class World:
         if row is None:
             raise UnknownName("job", job_id, [], "GET /api/v1/backtests lists them")
         return row
+
+    async def once(self, job_id: str, ask: Callable[[], Coroutine[Any, Any, str]]) -> str:
+        """Have a job asked for once, however many clients want it at the same time."""
+        task = self._asking.get(job_id)
+        if task is None:
+            task = self._asking[job_id] = asyncio.create_task(ask())
+            task.add_done_callback(lambda _: self._asking.pop(job_id, None))
+        return await asyncio.shield(task)
+
+    def progress(self, row: JobRow) -> Progress:
+        """Blocking."""
+        found = None if row.finished else self._live(row.job_id)
+        if found is not None:
+            return found
+        counts = {} if row.finished else self.store.task_counts(row.job_id)
+        return progress(row, counts)
 
     def forget(self, job_id: str) -> None:
         self._finished.pop(job_id, None)
