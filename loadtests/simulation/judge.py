@@ -78,10 +78,6 @@ class Judge:
 
     # -- at the end ------------------------------------------------------------------------------------------------
 
-    def unfinished(self, job_id: str) -> bool:
-        row = self._tables.job(job_id, self._world.loop.now)
-        return row is None or not row.finished
-
     def end(self, must_be_done: bool) -> Counter[str]:
         """How many jobs ended in which state."""
         states: Counter[str] = Counter()

@@ -2,13 +2,13 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial as bound
 
 import msgspec
-from candlemill import events, service, states
+from candlemill import control, events, service, states
 from candlemill.errors import CandlemillError
-from candlemill.events import Event
 from candlemill.model import Spec
 
 from loadtests.simulation.broker import Broker, Function
@@ -20,8 +20,8 @@ from loadtests.simulation.world import START_MS, World
 
 CALM_MS = 10 * 60_000  # from then on nothing fails
 END_MS = 6 * 3_600_000  # and by then all is over
-PATIENCE_MS = 120_000
-CLIENTS, WHEN, SPEC, SLICES, OUTAGE, CORRECTION, POISON = range(3_000, 3_007)  # the dice's questions
+WATCH_MS = 60_000
+CLIENTS, WHEN, SPEC, SLICES, OUTAGE, CORRECTION, POISON, CANCEL = range(3_000, 3_008)  # the dice's questions
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -46,6 +46,7 @@ class Run:
         world, loop = self._world, self._world.loop
         self._plan()
         loop.after(CALM_MS, self._dice.rest)
+        loop.after(WATCH_MS, self._watch)
         loop.run(START_MS + END_MS)
         if not loop.idle():
             world.judge.says("events go round without end")
@@ -67,6 +68,10 @@ class Run:
                 loop.after(when + dice.between(0, 120_000, WHEN, k, 1), bound(self._client, spec, False, (k, 1)))
             if dice.hits("afresh", k):
                 loop.after(when + dice.between(0, 300_000, WHEN, k, 2), bound(self._client, spec, True, (k, 2)))
+            if dice.hits("cancel", k):
+                place = (CANCEL, k)
+                call = bound(self._cancel, place)
+                loop.after(when + dice.between(0, 30_000, *place), bound(self._act, call, place))
         if dice.hits("outage"):
             first = START_MS + dice.between(0, 120_000, OUTAGE)
             self._world.outage = (first, first + dice.between(1_000, 240_000, OUTAGE, 1))
@@ -84,7 +89,13 @@ class Run:
     # -- clients ---------------------------------------------------------------------------------------------------
 
     def _client(self, spec: Spec, fresh: bool, place: tuple[int, ...]) -> None:
-        self._world.loop.start(Task(bound(self._ask, spec, fresh, place), self._gateway, (SPEC, *place)))
+        self._act(bound(self._ask, spec, fresh, place), (SPEC, *place))
+
+    def _act(self, call: Callable[[], None], place: tuple[int, ...]) -> None:
+        """Something that a client makes the gateway do."""
+        if self._gateway.dead:
+            self._gateway = Function("gateway", self._world, 0)
+        self._world.loop.start(Task(call, self._gateway, place))
 
     def _ask(self, spec: Spec, fresh: bool, place: tuple[int, ...]) -> None:
         """What the gateway does with a request."""
@@ -100,7 +111,6 @@ class Run:
             runtime.ledger.put_job(row)
             ask = msgspec.structs.replace(ask, attempt=row.attempt)
             event = events.make("gateway", events.REQUESTED, job.job_id, ask)
-            self._world.loop.after(PATIENCE_MS, bound(self._look, event))
             self._world.publish(bound(self._broker.publish, event))
         except CandlemillError as error:
             self._world.say("refused", str(error))
@@ -113,11 +123,19 @@ class Run:
             self._world.say(event.partitionkey[:6], "POISON", event.type[15:], event.id[:6], event.data[:200])
             self._broker.publish(event)
 
-    def _look(self, event: Event) -> None:
-        """A client that waits asks again."""
-        if self._world.judge.unfinished(event.partitionkey):
-            self._broker.publish(event)
-            self._world.loop.after(PATIENCE_MS, bound(self._look, event))
+    def _cancel(self, place: tuple[int, ...]) -> None:
+        """Somebody has a job not go on."""
+        jobs = sorted(self._world.tables.jobs)
+        if jobs:
+            job_id = jobs[self._dice.between(0, len(jobs) - 1, CANCEL, *place, 1)]
+            with suppress(CandlemillError):
+                control.cancel(job_id, self._gateway.runtime.ledger)
+
+    def _watch(self) -> None:
+        """What comes every minute, as long as there is a job that has not ended."""
+        self._broker.publish(events.make("ping", events.WATCH, "", events.Watch()))
+        if self._world.loop.now < START_MS + CALM_MS or self._world.tables.unfinished(self._world.loop.now):
+            self._world.loop.after(WATCH_MS, self._watch)
 
 
 def simulate(seed: int, only: Collection[Fault] | None = None) -> Verdict:

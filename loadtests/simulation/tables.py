@@ -17,6 +17,7 @@ class Tables:
     def __init__(self) -> None:
         self.jobs: dict[str, list[tuple[int, JobRow]]] = {}
         self.slices: dict[str, dict[Partial, int]] = {}
+        self._touched: dict[str, list[int]] = {}
         self.results: list[tuple[int, ResultRow]] = []
         self._stages: dict[str, list[tuple[int, Candles]]] = {s: [(0, market(s).stages[0])] for s in SYMBOLS}
 
@@ -41,9 +42,24 @@ class Tables:
                 found = later(found, row)
         return found
 
+    def history(self, job_id: str, at: int) -> list[tuple[int, JobRow]]:
+        """The newest row of each attempt and state."""
+        found = {row.order: (when, row) for when, row in self.jobs.get(job_id, ()) if when <= at}
+        return [found[order] for order in sorted(found)]
+
+    def unfinished(self, at: int) -> list[JobRow]:
+        rows = (self.job(job_id, at) for job_id in self.jobs)
+        return [row for row in rows if row is not None and not row.finished]
+
+    def last_activity(self, job_id: str, at: int) -> int:
+        """A task's row that is written again is as good as new."""
+        rows = (when for when, _ in self.jobs.get(job_id, ()))
+        return max((when for when in (*rows, *self._touched.get(job_id, ())) if when <= at), default=0)
+
     def put_partials(self, rows: Sequence[Partial], at: int) -> None:
         for row in rows:
             self.slices.setdefault(row.job_id, {}).setdefault(row, at)
+            self._touched.setdefault(row.job_id, []).append(at)
 
     def partials(self, job_id: str, batch: int | None, at: int) -> list[Partial]:
         found = self.slices.get(job_id, {}).items()

@@ -134,6 +134,15 @@ class Store:
             self._world.judge.saw_job(row)
             self._tables.put_job(row, at)
 
+    def job_history(self, job_id: str) -> list[tuple[int, JobRow]]:
+        return self._world.read(lambda at: self._tables.history(job_id, at))
+
+    def unfinished_jobs(self) -> list[JobRow]:
+        return self._world.read(self._tables.unfinished)
+
+    def last_activity_ms(self, job_id: str) -> int:
+        return self._world.read(lambda at: self._tables.last_activity(job_id, at))
+
     def partials(self, job_id: str, batch: int | None = None) -> list[Partial]:
         return self._world.read(lambda at: self._tables.partials(job_id, batch, at))
 
