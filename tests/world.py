@@ -43,6 +43,8 @@ class World:
         }
         self._days = count_days(self.columns)
         self.jobs: dict[str, JobRow] = {}
+        self.jobs_at: dict[str, int] = {}  # when they, and their tasks, were written last
+        self.tasks_at: dict[str, int] = {}
         self.rows: dict[tuple[str, int, str, int, str], Partial] = {}
         self.results: dict[str, dict[str, Any]] = {}
         self.result_rows: dict[str, ResultRow] = {}
@@ -78,6 +80,16 @@ class World:
 
     def put_job(self, job: JobRow) -> None:
         self.jobs[job.job_id] = later(self.jobs.get(job.job_id), job)
+        self.jobs_at[job.job_id] = self.runtime.clock_ms()
+
+    def job_history(self, job_id: str) -> list[tuple[int, JobRow]]:
+        return [(self.jobs_at[job_id], self.jobs[job_id])]
+
+    def unfinished_jobs(self) -> list[JobRow]:
+        return [row for row in self.jobs.values() if not row.finished]
+
+    def last_activity_ms(self, job_id: str) -> int:
+        return max(self.jobs_at[job_id], self.tasks_at.get(job_id, 0))
 
     def has_result(self, job_id: str) -> bool:
         return job_id in self.result_rows
@@ -87,6 +99,7 @@ class World:
 
     def put_partials(self, partials: Sequence[Partial]) -> None:
         for row in partials:
+            self.tasks_at[row.job_id] = self.runtime.clock_ms()
             key = (row.job_id, row.batch, row.kind, row.slice, row.task)
             assert self.rows.get(key, row) == row, "a task that runs twice writes the same bytes"
             self.rows[key] = row

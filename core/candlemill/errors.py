@@ -71,6 +71,12 @@ class BadFile(BadInput):
         return one_line(f"{place}: {self.reason}")
 
 
+class Cancelled(CandlemillError):
+    """The job was cancelled while it was waited for."""
+
+    code = "cancelled"
+
+
 class StoreError(CandlemillError):
     """The database refused or failed."""
 

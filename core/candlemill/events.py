@@ -16,6 +16,7 @@ SLICE_REQUESTED = "dev.candlemill.slice.requested.v1"
 SLICE_COMPLETED = "dev.candlemill.slice.completed.v1"
 COMPLETED = "dev.candlemill.backtest.completed.v1"
 FAILED = "dev.candlemill.backtest.failed.v1"
+WATCH = "dev.candlemill.jobs.watch.v1"
 
 EVENT_BYTES_LIMIT = 64 * 1024
 
@@ -32,6 +33,7 @@ class Requested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fresh: bool = False  # compute even what is stored
     attempt: Annotated[int, Meta(ge=0)] = 0  # when it was asked for, in ms: that said late, it begins nothing again
     drive: Annotated[int, Meta(ge=0)] = 0  # how often it was asked for again because nothing more was heard of it
+    heard: Annotated[int, Meta(ge=0)] = 0  # `drive` when its tasks were heard of last
 
 
 class SliceRequested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,12 +71,17 @@ class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
 
 
+class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """It is time to look for jobs that nothing is heard of."""
+
+
 DATA: dict[str, type[msgspec.Struct]] = {
     REQUESTED: Requested,
     SLICE_REQUESTED: SliceRequested,
     SLICE_COMPLETED: SliceCompleted,
     COMPLETED: Completed,
     FAILED: Failed,
+    WATCH: Watch,
 }
 
 
@@ -86,6 +93,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     data: bytes
     partitionkey: str = ""
+    work: str = ""  # "long": a task that may outlive a request, see `longtasks`
     error: str = ""  # why a dead letter was given up
 
 

@@ -13,11 +13,13 @@ import msgspec
 import numpy as np
 
 from candlemill import events
+from candlemill.control import fail, watch
 from candlemill.daily import pack, unpack
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, BeingWritten, CandlemillError, NoData, StoreDown, UnknownName
 from candlemill.events import Event
 from candlemill.ledger import DONE, EXACT, GUESS, Index, JobRow, Partial, Progress, ResultRow, Runtime
+from candlemill.longtasks import sized
 from candlemill.model import Spec, grid_points, iso, job_id, resolve
 from candlemill.plan import Day, Plan, digest_of_days, make_plan
 from candlemill.reduce import Merged, Outcomes, Repair, join, result_of
@@ -133,18 +135,12 @@ def _outdated(event: Event, job: Prepared, runtime: Runtime) -> list[Event]:
     known = runtime.ledger.job(event.partitionkey) if event.partitionkey not in ("", job.job_id) else None
     if known is None or known.finished or known.spec != job.spec.to_json().decode():
         return []
-    return _fail(
-        known, f"the candles of {job.spec.symbol} have changed since the job was asked for: ask again", runtime
-    )
+    reason = f"the candles of {job.spec.symbol} have changed since the job was asked for: ask again"
+    return fail(known, reason, runtime.ledger)
 
 
 def _completed(source: str, name: str) -> list[Event]:
     return [events.make(source, events.COMPLETED, name, events.Completed(name))]
-
-
-def _fail(job: JobRow, reason: str, runtime: Runtime) -> list[Event]:
-    runtime.ledger.put_job(msgspec.structs.replace(job, state="failed", reason=reason))
-    return [events.make("aggregate", events.FAILED, job.job_id, events.Failed(job.job_id, reason))]
 
 
 def checked(spec: Spec) -> Spec:
@@ -162,17 +158,13 @@ def _batch_events(job: Prepared, batch: int, have: set[str], cause: str) -> list
     if not todo or _done_ending(plan) in have:
         data = events.SliceCompleted(job.job_id, batch, 0, cause)
         return [events.make("split", events.SLICE_COMPLETED, job.job_id, data)]
-    return [
-        events.make(
-            "split",
-            events.SLICE_REQUESTED,
-            job.job_id,
-            events.SliceRequested(
-                job.job_id, job.data_digest, job.spec, batch, first, count, k, plan.cuts[k : k + 2], run=plan.run
-            ),
+    asked = [
+        events.SliceRequested(
+            job.job_id, job.data_digest, job.spec, batch, first, count, k, plan.cuts[k : k + 2], run=plan.run
         )
         for k in todo
     ]
+    return [sized(events.make("split", events.SLICE_REQUESTED, job.job_id, task), task) for task in asked]
 
 
 # A task's name says what it covers, so that rows of another plan or run are not mistaken for this one's.
@@ -200,6 +192,9 @@ def _of_run(run: int) -> str:
 def execute(event: Event, runtime: Runtime) -> list[Event]:
     """slice.requested -> the task's partials in the ledger, and slice.completed."""
     task = events.read(event, events.SliceRequested)
+    job = runtime.ledger.job(task.job_id)
+    if job is not None and job.finished:
+        return []
     digest = digest_of_data(runtime.index, task.spec, days_in(runtime.index, task.spec))
     if digest != task.data_digest:
         raise BadInput(f"the candles of {task.spec.symbol} have changed since the job was planned: ask again")
@@ -274,9 +269,12 @@ def _payload(done: Done) -> str:
 
 
 def aggregate(event: Event, runtime: Runtime) -> list[Event]:
-    """slice.completed -> nothing yet, repairs, or the result; a dead letter of any kind -> the job failed."""
+    """slice.completed -> nothing yet, repairs, or the result; a dead letter of any kind -> the job failed;
+    jobs.watch -> requests for jobs that have stopped."""
     if event.error:
         return _give_up(event, runtime)
+    if event.type == events.WATCH:
+        return watch(runtime, runtime.clock_ms())
     done = events.read(event, events.SliceCompleted)
     job = runtime.ledger.job(done.job_id)
     if job is None:
@@ -390,7 +388,7 @@ def _repair_events(job: JobRow, spec: Spec, plan: Plan, batch: int, repairs: lis
         if half and len(msgspec.json.encode(data)) > events.EVENT_BYTES_LIMIT:
             waiting += [group[half:], group[:half]]
         else:
-            out.append(events.make("aggregate", events.SLICE_REQUESTED, job.job_id, data))
+            out.append(sized(events.make("aggregate", events.SLICE_REQUESTED, job.job_id, data), data))
     return out
 
 
@@ -415,7 +413,7 @@ def _give_up(event: Event, runtime: Runtime) -> list[Event]:
     if job is None:
         told = "" if spec is None else spec.to_json().decode()
         job = JobRow(name, "accepted", told, "", "", runtime.clock_ms())
-    return [] if job.finished else _fail(job, event.error, runtime)
+    return [] if job.finished else fail(job, event.error, runtime.ledger)
 
 
 def _subject(event: Event, runtime: Runtime) -> tuple[str, Spec | None]:

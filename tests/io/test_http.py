@@ -77,6 +77,17 @@ def test_round_trip() -> None:
     assert "ce-partitionkey" not in http.encode(Event(id="1", source="/s", type="t", data=b"{}"))[0]
 
 
+def test_a_long_tasks_mark_travels() -> None:
+    task = Event(id="1", source="/s", type=events.SLICE_REQUESTED, data=b"{}", work="long")
+    assert http.decode(*http.encode(task)).work == "long"
+    assert "ce-work" not in http.encode(Event(id="1", source="/s", type="t", data=b"{}"))[0]
+
+
+def test_a_ping_is_a_watch() -> None:
+    """Its source cannot choose the type."""
+    assert http.decode({**BINARY, "ce-type": "dev.knative.sources.ping"}, b"{}").type == "dev.candlemill.jobs.watch.v1"
+
+
 def test_header_values_are_percent_decoded() -> None:
     assert http.decode({**BINARY, "ce-source": "/a%20b%C3%A9"}, DATA).source == "/a bé"
 

@@ -17,6 +17,7 @@ ROUTES = {
     events.REQUESTED: "split",
     events.SLICE_REQUESTED: "execute",
     events.SLICE_COMPLETED: "aggregate",
+    events.WATCH: "aggregate",
 }
 DEAD_LETTERS = "aggregate"
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from candlemill import events
+from candlemill.control import cancel
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import CandlemillError, NoData, UnknownName
 from candlemill.io import plugins
@@ -133,7 +134,9 @@ class Home:
         try:
             runtime = Runtime(ledger, self.index, tapes, clock_ms)
             Broker(runtime, pool, progress).run(events.make("cli", events.REQUESTED, job.job_id, request))
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and ledger.job(job.job_id):
+                cancel(job.job_id, ledger)  # nobody is to go on with it unasked
             ledger.flush()  # what is done need not be done again
             raise
         finally:

@@ -22,7 +22,7 @@ from types import ModuleType
 import msgspec
 
 from candlemill import events
-from candlemill.errors import CandlemillError
+from candlemill.errors import Cancelled, CandlemillError
 from candlemill.events import Event
 from candlemill.io import plugins
 from candlemill.io.clock import clock_ms
@@ -37,6 +37,7 @@ from candlemill.states import later
 
 ATTEMPTS = 5
 FLUSH_SECONDS = 5.0
+LOOK_SECONDS = 1.0  # after which the store is asked whether somebody has ended a job
 WORKER_DIED = "a worker process died, perhaps for want of memory: use fewer --workers; what is done is stored"
 AHEAD = 2  # tasks per worker that wait in its queue
 
@@ -53,11 +54,31 @@ class LocalLedger:
         self._rows: dict[str, dict[int, _Batch]] = {}
         self._states: list[tuple[int, JobRow]] = []  # not written yet, with their times in ms
         self._unwritten: list[Partial] = []
+        self._looked: dict[str, float] = {}
         self.last_results: Sequence[ResultRow] = ()
         self._written_at = time.monotonic()
 
     def job(self, job_id: str) -> JobRow | None:
-        return self._jobs.get(job_id) or self._store.job(job_id)
+        """The job as it is known here; where somebody has cancelled it, that shows after a moment."""
+        known = self._jobs.get(job_id)
+        if known is None:
+            return self._store.job(job_id)
+        now = time.monotonic()
+        if not known.finished and now - self._looked.setdefault(job_id, now) > LOOK_SECONDS:
+            self._looked[job_id] = now
+            stored = self._store.job(job_id)
+            if stored is not None and stored.attempt == known.attempt:
+                known = self._jobs[job_id] = later(stored, known)
+        return known
+
+    def job_history(self, job_id: str) -> list[tuple[int, JobRow]]:
+        return self._store.job_history(job_id)
+
+    def unfinished_jobs(self) -> list[JobRow]:
+        return self._store.unfinished_jobs()
+
+    def last_activity_ms(self, job_id: str) -> int:
+        return self._store.last_activity_ms(job_id)
 
     def put_job(self, job: JobRow) -> None:
         self._jobs[job.job_id] = later(self._jobs.get(job.job_id), job)
@@ -232,6 +253,8 @@ class Broker:
         while self._queue or self._running:
             while self._queue:
                 event, attempt = self._queue.popleft()
+                if event.type == events.SLICE_REQUESTED and self._ended(event.partitionkey):
+                    continue
                 if self._pool is not None and event.type == events.SLICE_REQUESTED and not event.error:
                     if len(self._running) >= AHEAD * self._pool.workers:
                         self._queue.appendleft((event, attempt))
@@ -243,8 +266,12 @@ class Broker:
         if self._cause is not None:
             raise self._cause
         if self._last is None:
-            raise CandlemillError("the job came to rest without a result")
+            raise _why(self._runtime.ledger.job(first.partitionkey))
         return self._last
+
+    def _ended(self, job_id: str) -> bool:
+        job = self._runtime.ledger.job(job_id)
+        return job is not None and job.finished
 
     def _publish(self, published: Sequence[Event]) -> None:
         """Queue events; those with an id that was seen are duplicates. Word of finished tasks goes first, so that a
@@ -306,6 +333,13 @@ class Broker:
             self._succeeded(event, answer)
 
 
+def _why(job: JobRow | None) -> CandlemillError:
+    """Why a job came to rest without a result."""
+    if job is not None and job.state == "cancelled":
+        return Cancelled(f"job {job.job_id} was cancelled; asked for again, it goes on from what is done")
+    return CandlemillError("the job came to rest without a result")
+
+
 # -- worker processes ----------------------------------------------------------------------------------------------
 
 
@@ -357,6 +391,9 @@ class _Collected:
 
     def __init__(self) -> None:
         self.partials: list[Partial] = []
+
+    def job(self, job_id: str) -> JobRow | None:
+        return None  # the parent has looked
 
     def put_partials(self, partials: Sequence[Partial]) -> None:
         self.partials += partials

@@ -1,0 +1,64 @@
+"""Jobs are stopped, and those that have stopped by themselves are found."""
+
+import msgspec
+
+from candlemill import events
+from candlemill.errors import UnknownName
+from candlemill.events import Event
+from candlemill.ledger import JobRow, Ledger, Runtime
+from candlemill.states import request_of
+
+STALL_MS = 300_000  # without news of a job; twice as long each time that it is driven on in vain
+DRIVES = 3
+
+OTHER_RELEASE = "it was planned by another release: ask again"
+
+
+def cancel(job_id: str, ledger: Ledger) -> JobRow:
+    """Cancel a job, unless it has ended; what is done of it is kept. The job as it is then. Raises UnknownName."""
+    job = ledger.job(job_id)
+    if job is None:
+        raise UnknownName("job", job_id, [], "there is none of this id")
+    if job.finished:
+        return job
+    job = msgspec.structs.replace(job, state="cancelled", reason="cancelled")
+    ledger.put_job(job)
+    return job
+
+
+def fail(job: JobRow, reason: str, ledger: Ledger) -> list[Event]:
+    """End a job that cannot go on."""
+    ledger.put_job(msgspec.structs.replace(job, state="failed", reason=reason))
+    return [events.make("aggregate", events.FAILED, job.job_id, events.Failed(job.job_id, reason))]
+
+
+def watch(runtime: Runtime, now: int, stall_ms: int = STALL_MS, skip: frozenset[str] = frozenset()) -> list[Event]:
+    """Find jobs that nothing is heard of: whose events were lost, whatever the reason. They are asked for again, each
+    of them a few times without anything being heard of its tasks, then they end as failed.
+
+    `skip` are jobs that are known to be at work. A process that starts alone asks with `stall_ms` 0: then nobody
+    works on any.
+    """
+    out: list[Event] = []
+    for job in runtime.ledger.unfinished_jobs():
+        request = request_of(job)
+        if request is None:
+            out += fail(job, OTHER_RELEASE, runtime.ledger)
+        elif job.job_id not in skip:
+            out += _drive(job, request, runtime.ledger, now, stall_ms)
+    return out
+
+
+def _drive(job: JobRow, request: events.Requested, ledger: Ledger, now: int, stall_ms: int) -> list[Event]:
+    changed, _ = ledger.job_history(job.job_id)[-1]
+    heard = ledger.last_activity_ms(job.job_id)
+    if now - heard < stall_ms << (request.drive - request.heard):
+        return []
+    if heard > changed:  # of its tasks, since it was driven on last
+        request = msgspec.structs.replace(request, heard=request.drive)
+    if request.drive - request.heard >= DRIVES:
+        reason = f"nothing was heard of its tasks though they were asked for {DRIVES} times more: ask again to go on"
+        return fail(job, reason, ledger)
+    again = msgspec.structs.replace(request, attempt=job.attempt, drive=request.drive + 1)
+    ledger.put_job(msgspec.structs.replace(job, request=msgspec.json.encode(again).decode()))
+    return [events.make("aggregate", events.REQUESTED, job.job_id, again)]
