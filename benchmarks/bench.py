@@ -16,6 +16,7 @@ from pathlib import Path
 from lab import RESULTS, Lab, say
 from measure import Row, machine
 from rows_engine import rows_run, rows_stops, rows_sweep, rows_vectorbt
+from rows_gateway import rows_gateway
 from rows_guess import rows_guesses
 from rows_process import rows_ingest, rows_memory, rows_process, rows_slices
 from rows_research import rows_guards, rows_report
@@ -35,6 +36,7 @@ ROWS: dict[str, Callable[[Lab], Iterator[Row]]] = {
     "strategies": rows_strategies,
     "guards": rows_guards,
     "report": rows_report,
+    "gateway": rows_gateway,
 }
 HEADERS = ("what", "candlemill", "peer", "ratio", "reach", "aim")
 ALIGNED = ("left", "right", "left", "right", "right", "right")

@@ -17,7 +17,7 @@ from candlemill.io.tapes import Tapes
 from candlemill.ledger import Funding, JobRow, Partial, ResultRow, Runtime
 from candlemill.model import Spec, parameters_of
 from candlemill.plan import Day
-from candlemill.states import later
+from candlemill.states import later, steps_of
 from candlemill.strategies import build
 from reference import DAY, MINUTE, Bar
 
@@ -90,6 +90,15 @@ class World:
 
     def last_activity_ms(self, job_id: str) -> int:
         return max(self.jobs_at[job_id], self.tasks_at.get(job_id, 0))
+
+    def job_rows(self, job_ids: Sequence[str]) -> dict[str, JobRow]:
+        return {one: self.jobs[one] for one in job_ids if one in self.jobs}
+
+    def waiting_for(self, job_id: str) -> list[JobRow]:
+        return [row for row in self.unfinished_jobs() if any(step.job_id == job_id for step in steps_of(row))]
+
+    def results_of(self, job_ids: Sequence[str]) -> list[ResultRow]:
+        return [self.result_rows[one] for one in job_ids if one in self.result_rows]
 
     def has_result(self, job_id: str) -> bool:
         return job_id in self.result_rows

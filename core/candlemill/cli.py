@@ -13,7 +13,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from candlemill import cli_check, cli_feed
+from candlemill import cli_check, cli_cluster, cli_feed
 from candlemill import cli_jobs as jobs
 from candlemill._version import __version__
 from candlemill.cli_common import Parser, count_argument, open_store, output, progress_bar, text_argument
@@ -119,6 +119,8 @@ def parser() -> Parser:
     db = command("db", run_db, "serve the embedded database to other processes over ClickHouse's HTTP interface")
     db.add_argument("--host", default="127.0.0.1")
     db.add_argument("--port", type=int, default=8123, help="0 takes any free one")
+    text = "run on Kubernetes with Knative: deploy, status, watch, smoke, down, schema"
+    cli_cluster.add_arguments(commands.add_parser("cluster", help=text, description=text))
     with_json(command("version", run_version, "show the version and which build of the engine runs"))
     return top
 

@@ -6,7 +6,7 @@ from candlemill import events
 from candlemill.errors import UnknownName
 from candlemill.events import Event
 from candlemill.ledger import JobRow, Ledger, Runtime
-from candlemill.states import request_of
+from candlemill.states import request_of, steps_of
 
 STALL_MS = 300_000  # without news of a job; twice as long each time that it is driven on in vain
 DRIVES = 3
@@ -23,7 +23,15 @@ def cancel(job_id: str, ledger: Ledger) -> JobRow:
         return job
     job = msgspec.structs.replace(job, state="cancelled", reason="cancelled")
     ledger.put_job(job)
+    for child in ledger.job_rows([step.job_id for step in steps_of(job)]).values():
+        request = request_of(child)
+        if request is not None and request.parent == job_id and not ledger.waiting_for(child.job_id):
+            cancel(child.job_id, ledger)  # nobody else has asked for it
     return job
+
+
+def completed(source: str, name: str) -> list[Event]:
+    return [events.make(source, events.COMPLETED, name, events.Completed(name))]
 
 
 def fail(job: JobRow, reason: str, ledger: Ledger) -> list[Event]:
@@ -42,11 +50,19 @@ def watch(runtime: Runtime, now: int, stall_ms: int = STALL_MS, skip: frozenset[
     out: list[Event] = []
     for job in runtime.ledger.unfinished_jobs():
         request = request_of(job)
+        if job.job_id in skip or _waits(job, runtime.ledger):
+            continue
         if request is None:
             out += fail(job, OTHER_RELEASE, runtime.ledger)
-        elif job.job_id not in skip:
+        else:
             out += _drive(job, request, runtime.ledger, now, stall_ms)
     return out
+
+
+def _waits(job: JobRow, ledger: Ledger) -> bool:
+    """Whether a campaign waits for a job that is under way: that one is watched itself."""
+    steps = steps_of(job)
+    return bool(steps) and any(not child.finished for child in ledger.job_rows([s.job_id for s in steps]).values())
 
 
 def _drive(job: JobRow, request: events.Requested, ledger: Ledger, now: int, stall_ms: int) -> list[Event]:

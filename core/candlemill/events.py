@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from candlemill.errors import BadInput
-from candlemill.model import SETS_LIMIT, Spec
+from candlemill.model import SETS_LIMIT, Spec, WalkForward
 from candlemill.plan import BATCH_SETS, SLICES_LIMIT
 from candlemill.reduce import Repair
 
@@ -27,7 +27,11 @@ SliceNumber = Annotated[int, Meta(ge=0, lt=SLICES_LIMIT)]
 
 
 class Requested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A backtest or sweep that shall run. `slices` None lets the planner choose."""
+    """A backtest or sweep that shall run. `slices` None lets the planner choose.
+
+    With `weights`, scaled by 10^8, it is a portfolio of these symbols, `spec` being that of the first without its
+    weight; with `walk_forward` one over the whole range of `spec`, which has a grid.
+    """
 
     spec: Spec
     slices: Annotated[int, Meta(ge=1, le=10_000)] | None = None
@@ -35,6 +39,13 @@ class Requested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attempt: Stored = 0  # when it was asked for, in ms: that said late, it begins nothing again
     drive: Stored = 0  # how often it was asked for again because nothing more was heard of it
     heard: Stored = 0  # `drive` when its tasks were heard of last
+    weights: dict[str, Annotated[int, Meta(ge=1)]] = {}
+    walk_forward: WalkForward | None = None
+    parent: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""  # the campaign that asks for it, if one does
+
+    @property
+    def is_campaign(self) -> bool:
+        return bool(self.weights) or self.walk_forward is not None
 
 
 class SliceRequested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

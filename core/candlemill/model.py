@@ -45,6 +45,15 @@ class Leg(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     params: dict[str, ParamValue]
 
 
+class WalkForward(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a walk-forward goes: spans like 90d or 6mo, and what sets are chosen by."""
+
+    train: Annotated[str, Meta(max_length=16)] = "6mo"
+    test: Annotated[str, Meta(max_length=16)] = "1mo"
+    anchored: bool = False
+    score: Literal["sharpe_ratio", "sortino_ratio", "total_pnl"] = "sharpe_ratio"
+
+
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A job, fully resolved. Two specs with the same bytes on the same candles have the same result.
 

@@ -98,9 +98,8 @@ def portfolio_result(
         peaks = np.maximum.accumulate(marks + capital)
         drawdown = int(max(fall * SCALE // peak for fall, peak in zip(falls, peaks, strict=True)))
     squares, losses = sum(x * x for x in ratios), sum(x * x for x in ratios if x < 0)
-    identity = ",".join(f"{part.result['job_id']}*{weights[part.symbol]}" for part in parts)
     result |= {
-        "job_id": hashlib.sha256(f"portfolio {identity}".encode()).hexdigest()[:32],
+        "job_id": portfolio_id([(part.result["job_id"], weights[part.symbol]) for part in parts]),
         "strategy_id": spec.strategy,
         "symbol": ",".join(part.symbol for part in parts),
         "params": parts[0].result["params"],
@@ -122,6 +121,12 @@ def portfolio_result(
     result["metrics"] = metrics(days, profits, capital, result)
     result |= {"result_digest": digest_of_result(result), "parts": [part.result for part in parts]}
     return result, (days, profits)
+
+
+def portfolio_id(parts: Sequence[tuple[str, int]]) -> str:
+    """A portfolio's address: that of its jobs' ids, with their weights."""
+    identity = ",".join(f"{job_id}*{weight}" for job_id, weight in parts)
+    return hashlib.sha256(f"portfolio {identity}".encode()).hexdigest()[:32]
 
 
 def joint_profits(parts: Sequence[Part]) -> tuple[Column, list[int]]:

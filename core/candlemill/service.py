@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from candlemill import events
-from candlemill.control import fail, watch
+from candlemill.control import completed, fail, watch
 from candlemill.daily import pack, unpack
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, BeingWritten, CandlemillError, NoData, StoreDown, UnknownName
@@ -23,6 +23,7 @@ from candlemill.longtasks import sized
 from candlemill.model import Spec, grid_points, iso, job_id, resolve
 from candlemill.plan import Day, Plan, digest_of_days, make_plan
 from candlemill.reduce import Merged, Outcomes, Repair, join, result_of
+from candlemill.request import requested
 from candlemill.states import attempt_of, is_answered, kind_of, plan_of
 from candlemill.strategies import Strategy
 from candlemill.work import Done, columns_read, context_bars, run_task, split_state
@@ -98,13 +99,17 @@ def digest_of_data(index: Index, spec: Spec, days: Sequence[Day]) -> str:
 
 def split(event: Event, runtime: Runtime) -> list[Event]:
     """backtest.requested -> one slice.requested per task that has no partial yet."""
-    request = events.read(event, events.Requested)
+    request = requested(event, runtime.index)
+    if request.is_campaign:
+        from candlemill import campaigns  # only here: an executor starts sooner without
+
+        return campaigns.split(event, request, runtime)
     job = prepare(runtime.index, checked(request.spec), request.slices)
-    if outdated := _outdated(event, job, runtime):
-        return outdated
+    if changed := outdated(event, job.job_id, job.spec, runtime):
+        return changed
     known, now = runtime.ledger.job(job.job_id), runtime.clock_ms()
     if known is not None and is_answered(known, request):
-        return _completed("split", known.job_id) if known.state == "done" else []
+        return completed("split", known.job_id) if known.state == "done" else []
     attempt = attempt_of(known, request, job.plan, now)
     plan = attempt.plan
     job = msgspec.structs.replace(job, plan=plan)
@@ -121,7 +126,7 @@ def split(event: Event, runtime: Runtime) -> list[Event]:
     )
     if not request.fresh and not job.spec.grid and runtime.ledger.has_result(job.job_id):
         runtime.ledger.put_job(msgspec.structs.replace(row, state="done"))  # a sweep had this set
-        return _completed("split", job.job_id)
+        return completed("split", job.job_id)
     runtime.ledger.put_job(row)
     have: dict[int, set[str]] = {}
     for partial in [] if request.fresh else runtime.ledger.partials(job.job_id):
@@ -130,17 +135,13 @@ def split(event: Event, runtime: Runtime) -> list[Event]:
     return [task for b in range(plan.batches) for task in _batch_events(job, b, have.get(b, set()), event.id)]
 
 
-def _outdated(event: Event, job: Prepared, runtime: Runtime) -> list[Event]:
-    """What becomes of a job that was asked for by an id that it has no longer."""
-    known = runtime.ledger.job(event.partitionkey) if event.partitionkey not in ("", job.job_id) else None
-    if known is None or known.finished or known.spec != job.spec.to_json().decode():
+def outdated(event: Event, name: str, spec: Spec, runtime: Runtime) -> list[Event]:
+    """What becomes of a job that was asked for by another id than `name`, the one that it has now."""
+    known = runtime.ledger.job(event.partitionkey) if event.partitionkey not in ("", name) else None
+    if known is None or known.finished or known.spec != spec.to_json().decode():
         return []
-    reason = f"the candles of {job.spec.symbol} have changed since the job was asked for: ask again"
+    reason = f"the candles of {spec.symbol} have changed since the job was asked for: ask again"
     return fail(known, reason, runtime.ledger)
-
-
-def _completed(source: str, name: str) -> list[Event]:
-    return [events.make(source, events.COMPLETED, name, events.Completed(name))]
 
 
 def checked(spec: Spec) -> Spec:
@@ -270,9 +271,14 @@ def _payload(done: Done) -> str:
 
 def aggregate(event: Event, runtime: Runtime) -> list[Event]:
     """slice.completed -> nothing yet, repairs, or the result; a dead letter of any kind -> the job failed;
-    jobs.watch -> requests for jobs that have stopped."""
+    backtest.completed or .failed -> what follows for campaigns; jobs.watch -> requests for jobs that have stopped."""
     if event.error:
         return _give_up(event, runtime)
+    if event.type in (events.COMPLETED, events.FAILED):
+        from candlemill import campaigns  # only here: an executor starts sooner without
+
+        ended: events.Completed | events.Failed = events.read(event, events.DATA[event.type])  # type: ignore[assignment]
+        return campaigns.step_ended(ended.job_id, runtime)
     if event.type == events.WATCH:
         return watch(runtime, runtime.clock_ms())
     done = events.read(event, events.SliceCompleted)
@@ -299,7 +305,7 @@ def aggregate(event: Event, runtime: Runtime) -> list[Event]:
         runtime.ledger.put_job(msgspec.structs.replace(job, state="merging"))
         figures = _sweep_figures(job, spec, runtime)
     runtime.ledger.put_job(msgspec.structs.replace(job, state="done", figures=figures))
-    return _completed("aggregate", job.job_id)
+    return completed("aggregate", job.job_id)
 
 
 def _merge_batch(job: JobRow, plan: Plan, batch: int, runtime: Runtime) -> list[Event] | None:
@@ -423,7 +429,7 @@ def _subject(event: Event, runtime: Runtime) -> tuple[str, Spec | None]:
         data = events.read(event, events.DATA[event.type]) if event.type in events.DATA else None
     spec: Spec | None = getattr(data, "spec", None)
     name = getattr(data, "job_id", event.partitionkey)
-    if isinstance(data, events.Requested) and not name:
+    if isinstance(data, events.Requested) and not data.is_campaign and not name:
         with suppress(NoData):
             name = job_id(data.spec, digest_of_data(runtime.index, data.spec, _days_of(runtime.index, data.spec)))
     return (name if re.fullmatch("[0-9a-f]{32}", name) else ""), spec

@@ -7,8 +7,12 @@ from candlemill.ledger import RANKS, JobRow
 from candlemill.model import Spec
 from candlemill.plan import Plan
 
+CAMPAIGNS = frozenset({"portfolio", "walk_forward"})
+
 
 def kind_of(request: Requested) -> str:
+    if request.is_campaign:
+        return "walk_forward" if request.walk_forward is not None else "portfolio"
     return "sweep" if request.spec.grid else "backtest"
 
 
@@ -59,8 +63,13 @@ def attempt_of(known: JobRow | None, request: Requested, plan: Plan, now: int) -
             return Attempt(known.attempt, _of_run(plan, known.attempt, request))
         if kept is not None and (_is_late(known, request) or _serves(kept, request, plan)):
             return Attempt(known.attempt, kept, _planned(known.state))
-    number = max(request.attempt or now, known.attempt + 1 if known else 1)
+    number = next_attempt(known, request, now)
     return Attempt(number, _of_run(plan, number, request))
+
+
+def next_attempt(known: JobRow | None, request: Requested, now: int) -> int:
+    """The number of the attempt that the request begins."""
+    return max(request.attempt or now, known.attempt + 1 if known else 1)
 
 
 def _of_run(plan: Plan, attempt: int, request: Requested) -> Plan:
@@ -87,7 +96,7 @@ def accepted(job_id: str, spec: Spec, data_digest: str, request: Requested, know
 
     `known` is the job as it stands; where it is under way, or done and not asked for afresh, there is nothing to ask.
     """
-    attempt = max(now, known.attempt + 1 if known else 1)
+    attempt = next_attempt(known, msgspec.structs.replace(request, attempt=now), now)
     return JobRow(
         job_id=job_id,
         state="accepted",
@@ -99,3 +108,51 @@ def accepted(job_id: str, spec: Spec, data_digest: str, request: Requested, know
         attempt=attempt,
         request=msgspec.json.encode(msgspec.structs.replace(request, attempt=attempt, drive=0)).decode(),
     )
+
+
+# -- campaigns: jobs whose steps are jobs --------------------------------------------------------------------------
+
+
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """A job that a campaign waits for. What ended badly before `attempt` does not count; nor, if it is to be computed
+    `fresh`, what was done."""
+
+    job_id: str
+    attempt: int
+    fresh: bool = False
+
+
+class Steps(msgspec.Struct, frozen=True):
+    """A campaign's plan."""
+
+    steps: list[Step]
+
+
+def steps_of(row: JobRow) -> list[Step]:
+    """The jobs that a campaign waits for; none before it is planned, and of a job that is no campaign."""
+    try:
+        return msgspec.json.decode(row.plan, type=Steps).steps if row.kind in CAMPAIGNS else []
+    except msgspec.DecodeError:
+        return []
+
+
+def step_of(job_id: str, known: JobRow | None, attempt: int, fresh: bool) -> Step:
+    """A step of a campaign's new attempt. What is done, or under way, will do, unless all is to be computed afresh."""
+    if known is None:
+        return Step(job_id, attempt, fresh)
+    if fresh or known.state in ("failed", "cancelled"):
+        return Step(job_id, max(attempt, known.attempt + 1), fresh)
+    return Step(job_id, known.attempt)
+
+
+def is_done(step: Step, child: JobRow | None) -> bool:
+    return child is not None and child.state == "done" and (not step.fresh or child.attempt >= step.attempt)
+
+
+def begins(known: JobRow | None, request: Requested) -> bool:
+    """Whether a request for a campaign begins a new attempt, rather than joining the one under way."""
+    if known is None or known.finished:
+        return True
+    asked = request_of(known)
+    served = asked is not None and (asked.fresh or not request.fresh) and not (request.fresh and request.attempt)
+    return not served and not _is_late(known, request)

@@ -48,6 +48,7 @@ PATIENCE_SECONDS = 30
 HOME = """
 import json, sys
 from pathlib import Path
+from candlemill.events import Requested
 from candlemill.io.ingest import ingest
 from candlemill.io.jobs import Home
 from candlemill.io.store import Store
@@ -58,7 +59,7 @@ with Store(f"chdb://{sys.argv[1]}") as store:
     for name, (spec, slices) in json.load(sys.stdin).items():
         home = Home(store)
         job = home.prepare(spec_from_json(json.dumps(spec)), slices)
-        home.run(job, slices, 1, False, lambda done, known: None)
+        home.run(job, Requested(job.spec, slices), 1, lambda done, known: None)
         rows = list(store.sweep_results(job.job_id, "total_pnl", True, None))
         rows += [row.result for row in store.results([job.job_id])]
         out[name] = [job.job_id, {r["job_id"]: r["result_digest"] for r in map(json.loads, rows)}]

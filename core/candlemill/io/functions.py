@@ -17,6 +17,8 @@ ROUTES = {
     events.REQUESTED: "split",
     events.SLICE_REQUESTED: "execute",
     events.SLICE_COMPLETED: "aggregate",
+    events.COMPLETED: "aggregate",
+    events.FAILED: "aggregate",
     events.WATCH: "aggregate",
 }
 DEAD_LETTERS = "aggregate"

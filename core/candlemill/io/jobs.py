@@ -19,6 +19,7 @@ from candlemill.ledger import NO_FUNDING, Index, JobRow, ResultRow, Runtime
 from candlemill.model import Spec, grid_points, spec_from_json
 from candlemill.plan import estimate_seconds
 from candlemill.service import Prepared, days_in, prepare
+from candlemill.states import is_answered
 from candlemill.trace import Trace, trace_of
 from candlemill.work import COLUMNS, columns_read
 
@@ -46,6 +47,11 @@ class Home:
     def prepare(self, spec: Spec, slices: int | None, max_gap: int | None = None) -> Prepared:
         """The job with its plan. Raises where there is no candle, or more minutes miss than `max_gap` allows."""
         job = prepare(self.index, spec, slices)
+        self.check_gaps(spec, max_gap)
+        return job
+
+    def check_gaps(self, spec: Spec, max_gap: int | None) -> None:
+        """Raises NoData where more minutes miss than `max_gap` allows."""
         missing = 0 if max_gap is None else spec.minutes - self.count_bars(spec)
         if max_gap is not None and missing > max_gap:
             days = len(days_in(self.index, spec))
@@ -53,7 +59,6 @@ class Home:
                 f"{spec.symbol} misses {missing:,} of {spec.minutes:,} minutes ({days:,} days have candles), "
                 f"max_gap allows {max_gap:,}: allow more, choose another range, or ingest the rest"
             )
-        return job
 
     def count_bars(self, spec: Spec) -> int:
         """How many candles the range has. The index knows whole days; those that the range cuts are looked at."""
@@ -64,18 +69,15 @@ class Home:
             count += day.rows if inside else len(self.store.read_columns(spec.symbol, *cut, ())["t"])
         return count
 
-    def run(
-        self, job: Prepared, slices: int | None, workers: int | None, fresh: bool, progress: Progress
-    ) -> LocalLedger:
+    def run(self, job: Prepared, request: events.Requested, workers: int | None, progress: Progress) -> LocalLedger:
         """Run the job to its end; results are in the store then. Raises what made it fail.
 
         Interrupted, it leaves what is done in the store: the same call goes on from there.
         """
-        ledger = LocalLedger(self.store, fresh)
-        known = None if fresh else ledger.job(job.job_id)
-        if known is not None and known.state == "done":
-            return ledger
-        self._deliver(job, events.Requested(job.spec, slices, fresh), workers, ledger, progress)
+        ledger = LocalLedger(self.store, request.fresh)
+        known = ledger.job(job.job_id)
+        if known is None or not is_answered(known, request):
+            self._deliver(job, request, workers, ledger, progress)
         return ledger
 
     def compute(self, job: Prepared, progress: Progress) -> dict[str, Any]:
@@ -165,7 +167,8 @@ class Options(msgspec.Struct, frozen=True):
 def run_job(home: Home, spec: Spec, options: Options, progress: Progress) -> tuple[Prepared, LocalLedger]:
     """Prepare a job and run it to its end. Raises what `Home.prepare` and `Home.run` do."""
     job = home.prepare(spec, options.slices, options.max_gap)
-    return job, home.run(job, options.slices, options.workers, options.fresh, progress)
+    request = events.Requested(job.spec, options.slices, options.fresh)
+    return job, home.run(job, request, options.workers, progress)
 
 
 def run_one(home: Home, spec: Spec, options: Options, progress: Progress) -> ResultRow:

@@ -7,13 +7,16 @@ import msgspec
 
 from candlemill.ledger import FINISHED, JobEntry, JobFilter, JobRow, Progress
 from candlemill.service import progress
+from candlemill.states import is_done, steps_of
 
 EVERY_JOB = JobFilter()
+_COUNTS = Progress.__struct_fields__
 _STATE = "argMax(state, (attempt, rank, updated_at))"
 _CHOOSING = {
     "state": _STATE + " = {state:String}",
     "kind": "any(kind) = {kind:String}",
-    "symbol": "any(JSONExtractString(spec, 'symbol')) = {symbol:String}",
+    "symbol": """(any(JSONExtractString(spec, 'symbol')) = {symbol:String}
+        OR max(JSONHas(request, 'weights', {symbol:String})) = 1)""",
     "strategy": "any(JSONExtractString(spec, 'strategy')) = {strategy:String}",
 }
 
@@ -83,6 +86,15 @@ class JobTable:
         ids = [str(row[0]) for row in self._rows(sql, {"finished": sorted(FINISHED)})]
         return list(self.job_rows(ids).values()) if ids else []
 
+    def waiting_for(self, job_id: str) -> list[JobRow]:
+        """The unfinished campaigns that this job is a step of."""
+        sql = """
+            SELECT DISTINCT job_id FROM backtest_jobs
+            WHERE kind IN ('portfolio', 'walk_forward') AND position(plan, {job:String}) > 0
+        """
+        ids = [str(row[0]) for row in self._rows(sql, {"job": job_id})]
+        return [row for row in self.job_rows(ids).values() if not row.finished] if ids else []
+
     def last_activity_ms(self, job_id: str) -> int:
         """When the job or one of its tasks was last heard of; 0 for a job that there is not."""
         sql = """
@@ -104,7 +116,19 @@ class JobTable:
     def progress_of(self, job_id: str) -> Progress:
         """How far a job is; of one that there is not, nothing of one task."""
         row = self.job(job_id)
-        return Progress(0, 1, 0) if row is None else progress(row, self.task_counts(job_id))
+        return Progress(0, 1, 0) if row is None else self.progress(row)
+
+    def progress(self, row: JobRow) -> Progress:
+        """How far a job is: a portfolio counts its jobs, a walk-forward the tasks of its two."""
+        if row.kind == "portfolio" and not row.finished:
+            steps = steps_of(row)
+            children = self.job_rows([step.job_id for step in steps]) if steps else {}
+            return Progress(sum(is_done(s, children.get(s.job_id)) for s in steps), max(1, len(steps)), 0)
+        if row.kind == "walk_forward" and not row.finished:
+            found = [self.progress_of(step.job_id) for step in steps_of(row)]
+            more = 2 - len(found)
+            return Progress(*(sum(getattr(one, name) for one in found) + more * (name == "total") for name in _COUNTS))
+        return progress(row, {} if row.finished else self.task_counts(row.job_id))
 
     def delete_job(self, job_id: str) -> None:
         """Remove a job: its states, its tasks, its results and those of its sets. What other jobs found stays, also

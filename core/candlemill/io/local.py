@@ -33,7 +33,7 @@ from candlemill.io.tapes import Shared, Tapes
 from candlemill.ledger import DONE, Funding, JobRow, Partial, ResultRow, Runtime
 from candlemill.model import SCALE
 from candlemill.plan import Day
-from candlemill.states import later
+from candlemill.states import CAMPAIGNS, later
 
 ATTEMPTS = 5
 FLUSH_SECONDS = 5.0
@@ -71,6 +71,12 @@ class LocalLedger:
                 known = self._jobs[job_id] = later(stored, known)
         return known
 
+    def job_rows(self, job_ids: Sequence[str]) -> dict[str, JobRow]:
+        return self._store.job_rows(job_ids)
+
+    def waiting_for(self, job_id: str) -> list[JobRow]:
+        return self._store.waiting_for(job_id)
+
     def job_history(self, job_id: str) -> list[tuple[int, JobRow]]:
         return self._store.job_history(job_id)
 
@@ -83,7 +89,7 @@ class LocalLedger:
     def put_job(self, job: JobRow) -> None:
         self._jobs[job.job_id] = later(self._jobs.get(job.job_id), job)
         self._states.append((clock_ms(), job))
-        if job.finished:
+        if job.finished or job.kind in CAMPAIGNS:  # whoever else looks for a campaign's next step finds it
             self._write_states()
 
     def _write_states(self) -> None:
@@ -126,6 +132,9 @@ class LocalLedger:
 
     def has_result(self, job_id: str) -> bool:
         return self._store.has_result(job_id)
+
+    def results(self, job_ids: Sequence[str]) -> list[ResultRow]:
+        return self._store.results(job_ids)
 
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._store.put_results(results)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +19,7 @@ from candlemill.io.store import ID_LETTERS, Store
 from candlemill.ledger import NO_FUNDING, Funding, JobEntry, JobFilter, JobRow, Partial, ResultRow
 from candlemill.owndata import Tape
 from candlemill.plan import Day
+from candlemill.states import request_of, steps_of
 
 
 class MemoryStore(Store):
@@ -87,6 +89,8 @@ class MemoryStore(Store):
             row, times = history[-1][1], [ms for ms, _ in history]
             spec = json.loads(row.spec or "{}")
             told = JobFilter(row.state, row.kind, spec.get("symbol", ""), spec.get("strategy", ""))
+            if (request := request_of(row)) is not None and wanted.symbol in request.weights:
+                told = msgspec.structs.replace(told, symbol=wanted.symbol)
             fits = all(getattr(wanted, name) in ("", getattr(told, name)) for name in JobFilter.__struct_fields__)
             if fits and (after is None or (row.attempt, row.job_id) < after):
                 found.append(JobEntry(row, min(times), max(times)))
@@ -94,6 +98,9 @@ class MemoryStore(Store):
 
     def unfinished_jobs(self) -> list[JobRow]:
         return [row for row in self.job_rows(list(self._history)).values() if not row.finished]
+
+    def waiting_for(self, job_id: str) -> list[JobRow]:
+        return [row for row in self.unfinished_jobs() if any(step.job_id == job_id for step in steps_of(row))]
 
     def last_activity_ms(self, job_id: str) -> int:
         return max((ms for ms, _ in self.job_history(job_id)), default=0)

@@ -2,21 +2,28 @@
 
 import logging
 import queue
+import sys
 import threading
 from collections.abc import Callable, Sequence
 
-from candlemill import events
-from candlemill.errors import CandlemillError
+from candlemill import control, events
+from candlemill.errors import Cancelled, CandlemillError, Stopped
 from candlemill.events import Event
+from candlemill.io import plugins
+from candlemill.io.bus import Bus
+from candlemill.io.clock import clock_ms
 from candlemill.io.gateway.access import access_of
 from candlemill.io.gateway.app import create_app
 from candlemill.io.gateway.world import World
-from candlemill.io.jobs import Home
+from candlemill.io.local import FrozenIndex
 from candlemill.io.store import Store
+from candlemill.io.tapes import Tapes
 from candlemill.io.webserver import run_app
-from candlemill.ledger import Progress
+from candlemill.ledger import Progress, Runtime
 
-JOBS_AT_ONCE = 4
+JOBS_AT_ONCE = 2
+SWITCH_SECONDS = 0.0005  # how long a job's thread may keep an answer waiting for the interpreter
+WATCH_SECONDS = 60.0
 
 log = logging.getLogger("candlemill")
 
@@ -26,52 +33,79 @@ class Driver:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._bus = Bus(store)
         self._queue: queue.Queue[Event | None] = queue.Queue()
-        self._running: dict[str, Progress] = {}
+        self._waiting: set[str] = set()
+        self._ending = threading.Event()
         self._threads = [threading.Thread(target=self._drive, name=f"job-{k}") for k in range(JOBS_AT_ONCE)]
+        self._threads.append(threading.Thread(target=self._watch, name="watch"))
         for thread in self._threads:
             thread.start()
 
     def publish(self, published: Sequence[Event]) -> None:
         for event in published:
-            self._queue.put(event)
+            if event.type == events.REQUESTED:
+                self._waiting.add(event.partitionkey)
+                self._queue.put(event)
 
     def live(self, job_id: str) -> Progress | None:
-        """How far a job is that runs here."""
-        return self._running.get(job_id)
+        """How far a job is that runs or waits here."""
+        return self._bus.live(job_id) or (Progress(0, 1, 0) if job_id in self._waiting else None)
 
     def close(self) -> None:
-        for _ in self._threads:
+        """Leave what is running for the next start; returns when it is in the store."""
+        self._bus.stop()
+        self._ending.set()
+        for _ in range(JOBS_AT_ONCE):
             self._queue.put(None)
         for thread in self._threads:
             thread.join()
 
-    def _drive(self) -> None:
-        while (event := self._queue.get()) is not None:
+    def _watch(self) -> None:
+        """What an earlier process left is gone on with at once, what stalls after a while."""
+        index = FrozenIndex(self._store)
+        runtime = Runtime(self._store, index, Tapes(index.days, self._store), clock_ms)
+        stall_ms = 0
+        while True:
             try:
-                request = events.read(event, events.Requested)
-                home = Home(self._store)
-                job = home.prepare(request.spec, request.slices)
-                self._running[job.job_id] = Progress(0, job.plan.tasks, 0)
-                home.run(job, request.slices, None, request.fresh, self._counting(job.job_id, job.plan.tasks))
+                known = self._bus.at_work() | self._waiting.copy()
+                self.publish(control.watch(runtime, clock_ms(), stall_ms, known))
+                stall_ms = control.STALL_MS
+            except CandlemillError as error:
+                log.warning("jobs that stall were not looked for: %s", error)
+            if self._ending.wait(WATCH_SECONDS):
+                return
+
+    def _drive(self) -> None:
+        while (event := self._queue.get()) is not None and not self._ending.is_set():
+            self._waiting.discard(event.partitionkey)
+            try:
+                self._bus.run(event)
+            except (Stopped, Cancelled):
+                pass
             except CandlemillError as error:
                 log.warning("job %s: %s", event.partitionkey, error)
-            except Exception:
+            except Exception as error:
                 log.exception("job %s", event.partitionkey)
-            finally:
-                self._running.pop(event.partitionkey, None)
+                self._give_up(event, f"internal error: {type(error).__name__}; the log has more")
 
-    def _counting(self, job_id: str, tasks: int) -> Callable[[int, int], None]:
-        def count(done: int, known: int) -> None:
-            self._running[job_id] = Progress(min(done, tasks), tasks, max(0, known - tasks))
-
-        return count
+    def _give_up(self, event: Event, reason: str) -> None:
+        """The bus ends jobs that fail; this is for one that no error of ours has ended."""
+        try:
+            row = self._store.job(event.partitionkey)
+            if row is not None and not row.finished:
+                control.fail(row, reason, self._store)
+        except CandlemillError as error:
+            log.warning("job %s: %s", event.partitionkey, error)
 
 
 def serve(dsn: str, host: str, port: int, ready: Callable[[int], None]) -> None:
     """Serve until SIGTERM or SIGINT. Raises UnsafeHost for an address beyond this machine without keys,
     DatabaseLocked, OSError where the port is taken."""
     access = access_of(host)
+    for problem in plugins.load_offered():
+        log.warning("%s", problem)
+    sys.setswitchinterval(SWITCH_SECONDS)
     with Store(dsn) as store:
         driver = Driver(store)
         try:

@@ -4,7 +4,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from candlemill.model import ParamValue
 from candlemill.request import Kind
 
 
@@ -103,8 +102,8 @@ class JobLine(msgspec.Struct, frozen=True):
     strategy: str
     start: int
     end: int
-    params: dict[str, ParamValue]
-    grid: dict[str, list[ParamValue]]
+    params: dict[str, Any]
+    grid: dict[str, list[Any]]
     sizing: str
     progress: Progress
     total_pnl: int | None

@@ -1,13 +1,13 @@
 """The ASGI app."""
 
 import asyncio
+import json
 from typing import Any
 
-from litestar import Litestar, MediaType, Request, get
+from litestar import Litestar, MediaType, Request, Router, get
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 
 from candlemill._version import __version__
 from candlemill.errors import CandlemillError
@@ -18,6 +18,7 @@ from candlemill.io.gateway.guards import Access, add_headers
 from candlemill.io.gateway.jobs import JOBS
 from candlemill.io.gateway.market import MARKET
 from candlemill.io.gateway.pages import pages
+from candlemill.io.gateway.problems import told
 from candlemill.io.gateway.world import World
 from candlemill.ranking import FIGURES
 
@@ -39,10 +40,13 @@ async def readyz(world: World) -> str:
 
 @get("/openapi.json", include_in_schema=False)
 async def document(request: Request[Any, Any, Any]) -> dict[str, Any]:
-    return request.app.openapi_schema.to_schema()
+    """What the framework says, with one mistake of it mended: a whole number is an integer and a number, so a union of
+    both is any of them, not exactly one."""
+    found: dict[str, Any] = json.loads(json.dumps(request.app.openapi_schema.to_schema()).replace('"oneOf"', '"anyOf"'))
+    return found
 
 
-@get("/api/v1/about", summary="What this is, and what it can order results by")
+@get("/api/v1/about", summary="What this is, and what it can order results by", responses=told())
 async def about(access: Access) -> About:
     return About(__version__, access.keys is not None, list(FIGURES))
 
@@ -55,13 +59,13 @@ def create_app(world: World, access: Access) -> Litestar:
 
     limits = access.limits()
     return Litestar(
-        [healthz, readyz, document, about, *JOBS, *EXPLORE, *MARKET, *pages()],
+        [healthz, readyz, document, Router("/", route_handlers=[about, *JOBS, *EXPLORE, *MARKET]), *pages()],
         dependencies={
             "world": Provide(lambda: world, sync_to_thread=False),
             "access": Provide(lambda: access, sync_to_thread=False),
         },
         before_request=before,
-        after_request=add_headers,
+        before_send=[add_headers],
         middleware=[limits.middleware] if limits else [],
         cors_config=access.cors(),
         exception_handlers={
@@ -69,9 +73,7 @@ def create_app(world: World, access: Access) -> Litestar:
             HTTPException: problems.on_http_error,
             Exception: problems.on_bug,
         },
-        openapi_config=OpenAPIConfig(
-            "candlemill", __version__, path="/api", render_plugins=[JsonRenderPlugin(path="/openapi.json")]
-        ),
+        openapi_config=OpenAPIConfig("candlemill", __version__, path="/api", render_plugins=[]),
         request_max_body_size=BODY_LIMIT,
         logging_config=None,
         debug=False,

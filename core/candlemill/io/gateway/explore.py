@@ -14,12 +14,12 @@ from candlemill.errors import BadInput, UnknownName
 from candlemill.io.gateway.answers import Axis, Equity, HeatMap, MonthRow, Months, Page, TradeRow, TradesPage
 from candlemill.io.gateway.cursors import offset_of, page_cursor
 from candlemill.io.gateway.jobs import JobId
-from candlemill.io.gateway.problems import Conflict
+from candlemill.io.gateway.problems import Conflict, told
 from candlemill.io.gateway.traces import within
 from candlemill.io.gateway.world import World
 from candlemill.ledger import JobRow, ResultRow
 from candlemill.metrics import monthly
-from candlemill.model import spec_from_json
+from candlemill.model import LAST_MS, spec_from_json
 from candlemill.portfolio import profits_of
 from candlemill.ranking import SMALLER_IS_BETTER, path_of
 from candlemill.report.pivot import Sets
@@ -34,15 +34,19 @@ PAGE_POLICY = (
 )
 
 Points = Annotated[int, Parameter(ge=10, le=20_000, description="about how many points to draw")]
-From = Annotated[int | None, Parameter(query="from", ge=0, le=4_102_444_800_000, description="UTC ms, included")]
-To = Annotated[int | None, Parameter(query="to", ge=0, le=4_102_444_800_000, description="UTC ms, included")]
+From = Annotated[int, Parameter(query="from", ge=0, le=LAST_MS, description="UTC ms, included")]
+To = Annotated[int, Parameter(query="to", ge=0, le=LAST_MS, description="UTC ms, included")]
 Limit = Annotated[int, Parameter(ge=1, le=1_000)]
 Cursor = Annotated[str, Parameter(max_length=100, description="`next` of the page before")]
 Metric = Annotated[str, Parameter(pattern="^[a-z_]{1,40}$")]
 
 
-@get("/api/v1/backtest/{job_id:str}/equity", summary="Profit and drawdown over time, thinned without losing extremes")
-async def equity(job_id: JobId, world: World, points: Points = 1_000, first: From = None, last: To = None) -> Equity:
+@get(
+    "/api/v1/backtest/{job_id:str}/equity",
+    summary="Profit and drawdown over time, thinned without losing extremes",
+    responses=told(404, 409, 422),
+)
+async def equity(job_id: JobId, world: World, points: Points = 1_000, first: From = 0, last: To = LAST_MS) -> Equity:
     row, result = await finished(world, job_id)
     if "parts" in result:
         return await asyncio.to_thread(_daily_equity, row, result, points)
@@ -50,7 +54,7 @@ async def equity(job_id: JobId, world: World, points: Points = 1_000, first: Fro
     return await asyncio.to_thread(_equity, trace, points, first, last)
 
 
-def _equity(trace: Trace, points: int, first: int | None, last: int | None) -> Equity:
+def _equity(trace: Trace, points: int, first: int, last: int) -> Equity:
     part = within(trace.t, first, last)
     chosen = extremes(trace.equity[part], points) + part.start
     return Equity(
@@ -72,7 +76,7 @@ def _daily_equity(row: ResultRow, result: dict[str, Any], points: int) -> Equity
     return Equity(result["capital"], ends[chosen].tolist(), marks[chosen].tolist(), below[chosen].tolist(), [])
 
 
-@get("/api/v1/backtest/{job_id:str}/monthly", summary="Profit by month")
+@get("/api/v1/backtest/{job_id:str}/monthly", summary="Profit by month", responses=told(404, 409, 422))
 async def months(job_id: JobId, world: World) -> Months:
     row, result = await finished(world, job_id)
     days, daily = unpack(row.daily)
@@ -80,14 +84,14 @@ async def months(job_id: JobId, world: World) -> Months:
     return Months([MonthRow(month.year, month.month, month.profit, month.gain) for month in found])
 
 
-@get("/api/v1/backtest/{job_id:str}/trades", summary="Closed trades")
+@get("/api/v1/backtest/{job_id:str}/trades", summary="Closed trades", responses=told(404, 409, 422))
 async def trades(
     job_id: JobId,
     world: World,
     limit: Limit = 100,
     cursor: Cursor = "",
-    first: From = None,
-    last: To = None,
+    first: From = 0,
+    last: To = LAST_MS,
     sort: Literal["exit", "pnl", "size"] = "exit",
     order: Literal["asc", "desc"] = "asc",
 ) -> TradesPage:
@@ -95,7 +99,7 @@ async def trades(
     _, result = await finished(world, job_id)
     trace = await asyncio.to_thread(_trace, world, result)
     of = trace.trades
-    open_then = (of.exit_t >= (first or 0)) & (of.entry_t <= (1 << 62 if last is None else last))
+    open_then = (of.exit_t >= first) & (of.entry_t <= last)
     found = np.flatnonzero(open_then)
     if sort != "exit":
         by = of.profit[found] if sort == "pnl" else np.abs(of.profit[found])
@@ -131,7 +135,11 @@ def _trade(trace: Trace, k: int) -> TradeRow:
     )
 
 
-@get("/api/v1/backtest/{job_id:str}/results", summary="A sweep's parameter sets, ordered by a figure")
+@get(
+    "/api/v1/backtest/{job_id:str}/results",
+    summary="A sweep's parameter sets, ordered by a figure",
+    responses=told(404, 409, 422),
+)
 async def results(
     job_id: JobId,
     world: World,
@@ -153,7 +161,11 @@ async def results(
     return Page(rows, page_cursor(start + limit) if start + limit < total else None, total)
 
 
-@get("/api/v1/backtest/{job_id:str}/heatmap", summary="A figure over two parameters of a sweep")
+@get(
+    "/api/v1/backtest/{job_id:str}/heatmap",
+    summary="A figure over two parameters of a sweep",
+    responses=told(404, 409, 422),
+)
 async def heatmap(
     job_id: JobId,
     world: World,
@@ -193,7 +205,12 @@ def _heatmap(world: World, row: JobRow, metric: str, axes: list[str], over: str)
     )
 
 
-@get("/api/v1/backtest/{job_id:str}/report", summary="The report as one HTML page", media_type=MediaType.HTML)
+@get(
+    "/api/v1/backtest/{job_id:str}/report",
+    summary="The report as one HTML page",
+    media_type=MediaType.HTML,
+    responses=told(404, 409, 422),
+)
 async def report(job_id: JobId, world: World, download: bool = False) -> Response[str]:
     text = await asyncio.to_thread(_report, world, job_id, await world.job(job_id))
     headers = {"Content-Security-Policy": PAGE_POLICY}

@@ -8,9 +8,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
-from litestar import Request, Response
+from litestar import Request
 from litestar.config.cors import CORSConfig
+from litestar.datastructures import MutableScopeHeaders
 from litestar.middleware.rate_limit import RateLimitConfig
+from litestar.types import Message, Scope
 
 from candlemill.io.gateway.keys import Keys
 from candlemill.io.gateway.problems import Forbidden, NoAccess
@@ -77,7 +79,9 @@ def _caller(request: Request[Any, Any, Any]) -> str:
     return str(hash(given)) if given else (request.client.host if request.client else "")
 
 
-async def add_headers(response: Response[Any]) -> Response[Any]:
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-    return response
+async def add_headers(message: Message, scope: Scope) -> None:
+    """To every answer, whether it comes from a route or not."""
+    if message["type"] == "http.response.start":
+        headers = MutableScopeHeaders(message)
+        for name, value in HEADERS.items():
+            headers.setdefault(name, value)

@@ -6,17 +6,16 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 import msgspec
+from litestar import MediaType, Response, delete, get, post
 from litestar import Request as HttpRequest
-from litestar import Response, delete, get, post
 from litestar.params import Parameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from candlemill import events, states
+from candlemill import control
 from candlemill.errors import UnknownName
-from candlemill.io.clock import clock_ms
 from candlemill.io.gateway.answers import Accepted, Job, JobLine, Jobs, Planned, PlanTold, Progress, links_of
 from candlemill.io.gateway.cursors import page_cursor, position_of
-from candlemill.io.gateway.problems import Conflict
+from candlemill.io.gateway.problems import Conflict, told
 from candlemill.io.gateway.world import Ready, World
 from candlemill.ledger import RANKS, JobEntry, JobFilter, JobRow
 from candlemill.model import Spec
@@ -32,30 +31,24 @@ JobId = Annotated[str, Parameter(pattern="^[0-9a-f]{32}$", description="a job's 
 Name = Annotated[str, Parameter(max_length=64)]
 
 
-@post("/api/v1/backtest", status_code=202, summary="Ask for a backtest, sweep, portfolio or walk-forward")
+@post(
+    "/api/v1/backtest",
+    status_code=202,
+    summary="Ask for a backtest, sweep, portfolio or walk-forward",
+    responses=told(404, 409, 413, 422),
+)
 async def submit(data: Request, world: World) -> Accepted:
     """The same request twice is one job; one that is done already is answered with its state at once."""
     ready = await world.prepare(data)
-    state = await world.once(ready.job.job_id, lambda: _ask(ready, world))
-    return _accepted(ready, state)
+    return _accepted(ready, await world.ask(ready))
 
 
-async def _ask(ready: Ready, world: World) -> str:
-    """The job's state, now that it is asked for."""
-    job, asked = ready.job, ready.asked
-    known = await world.job(job.job_id)
-    if known is not None and (known.state == "done" or not known.finished) and not asked.fresh:
-        return known.state
-    wanted = events.Requested(job.spec, asked.slices, asked.fresh)
-    row = states.accepted(job.job_id, job.spec, job.data_digest, wanted, known, clock_ms())
-    world.forget(job.job_id)
-    await world.put_job(row)
-    wanted = msgspec.structs.replace(wanted, attempt=row.attempt)
-    await world.publish([events.make("gateway", events.REQUESTED, job.job_id, wanted)])
-    return row.state
-
-
-@post("/api/v1/plan", status_code=200, summary="What a request would do, without doing it")
+@post(
+    "/api/v1/plan",
+    status_code=200,
+    summary="What a request would do, without doing it",
+    responses=told(404, 409, 413, 422),
+)
 async def plan(data: Request, world: World) -> Planned:
     ready = await world.prepare(data)
     known = await world.job(ready.job.job_id)
@@ -76,7 +69,7 @@ def _plan_told(ready: Ready, cached: bool) -> PlanTold:
 # -- one job -------------------------------------------------------------------------------------------------------
 
 
-@get("/api/v1/backtest/{job_id:str}", summary="A job: its state, and its result once it has one")
+@get("/api/v1/backtest/{job_id:str}", summary="A job: its state, and its result once it has one", responses=told(404))
 async def show(request: HttpRequest[Any, Any, Any], job_id: JobId, world: World) -> Response[Job]:
     """A set of a sweep has an id of its own, which leads to its result too."""
     row = await world.job(job_id)
@@ -84,21 +77,28 @@ async def show(request: HttpRequest[Any, Any, Any], job_id: JobId, world: World)
     tag = f'"{job_id}-{0 if row is None else row.attempt}"'
     if finished and request.headers.get("if-none-match") == tag:
         return Response(None, status_code=304, headers={"ETag": tag})  # type: ignore[arg-type]
-    told = await asyncio.to_thread(_job, world, job_id, row)
-    headers = {"ETag": tag, "Cache-Control": "private, max-age=60"} if finished else {"Cache-Control": "no-store"}
-    return Response(told, headers=headers)
+    if not finished:
+        told = await asyncio.to_thread(_job, world, job_id, row)
+        return Response(told, headers={"Cache-Control": "no-store"})
+    kept = world.kept(tag)
+    if kept is None:
+        kept = msgspec.json.encode(await asyncio.to_thread(_job, world, job_id, row))
+        world.keep(tag, kept)
+    headers = {"ETag": tag, "Cache-Control": "private, max-age=60"}
+    return Response(kept, headers=headers, media_type=MediaType.JSON)  # type: ignore[arg-type]
 
 
 def _job(world: World, job_id: str, row: JobRow | None) -> Job:
     row = row or _set_of_sweep(world, job_id)
     spec = msgspec.json.decode(row.spec, type=Spec)
     kind: Kind = "sweep" if spec.grid else "backtest"
+    found = progress_of(world, row)
     return Job(
         row.job_id,
         kind,
-        progress_of(world, row).state,
+        found.state,
         row.reason,
-        progress_of(world, row),
+        found,
         row.attempt,
         msgspec.to_builtins(spec),
         request_of(spec),
@@ -132,24 +132,23 @@ def _result(world: World, row: JobRow, kind: Kind) -> dict[str, Any]:
 def progress_of(world: World, row: JobRow) -> Progress:
     """Blocking. A planned job with tasks done is running."""
     found = world.progress(row)
-    state = "running" if row.state == "planned" and found.done else row.state
+    state = "running" if row.state in ("accepted", "planned") and found.done else row.state
     share = found.done / max(found.total, 1)
     fraction = 1.0 if state == "done" else min(share, 0.99)
     return Progress(state, found.done, found.total, found.repairs, round(fraction, 4))
 
 
-@post("/api/v1/backtest/{job_id:str}/cancel", status_code=202, summary="Have a job not go on")
+@post("/api/v1/backtest/{job_id:str}/cancel", status_code=202, summary="Have a job not go on", responses=told(404, 409))
 async def cancel(job_id: JobId, world: World) -> Progress:
     """What is done of it is kept, and found when it is asked for again."""
     row = await world.known_job(job_id)
     if row.finished:
         raise Conflict(f"job {job_id} is {row.state}: there is nothing to cancel")
-    row = msgspec.structs.replace(row, state="cancelled", reason="cancelled on request")
-    await world.put_job(row)
+    row = await asyncio.to_thread(control.cancel, job_id, world.store)
     return await asyncio.to_thread(progress_of, world, row)
 
 
-@delete("/api/v1/backtest/{job_id:str}", summary="Remove a job and its results")
+@delete("/api/v1/backtest/{job_id:str}", summary="Remove a job and its results", responses=told(404, 409))
 async def remove(job_id: JobId, world: World) -> None:
     row = await world.known_job(job_id)
     if not row.finished:
@@ -161,7 +160,12 @@ async def remove(job_id: JobId, world: World) -> None:
 # -- progress ------------------------------------------------------------------------------------------------------
 
 
-@get("/api/v1/backtest/{job_id:str}/events", summary="Progress as server-sent events", media_type="text/event-stream")
+@get(
+    "/api/v1/backtest/{job_id:str}/events",
+    summary="Progress as server-sent events",
+    media_type="text/event-stream",
+    responses=told(404),
+)
 async def stream(
     job_id: JobId,
     world: World,
@@ -205,7 +209,7 @@ async def _events(row: JobRow, world: World, last: str) -> AsyncIterator[ServerS
 # -- all jobs ------------------------------------------------------------------------------------------------------
 
 
-@get("/api/v1/backtests", summary="Jobs, those asked for last first")
+@get("/api/v1/backtests", summary="Jobs, those asked for last first", responses=told(422))
 async def jobs(
     world: World,
     status: Annotated[Literal["", *RANKS], Parameter(query="state")] = "",  # type: ignore[valid-type]

@@ -19,7 +19,9 @@ from candlemill.io.gateway.answers import (
     SymbolTold,
 )
 from candlemill.io.gateway.explore import From, Points, To
+from candlemill.io.gateway.problems import told
 from candlemill.io.gateway.world import World
+from candlemill.model import LAST_MS
 from candlemill.plan import Day
 from candlemill.report.thin import candle_rows, step_for
 from candlemill.show import missing_of, summary_of
@@ -30,7 +32,7 @@ SymbolName = Annotated[str, Parameter(min_length=1, max_length=64, description="
 ROWS_LIMIT = 6_000_000
 
 
-@get("/api/v1/symbols", summary="Which candles are stored")
+@get("/api/v1/symbols", summary="Which candles are stored", responses=told())
 async def symbols(world: World) -> Symbols:
     def told() -> list[SymbolTold]:
         return [_told(name, days) for name in world.index.symbols() if (days := list(world.index.days(name)))]
@@ -43,7 +45,7 @@ def _told(name: str, days: list[Day]) -> SymbolTold:
     return SymbolTold(name, days[0].first, days[-1].last, rows, missing_of(days), len(days))
 
 
-@get("/api/v1/symbols/{symbol:str}", summary="A symbol's candles day by day")
+@get("/api/v1/symbols/{symbol:str}", summary="A symbol's candles day by day", responses=told(404))
 async def symbol_days(symbol: SymbolName, world: World) -> SymbolDays:
     days = await asyncio.to_thread(known_days, world, symbol)
     first, last = days[0].first, days[-1].last
@@ -62,18 +64,22 @@ def known_days(world: World, symbol: str) -> list[Day]:
     return days
 
 
-@get("/api/v1/symbols/{symbol:str}/candles", summary="Candles, put together until they are few enough to draw")
+@get(
+    "/api/v1/symbols/{symbol:str}/candles",
+    summary="Candles, put together until they are few enough to draw",
+    responses=told(404, 422),
+)
 async def candles(
-    symbol: SymbolName, world: World, points: Points = 1_000, first: From = None, last: To = None
+    symbol: SymbolName, world: World, points: Points = 1_000, first: From = 0, last: To = LAST_MS
 ) -> Candles:
     """Of `minutes` each, aligned to UTC; only those that have a trade."""
     return await asyncio.to_thread(_candles, world, symbol, points, first, last)
 
 
-def _candles(world: World, symbol: str, points: int, first: int | None, last: int | None) -> Candles:
+def _candles(world: World, symbol: str, points: int, first: int, last: int) -> Candles:
     days, scale = known_days(world, symbol), world.index.volume_scale(symbol)
-    start = max(days[0].first, first or 0)
-    end = min(days[-1].last, last if last is not None else days[-1].last) + MINUTE_MS
+    start = max(days[0].first, first)
+    end = min(days[-1].last, last) + MINUTE_MS
     if start >= end:
         return Candles(1, scale, [], [], [], [], [], [])
     if (end - start) // MINUTE_MS > ROWS_LIMIT:
@@ -89,7 +95,7 @@ def _candles(world: World, symbol: str, points: int, first: int | None, last: in
     return Candles(step, scale, t.tolist(), open_, high, low, close, volume.tolist())
 
 
-@get("/api/v1/strategies", summary="Strategies and the JSON Schema of their parameters")
+@get("/api/v1/strategies", summary="Strategies and the JSON Schema of their parameters", responses=told())
 async def strategies() -> Strategies:
     found = []
     for name in sorted(REGISTERED):

@@ -7,12 +7,14 @@ from typing import Any
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
+from litestar.openapi import ResponseSpec
 
 from candlemill.errors import BadInput, CandlemillError, NoData, StoreError, UnknownName, one_line
 
 DETAIL_LIMIT = 1_000
 MEDIA_TYPE = "application/problem+json"
 
+QUERY_NAMES = {"first": "from", "last": "to", "status": "state"}  # parameters that Python would not name so
 NO_HEADERS: Mapping[str, str] = {}
 
 log = logging.getLogger("candlemill")
@@ -65,6 +67,14 @@ TITLES = {
 }
 
 
+def told(*statuses: int) -> dict[int, ResponseSpec]:
+    """The problems that an operation may answer with, for its description."""
+    return {
+        status: ResponseSpec(Problem, generate_examples=False, media_type=MEDIA_TYPE, description=TITLES[status])
+        for status in (400, 401, 403, 429, 503, *statuses)
+    }
+
+
 def status_of(error: CandlemillError) -> int:
     if isinstance(error, NoAccess):
         return 401
@@ -108,8 +118,13 @@ def on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[P
     detail, field = error.detail, ""
     if isinstance(error.extra, list) and error.extra:
         field, message = (str(error.extra[0].get(name, "")) for name in ("key", "message"))
+        field = QUERY_NAMES.get(field, field)
         detail = f"{field}: {message}" if field else message
+        if field == "data":
+            field, detail = "", "the request has no body: send what is asked for as JSON"
     headers = {name: value for name, value in (error.headers or {}).items() if name.lower() != "content-type"}
+    if error.status_code == 429:
+        headers["Retry-After"] = headers.get("RateLimit-Reset", "60")
     return answer(error.status_code, "http", detail, headers=headers, field=field)
 
 

@@ -44,8 +44,7 @@ def _size(trace: Trace) -> int:
     return sum(column.nbytes for column in columns)
 
 
-def within(t: NDArray[np.int64], first: int | None, last: int | None) -> slice:
+def within(t: NDArray[np.int64], first: int, last: int) -> slice:
     """The elements of ascending `t` from `first` to `last`, both included."""
-    a = 0 if first is None else int(np.searchsorted(t, first))
-    b = len(t) if last is None else int(np.searchsorted(t, last, side="right"))
+    a, b = int(np.searchsorted(t, first)), int(np.searchsorted(t, last, side="right"))
     return slice(a, max(a, b))

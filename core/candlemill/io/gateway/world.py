@@ -4,13 +4,14 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from candlemill import events, states
 from candlemill.errors import UnknownName
 from candlemill.events import Event
+from candlemill.io.clock import clock_ms
 from candlemill.io.coverage import current_days
 from candlemill.io.gateway.gathered import Gathered
 from candlemill.io.gateway.traces import Traces
@@ -25,6 +26,7 @@ from candlemill.service import Prepared, progress
 INDEX_SECONDS = 1.0  # how old what is known of the candles may be when a job is asked for; tasks look again
 PREPARED_LIMIT = 1_024
 FINISHED_LIMIT = 4_096
+KEPT_LIMIT, KEPT_BYTES = 256, 100_000  # answers, bytes of each
 
 Publish = Callable[[Sequence[Event]], None]
 Live = Callable[[str], Progress | None]
@@ -57,6 +59,10 @@ class Index:
                     self._days[symbol] = (time.monotonic() + INDEX_SECONDS, days)
             return days
 
+    def is_fresh(self, symbol: str) -> bool:
+        """Whether the symbol's days are known well enough for now."""
+        return time.monotonic() <= self._days.get(symbol, (0.0, ()))[0]
+
     def volume_scale(self, symbol: str) -> int:
         if symbol not in self._scales:
             self._scales[symbol] = self._store.volume_scale(symbol) or SCALE
@@ -88,18 +94,20 @@ class World:
         self.store = store
         self.index = Index(store)
         self.job = Gathered(self._jobs)
-        self.put_job = Gathered(self._put_jobs)
+        self._asking = Gathered(self._ask)
         self.traces = Traces(store, self.index)
         self.stopping = asyncio.Event()
         self._publish = publish
         self._live = live
-        self._asking: dict[str, asyncio.Task[str]] = {}
         self._prepared: OrderedDict[bytes, tuple[object, Ready]] = OrderedDict()
         self._finished: OrderedDict[str, JobRow] = OrderedDict()
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     async def prepare(self, request: Request) -> Ready:
         """A request, checked against the index before anything is started."""
+        if self.index.is_fresh(request.symbols):  # no database is asked: quicker here than in a thread
+            return self._prepare(request)
         return await asyncio.to_thread(self._prepare, request)
 
     def _prepare(self, request: Request) -> Ready:
@@ -118,9 +126,6 @@ class World:
                 self._prepared.popitem(last=False)
         return ready
 
-    async def publish(self, events: Sequence[Event]) -> None:
-        await asyncio.to_thread(self._publish, events)
-
     # -- jobs ------------------------------------------------------------------------------------------------------
 
     async def known_job(self, job_id: str) -> JobRow:
@@ -129,14 +134,6 @@ class World:
         if row is None:
             raise UnknownName("job", job_id, [], "GET /api/v1/backtests lists them")
         return row
-
-    async def once(self, job_id: str, ask: Callable[[], Coroutine[Any, Any, str]]) -> str:
-        """Have a job asked for once, however many clients want it at the same time."""
-        task = self._asking.get(job_id)
-        if task is None:
-            task = self._asking[job_id] = asyncio.create_task(ask())
-            task.add_done_callback(lambda _: self._asking.pop(job_id, None))
-        return await asyncio.shield(task)
 
     def progress(self, row: JobRow) -> Progress:
         """Blocking."""
@@ -148,6 +145,16 @@ class World:
 
     def forget(self, job_id: str) -> None:
         self._finished.pop(job_id, None)
+
+    def kept(self, tag: str) -> bytes | None:
+        """An answer that was given before, and cannot have changed."""
+        return self._kept.get(tag)
+
+    def keep(self, tag: str, answer: bytes) -> None:
+        if len(answer) <= KEPT_BYTES:
+            self._kept[tag] = answer
+        while len(self._kept) > KEPT_LIMIT:
+            self._kept.popitem(last=False)
 
     def _jobs(self, ids: list[str]) -> list[JobRow | None]:
         """Finished jobs never change: they are remembered."""
@@ -161,6 +168,32 @@ class World:
             self._finished.popitem(last=False)
         return answers
 
-    def _put_jobs(self, rows: list[JobRow]) -> list[None]:
-        self.store.put_jobs(rows)
-        return [None] * len(rows)
+    async def ask(self, ready: Ready) -> str:
+        """Have a job run, unless it is done or under way; its state then."""
+        done = self._finished.get(ready.job.job_id)
+        return done.state if done is not None and not ready.asked.fresh else await self._asking(ready)
+
+    def _ask(self, asked: list[Ready]) -> list[str]:
+        """Have jobs run that are not done or under way; the state of each. All are looked for at once, told to the
+        store at once and then published: a job of which nothing is heard after that is found and asked for again."""
+        known = self.store.job_rows([ready.job.job_id for ready in asked])
+        new: dict[str, JobRow] = {}
+        published = []
+        for ready in asked:
+            job, row = ready.job, new.get(ready.job.job_id) or known.get(ready.job.job_id)
+            if (
+                row is not None
+                and not (ready.asked.fresh and row.finished)
+                and row.state not in ("failed", "cancelled")
+            ):
+                continue
+            wanted = events.Requested(job.spec, ready.asked.slices, ready.asked.fresh)
+            row = states.accepted(job.job_id, job.spec, job.data_digest, wanted, row, clock_ms())
+            new[job.job_id] = row
+            wanted = msgspec.structs.replace(wanted, attempt=row.attempt)
+            published.append(events.make("gateway", events.REQUESTED, job.job_id, wanted))
+            self.forget(job.job_id)
+        if new:
+            self.store.put_jobs(list(new.values()))
+            self._publish(published)
+        return [(new.get(ready.job.job_id) or known[ready.job.job_id]).state for ready in asked]
