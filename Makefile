@@ -11,7 +11,22 @@ ENGINE  := $(wildcard core/candlemill/engine/*.py)
 BUILT   := $(VENV)/.built
 EXTRAS  := embedded,functions,feed,test,bench,dataframes
 
-.PHONY: help install demo demo-live test lint simulate bench schemas clean
+# Images: `make images BUILDER=podman` (or buildah) where docker's buildx is not at hand. All build the same bits from
+# the same commit: files are as old as it is.
+BUILDER ?= docker
+IMAGES  := gateway split execute aggregate feed db
+PREFIX  ?= dev.local/candlemill
+TAG     ?= dev
+EPOCH   := $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
+BASE     = $(shell sed -n 's/^ARG BASE=//p' images/Dockerfile)
+BUILD-docker  := docker buildx build --output type=docker,rewrite-timestamp=true
+BUILD-podman  := podman build --timestamp $(EPOCH)
+BUILD-buildah := buildah build --layers --timestamp $(EPOCH)
+LOCK    := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+# What the command line alone needs.
+LEAN    := --no-emit-package tqdm --no-emit-package tabulate --no-emit-package isal
+
+.PHONY: help install demo demo-live test lint simulate bench schemas images pin locks clean
 
 help:
 	@echo "make demo [DATA=folder]  from nothing to a backtest's result"
@@ -21,6 +36,8 @@ help:
 	@echo "make install             .venv with candlemill and all that use, tests and benchmarks need"
 	@echo "make bench               the engine beside C, numba and vectorbt"
 	@echo "make schemas             write schema/events from the code"
+	@echo "make images              an image for each function; make pin: is their base the newest?"
+	@echo "make locks               write images/*.txt, the hashes of their libraries"
 	@echo "make clean               remove what the others made"
 
 install: $(BUILT)
@@ -55,6 +72,24 @@ bench: install
 
 schemas: install
 	$(BIN)/python schema/generate.py
+
+images:
+	@set -e; for image in $(IMAGES); do \
+		$(BUILD-$(BUILDER)) --file images/Dockerfile --target $$image --build-arg SOURCE_DATE_EPOCH=$(EPOCH) \
+			--tag $(PREFIX)/$$image:$(TAG) .; \
+	done
+
+pin:
+	@echo "pinned: $(BASE)"
+	@echo "newest: $$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' $(firstword $(subst @, ,$(BASE))))"
+
+# Needs uv. Functions and gateway leave out what only commands use; what runs commands has it.
+locks:
+	$(LOCK) --allow-unsafe images/build.in -o images/build.txt
+	$(LOCK) pyproject.toml $(LEAN) --extra functions -o images/functions.txt
+	$(LOCK) pyproject.toml $(LEAN) --extra gateway -o images/gateway.txt
+	$(LOCK) pyproject.toml --extra feed -o images/feed.txt
+	$(LOCK) pyproject.toml --extra embedded -o images/db.txt
 
 clean:
 	rm -rf $(VENV) .tmp .demo build core/*.egg-info core/*.so core/candlemill/engine/*.so

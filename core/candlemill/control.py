@@ -36,8 +36,17 @@ def completed(source: str, name: str) -> list[Event]:
 
 def fail(job: JobRow, reason: str, ledger: Ledger) -> list[Event]:
     """End a job that cannot go on."""
-    ledger.put_job(msgspec.structs.replace(job, state="failed", reason=reason))
-    return [events.make("aggregate", events.FAILED, job.job_id, events.Failed(job.job_id, reason))]
+    job = msgspec.structs.replace(job, state="failed", reason=reason)
+    ledger.put_job(job)
+    return ended("aggregate", job)
+
+
+def ended(source: str, job: JobRow) -> list[Event]:
+    """What is told of a job's end. It is told again whenever an event of the job comes after it: whoever wrote the end
+    may have died before telling."""
+    if job.state == "failed":
+        return [events.make(source, events.FAILED, job.job_id, events.Failed(job.job_id, job.reason))]
+    return completed(source, job.job_id) if job.state == "done" else []
 
 
 def watch(runtime: Runtime, now: int, stall_ms: int = STALL_MS, skip: frozenset[str] = frozenset()) -> list[Event]:

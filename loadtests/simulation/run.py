@@ -7,9 +7,11 @@ from contextlib import suppress
 from functools import partial as bound
 
 import msgspec
-from candlemill import control, events, service, states
+from candlemill import control, events, states
+from candlemill.campaigns import Campaign, prepare_campaign
 from candlemill.errors import CandlemillError
-from candlemill.model import Spec
+from candlemill.events import Requested
+from candlemill.service import Prepared, prepare
 
 from loadtests.simulation.broker import Broker, Function
 from loadtests.simulation.cases import SYMBOLS, families, small_limits
@@ -61,13 +63,14 @@ class Run:
         dice, loop = self._dice, self._world.loop
         for k in range(dice.between(1, 2, CLIENTS)):
             chosen = families()[dice.between(0, len(families()) - 1, SPEC, k * dice.between(0, 1, SPEC, k, 1))]
-            spec = chosen[dice.between(0, len(chosen) - 1, SPEC, k, 2)]
+            wanted = chosen[dice.between(0, len(chosen) - 1, SPEC, k, 2)]
             when = dice.between(0, 60_000, WHEN, k)
-            loop.after(when, bound(self._client, spec, False, (k, 0)))
+            loop.after(when, bound(self._client, wanted, (k, 0)))
             if dice.hits("again", k):
-                loop.after(when + dice.between(0, 120_000, WHEN, k, 1), bound(self._client, spec, False, (k, 1)))
+                loop.after(when + dice.between(0, 120_000, WHEN, k, 1), bound(self._client, wanted, (k, 1)))
             if dice.hits("afresh", k):
-                loop.after(when + dice.between(0, 300_000, WHEN, k, 2), bound(self._client, spec, True, (k, 2)))
+                fresh = msgspec.structs.replace(wanted, fresh=True)
+                loop.after(when + dice.between(0, 300_000, WHEN, k, 2), bound(self._client, fresh, (k, 2)))
             if dice.hits("cancel", k):
                 place = (CANCEL, k)
                 call = bound(self._cancel, place)
@@ -88,8 +91,9 @@ class Run:
 
     # -- clients ---------------------------------------------------------------------------------------------------
 
-    def _client(self, spec: Spec, fresh: bool, place: tuple[int, ...]) -> None:
-        self._act(bound(self._ask, spec, fresh, place), (SPEC, *place))
+    def _client(self, wanted: Requested, place: tuple[int, ...]) -> None:
+        wanted = msgspec.structs.replace(wanted, slices=self._dice.between(1, 6, SLICES, *place))
+        self._act(bound(self._ask, wanted), (SPEC, *place))
 
     def _act(self, call: Callable[[], None], place: tuple[int, ...]) -> None:
         """Something that a client makes the gateway do."""
@@ -97,20 +101,26 @@ class Run:
             self._gateway = Function("gateway", self._world, 0)
         self._world.loop.start(Task(call, self._gateway, place))
 
-    def _ask(self, spec: Spec, fresh: bool, place: tuple[int, ...]) -> None:
+    def _ask(self, wanted: Requested) -> None:
         """What the gateway does with a request."""
-        ask = events.Requested(spec, self._dice.between(1, 6, SLICES, *place), fresh)
         runtime = self._gateway.runtime
         self._gateway.index.renew()
         try:
-            job = service.prepare(runtime.index, spec, ask.slices)
+            if wanted.is_campaign:
+                job: Campaign | Prepared = prepare_campaign(runtime.index, wanted)
+            else:
+                job = prepare(runtime.index, wanted.spec, wanted.slices)
             known = runtime.ledger.job(job.job_id)
-            if known is not None and not fresh and known.state not in ("failed", "cancelled"):
+            if (
+                known is not None
+                and not (wanted.fresh and known.finished)
+                and known.state not in ("failed", "cancelled")
+            ):
                 return
-            row = states.accepted(job.job_id, job.spec, job.data_digest, ask, known, runtime.clock_ms())
+            row = states.accepted(job.job_id, job.spec, job.data_digest, wanted, known, runtime.clock_ms())
             runtime.ledger.put_job(row)
-            ask = msgspec.structs.replace(ask, attempt=row.attempt)
-            event = events.make("gateway", events.REQUESTED, job.job_id, ask)
+            wanted = msgspec.structs.replace(wanted, attempt=row.attempt)
+            event = events.make("gateway", events.REQUESTED, job.job_id, wanted)
             self._world.publish(bound(self._broker.publish, event))
         except CandlemillError as error:
             self._world.say("refused", str(error))

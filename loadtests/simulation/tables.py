@@ -6,7 +6,7 @@ Which row of a job counts, and which rows are the same, is decided as ClickHouse
 from collections.abc import Iterable, Sequence
 
 from candlemill.ledger import JobRow, Partial, ResultRow
-from candlemill.states import later
+from candlemill.states import CAMPAIGNS, later
 
 from loadtests.simulation.cases import SYMBOLS, Candles, market
 
@@ -50,6 +50,11 @@ class Tables:
     def unfinished(self, at: int) -> list[JobRow]:
         rows = (self.job(job_id, at) for job_id in self.jobs)
         return [row for row in rows if row is not None and not row.finished]
+
+    def waiting_for(self, job_id: str, at: int) -> list[JobRow]:
+        """The unfinished campaigns that this job is a step of."""
+        rows = (row for row in self.unfinished(at) if row.kind in CAMPAIGNS)
+        return [row for row in rows if job_id in row.plan]
 
     def last_activity(self, job_id: str, at: int) -> int:
         """A task's row that is written again is as good as new."""

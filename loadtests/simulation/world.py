@@ -126,6 +126,13 @@ class Store:
     def job(self, job_id: str) -> JobRow | None:
         return self._world.read(lambda at: self._tables.job(job_id, at))
 
+    def job_rows(self, job_ids: Sequence[str]) -> dict[str, JobRow]:
+        found = self._world.read(lambda at: [self._tables.job(job_id, at) for job_id in job_ids])
+        return {row.job_id: row for row in found if row is not None}
+
+    def waiting_for(self, job_id: str) -> list[JobRow]:
+        return self._world.read(lambda at: self._tables.waiting_for(job_id, at))
+
     def put_job(self, job: JobRow) -> None:
         self._world.write(self._put_jobs, [job])
 
@@ -166,6 +173,10 @@ class Store:
 
     def has_result(self, job_id: str) -> bool:
         return self._world.read(lambda at: any(row.job_id == job_id for row in self._tables.results_at(at)))
+
+    def results(self, job_ids: Sequence[str]) -> list[ResultRow]:
+        rows = self._world.read(lambda at: {row.job_id: row for row in self._tables.results_at(at)})
+        return [rows[job_id] for job_id in job_ids if job_id in rows]
 
     def sweep_scores(self, sweep_id: str) -> dict[str, int]:
         return {row.job_id: row.sharpe_ratio for row in self._sweep(sweep_id)}

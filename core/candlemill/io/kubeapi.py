@@ -107,7 +107,7 @@ class Api:
         kind: str = "application/json",
         headers: Mapping[str, str] = {},
     ) -> tuple[int, bytes]:
-        """Status and body of any request. Raises ClusterDown."""
+        """Status and body of any request; what is sent is JSON, or bytes as they are. Raises ClusterDown."""
         login = self._client.configuration.auth_settings().values()
         sent = {"Accept": "application/json", **headers, **{one["key"]: one["value"] for one in login}}
         if body is not None:
@@ -117,7 +117,7 @@ class Api:
             answer = self._client.rest_client.pool_manager.request(
                 method,
                 self.address + path + encoded,
-                body=None if body is None else json.dumps(body).encode(),
+                body=body if body is None or isinstance(body, bytes) else json.dumps(body).encode(),
                 headers=sent,
                 timeout=SECONDS,
                 retries=False,

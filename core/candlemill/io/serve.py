@@ -21,9 +21,11 @@ from candlemill.io.tapes import Tapes
 from candlemill.io.webserver import run_app
 from candlemill.ledger import Progress, Runtime
 
-JOBS_AT_ONCE = 2
+LONG_JOBS, SHORT_JOBS = 2, 1  # at once; a run of one set need not wait for sweeps
 SWITCH_SECONDS = 0.0005  # how long a job's thread may keep an answer waiting for the interpreter
 WATCH_SECONDS = 60.0
+
+Queue = queue.Queue[Event | None]
 
 log = logging.getLogger("candlemill")
 
@@ -34,11 +36,13 @@ class Driver:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._bus = Bus(store)
-        self._queue: queue.Queue[Event | None] = queue.Queue()
+        self._long: Queue = queue.Queue()
+        self._short: Queue = queue.Queue()
         self._waiting: set[str] = set()
         self._ending = threading.Event()
-        self._threads = [threading.Thread(target=self._drive, name=f"job-{k}") for k in range(JOBS_AT_ONCE)]
-        self._threads.append(threading.Thread(target=self._watch, name="watch"))
+        lanes = [self._long] * LONG_JOBS + [self._short] * SHORT_JOBS
+        self._threads = [threading.Thread(target=self._drive, args=(lane,)) for lane in lanes]
+        self._threads.append(threading.Thread(target=self._watch))
         for thread in self._threads:
             thread.start()
 
@@ -46,7 +50,8 @@ class Driver:
         for event in published:
             if event.type == events.REQUESTED:
                 self._waiting.add(event.partitionkey)
-                self._queue.put(event)
+                request = events.read(event, events.Requested)
+                (self._long if request.spec.grid or request.is_campaign else self._short).put(event)
 
     def live(self, job_id: str) -> Progress | None:
         """How far a job is that runs or waits here."""
@@ -56,8 +61,8 @@ class Driver:
         """Leave what is running for the next start; returns when it is in the store."""
         self._bus.stop()
         self._ending.set()
-        for _ in range(JOBS_AT_ONCE):
-            self._queue.put(None)
+        for lane in [self._long] * LONG_JOBS + [self._short] * SHORT_JOBS:
+            lane.put(None)
         for thread in self._threads:
             thread.join()
 
@@ -76,8 +81,8 @@ class Driver:
             if self._ending.wait(WATCH_SECONDS):
                 return
 
-    def _drive(self) -> None:
-        while (event := self._queue.get()) is not None and not self._ending.is_set():
+    def _drive(self, lane: Queue) -> None:
+        while (event := lane.get()) is not None and not self._ending.is_set():
             self._waiting.discard(event.partitionkey)
             try:
                 self._bus.run(event)

@@ -4,8 +4,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from candlemill.request import Kind
-
 
 class Links(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where to go on from a job; those that a kind of job does not have are left out."""
@@ -26,16 +24,17 @@ def links_of(job_id: str, kind: str) -> Links:
     more: tuple[str, ...]
     if kind == "sweep":
         more = ("results", "heatmap", "report")
-    elif kind == "backtest":
-        more = ("equity", "trades", "monthly", "report")
-    else:
+    elif kind == "portfolio":
         more = ("equity", "monthly")
+    else:
+        more = ("equity", "trades", "monthly", "report")
     return Links(base, f"{base}/events", f"{base}/cancel", **{name: f"{base}/{name}" for name in more})
 
 
 class PlanTold(msgspec.Struct, frozen=True):
-    """What a job will do: `rows` candles, in `slices` times batches of `sets` parameter sets; `cached` tells that its
-    result is stored and nothing will be done."""
+    """What a job will do: `rows` candles from `start` to `end`, in `slices` times batches of `sets` parameter sets;
+    `cached` tells that its result is stored and nothing will be done. Of a portfolio all symbols' together, of a
+    walk-forward its sweep's."""
 
     slices: int
     tasks: int
@@ -43,6 +42,8 @@ class PlanTold(msgspec.Struct, frozen=True):
     sets: int
     estimated_seconds: float
     cached: bool
+    start: int
+    end: int
     reuse: dict[str, Any] | None = None
 
 
@@ -50,7 +51,7 @@ class Accepted(msgspec.Struct, frozen=True):
     """A job that is under way, or done already."""
 
     job_id: str
-    kind: Kind
+    kind: str
     state: str
     links: Links
     plan: PlanTold
@@ -60,7 +61,7 @@ class Planned(msgspec.Struct, frozen=True):
     """What a request would do."""
 
     job_id: str
-    kind: Kind
+    kind: str
     plan: PlanTold
 
 
@@ -78,7 +79,7 @@ class Job(msgspec.Struct, frozen=True):
     """A job with its result once it has one. `request` is the body that asks for the same again."""
 
     job_id: str
-    kind: Kind
+    kind: str
     state: str
     reason: str
     progress: Progress
@@ -93,7 +94,7 @@ class JobLine(msgspec.Struct, frozen=True):
     """A job in a list. The last four are of a finished one: of a sweep its best set's, and how many sets it has."""
 
     job_id: str
-    kind: Kind
+    kind: str
     state: str
     reason: str
     created_ms: int

@@ -8,6 +8,8 @@ import numpy as np
 from litestar import MediaType, Response, get
 from litestar.params import Parameter
 
+from candlemill.campaigns import chosen_of
+from candlemill.command import command_of
 from candlemill.daily import unpack
 from candlemill.engine.tape import DAY_MS, MINUTE_MS
 from candlemill.errors import BadInput, UnknownName
@@ -25,6 +27,7 @@ from candlemill.ranking import SMALLER_IS_BETTER, path_of
 from candlemill.report.pivot import Sets
 from candlemill.report.series import holding, underwater
 from candlemill.report.thin import extremes
+from candlemill.states import request_of
 from candlemill.trace import Reason, Trace
 
 # A report carries its own scripts: they run nowhere but in it, and may ask nobody.
@@ -212,48 +215,77 @@ def _heatmap(world: World, row: JobRow, metric: str, axes: list[str], over: str)
     responses=told(404, 409, 422),
 )
 async def report(job_id: JobId, world: World, download: bool = False) -> Response[str]:
-    text = await asyncio.to_thread(_report, world, job_id, await world.job(job_id))
+    row = await world.job(job_id)
+    if row is not None and row.state == "done" and row.kind == "sweep":
+        text = await asyncio.to_thread(_sweep_report, world, row)
+    else:
+        _, result = await finished(world, job_id)
+        text = await asyncio.to_thread(_report, world, row, result)
     headers = {"Content-Security-Policy": PAGE_POLICY}
     if download:
         headers["Content-Disposition"] = f'attachment; filename="candlemill-{job_id[:12]}.html"'
     return Response(text, media_type=MediaType.HTML, headers=headers)
 
 
-def _report(world: World, job_id: str, row: JobRow | None) -> str:
-    if row is not None and row.state != "done":
-        raise Conflict(f"job {job_id} is {row.state}: it has no result to show")
-    spec = None if row is None else spec_from_json(row.spec)
-    if row is not None and spec is not None and spec.grid:
-        from candlemill.report import sweep as pages
+def _sweep_report(world: World, row: JobRow) -> str:
+    from candlemill.report import sweep as pages
 
-        rows = world.store.sweep_results(job_id, ("sharpe_ratio",), True, None)
-        told = {"job_id": job_id, "spec": spec, "results": [msgspec.json.decode(one) for one in rows]}
-        return str(pages.page(told | {"guards": msgspec.json.decode(row.figures) if row.figures else None}))
+    found = world.store.sweep_results(row.job_id, ("sharpe_ratio",), True, None)
+    told = {"job_id": row.job_id, "spec": spec_from_json(row.spec)}
+    told |= {"results": [msgspec.json.decode(one) for one in found], "guards": _guards(row)}
+    return str(pages.page(told))
+
+
+def _guards(row: JobRow | None) -> Any:
+    return msgspec.json.decode(row.figures) if row is not None and row.figures else None
+
+
+def _report(world: World, row: JobRow | None, result: dict[str, Any]) -> str:
+    trace = _trace(world, result)
+    if row is not None and row.kind == "walk_forward":
+        from candlemill.report import walk
+
+        chosen = chosen_of(row)
+        told = {"folds": chosen.folds, "trace": trace, "score": chosen.score}
+        told |= {"guards": _guards(world.store.job(chosen.sweep_id)), "command": _command(row)}
+        return str(walk.page(told))
     from candlemill.guards.run import with_guards
     from candlemill.report import run
 
-    found = world.store.results([job_id])
-    if not found:
-        raise UnknownName("job", job_id, [], "GET /api/v1/backtests lists them")
-    return str(run.page(with_guards(_trace(world, msgspec.json.decode(found[0].result)), 1)))
+    return str(run.page(with_guards(trace, 1)))
+
+
+def _command(row: JobRow) -> str:
+    """The command line of a walk-forward."""
+    wanted = request_of(row)
+    walk = wanted.walk_forward if wanted is not None else None
+    asked = {} if walk is None else {"train": walk.train, "test": walk.test, "score": walk.score}
+    if walk is not None and walk.anchored:
+        asked["anchored"] = ""
+    return command_of(spec_from_json(row.spec), "walk-forward", **asked)
 
 
 async def finished(world: World, job_id: str) -> tuple[ResultRow, dict[str, Any]]:
-    """A finished job's row and result. A sweep's set has them too. Raises UnknownName, Conflict."""
+    """A finished job's row and result: a set of a sweep has them too, a walk-forward has those of the run of its
+    choices. Raises UnknownName, Conflict."""
     rows = await asyncio.to_thread(world.store.results, [job_id])
-    if rows:
-        return rows[0], msgspec.json.decode(rows[0].result)
-    row = await world.known_job(job_id)
-    if row.state != "done":
-        raise Conflict(f"job {job_id} is {row.state}: it has no result yet")
-    raise BadInput(f"job {job_id} is a sweep: its sets are under /results, each with a job id of its own")
+    if not rows:
+        row = await world.known_job(job_id)
+        if row.state != "done":
+            raise Conflict(f"job {job_id} is {row.state}: it has no result yet")
+        if row.kind == "sweep":
+            raise BadInput(f"job {job_id} is a sweep: its sets are under /results, each with a job id of its own")
+        rows = await asyncio.to_thread(world.store.results, [chosen_of(row).job_id])
+    if not rows:
+        raise UnknownName("result", job_id, [], "ask for the job again")
+    return rows[0], msgspec.json.decode(rows[0].result)
 
 
 async def _sweep(world: World, job_id: str) -> JobRow:
     row = await world.known_job(job_id)
     if row.state != "done":
         raise Conflict(f"job {job_id} is {row.state}: it has no results yet")
-    if not spec_from_json(row.spec).grid:
+    if row.kind != "sweep":
         raise BadInput(f"job {job_id} is not a sweep: its result is at /api/v1/backtest/{job_id}")
     return row
 

@@ -11,8 +11,9 @@ from litestar import Request as HttpRequest
 from litestar.params import Parameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from candlemill import control
+from candlemill import control, states
 from candlemill.errors import UnknownName
+from candlemill.io import campaigns
 from candlemill.io.gateway.answers import Accepted, Job, JobLine, Jobs, Planned, PlanTold, Progress, links_of
 from candlemill.io.gateway.cursors import page_cursor, position_of
 from candlemill.io.gateway.problems import Conflict, told
@@ -20,7 +21,7 @@ from candlemill.io.gateway.world import Ready, World
 from candlemill.ledger import RANKS, JobEntry, JobFilter, JobRow
 from candlemill.model import Spec
 from candlemill.plan import estimate_seconds
-from candlemill.request import Kind, Request, request_of
+from candlemill.request import Request, request_of
 
 POLL_SECONDS = 0.25
 QUIET_POLLS = 60  # without news a comment is sent, or what lies between would take the connection for dead
@@ -51,19 +52,22 @@ async def submit(data: Request, world: World) -> Accepted:
 )
 async def plan(data: Request, world: World) -> Planned:
     ready = await world.prepare(data)
-    known = await world.job(ready.job.job_id)
-    return Planned(ready.job.job_id, ready.asked.kind, _plan_told(ready, known is not None and known.state == "done"))
+    known = await world.job(ready.job_id)
+    return Planned(ready.job_id, ready.kind, _plan_told(ready, known is not None and known.state == "done"))
 
 
 def _accepted(ready: Ready, state: str) -> Accepted:
-    job_id, kind = ready.job.job_id, ready.asked.kind
-    return Accepted(job_id, kind, state, links_of(job_id, kind), _plan_told(ready, state == "done"))
+    return Accepted(
+        ready.job_id, ready.kind, state, links_of(ready.job_id, ready.kind), _plan_told(ready, state == "done")
+    )
 
 
 def _plan_told(ready: Ready, cached: bool) -> PlanTold:
-    plan = ready.job.plan
-    seconds = 0.0 if cached else estimate_seconds(plan)
-    return PlanTold(plan.slices, plan.tasks, plan.bars, plan.points, seconds, cached)
+    plans = [job.plan for job in ready.jobs]
+    seconds = 0.0 if cached else sum(estimate_seconds(plan) for plan in plans)
+    slices, tasks = sum(plan.slices for plan in plans), sum(plan.tasks for plan in plans)
+    rows, sets = sum(plan.bars for plan in plans), sum(plan.points for plan in plans)
+    return PlanTold(slices, tasks, rows, sets, round(seconds, 1), cached, ready.spec.start, ready.spec.end)
 
 
 # -- one job -------------------------------------------------------------------------------------------------------
@@ -91,19 +95,20 @@ async def show(request: HttpRequest[Any, Any, Any], job_id: JobId, world: World)
 def _job(world: World, job_id: str, row: JobRow | None) -> Job:
     row = row or _set_of_sweep(world, job_id)
     spec = msgspec.json.decode(row.spec, type=Spec)
-    kind: Kind = "sweep" if spec.grid else "backtest"
     found = progress_of(world, row)
+    wanted = states.request_of(row)
+    again = request_of(spec) if wanted is None else request_of(spec, wanted.weights, wanted.walk_forward)
     return Job(
         row.job_id,
-        kind,
+        row.kind,
         found.state,
         row.reason,
         found,
         row.attempt,
         msgspec.to_builtins(spec),
-        request_of(spec),
-        links_of(row.job_id, kind),
-        _result(world, row, kind) if row.state == "done" else None,
+        again,
+        links_of(row.job_id, row.kind),
+        _result(world, row) if row.state == "done" else None,
     )
 
 
@@ -116,12 +121,16 @@ def _set_of_sweep(world: World, job_id: str) -> JobRow:
     return JobRow(job_id, "done", msgspec.json.encode(result["spec"]).decode(), "", result["data_digest"], 0)
 
 
-def _result(world: World, row: JobRow, kind: Kind) -> dict[str, Any]:
-    if kind == "sweep":
+def _result(world: World, row: JobRow) -> dict[str, Any]:
+    if row.kind == "sweep":
         found = world.store.sweep_results(row.job_id, ("sharpe_ratio",), True, BEST_SETS)
         guards = msgspec.json.decode(row.figures) if row.figures else None
         best = [msgspec.json.decode(one) for one in found]
         return {"sets": world.store.count_sweep(row.job_id), "guards": guards, "best": best}
+    if row.kind == "walk_forward":
+        told = campaigns.told(world.store, row)
+        sweep = world.store.job(told["sweep_id"])
+        return {**told, "guards": msgspec.json.decode(sweep.figures) if sweep and sweep.figures else None}
     rows = world.store.results([row.job_id])
     if not rows:
         raise UnknownName("result", row.job_id, [], "ask for the job again")
@@ -242,7 +251,7 @@ def _line(world: World, entry: JobEntry, figures: tuple[int, int, int, int] | No
     found = progress_of(world, row)
     return JobLine(
         row.job_id,
-        "sweep" if spec.grid else "backtest",
+        row.kind,
         found.state,
         row.reason,
         entry.created_ms,

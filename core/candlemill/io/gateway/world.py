@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from candlemill import events, states
+from candlemill.campaigns import prepare_campaign
 from candlemill.errors import UnknownName
 from candlemill.events import Event
 from candlemill.io.clock import clock_ms
@@ -18,9 +19,9 @@ from candlemill.io.gateway.traces import Traces
 from candlemill.io.jobs import Home
 from candlemill.io.store import Store
 from candlemill.ledger import Funding, JobRow, Progress
-from candlemill.model import SCALE
+from candlemill.model import SCALE, Spec
 from candlemill.plan import Day
-from candlemill.request import Asked, Request, understand
+from candlemill.request import Asked, Kind, Request, understand
 from candlemill.service import Prepared, progress
 
 INDEX_SECONDS = 1.0  # how old what is known of the candles may be when a job is asked for; tasks look again
@@ -78,11 +79,15 @@ class Index:
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """A request that can run: what it asks for, and the job that it is."""
+    """A request that can run: what is to be published for it, the job that it is, and the jobs that are known to be
+    part of it: itself, unless it is a campaign."""
 
-    request: Request
-    asked: Asked
-    job: Prepared
+    kind: Kind
+    wanted: events.Requested
+    job_id: str
+    spec: Spec
+    data_digest: str
+    jobs: list[Prepared]
 
 
 class World:
@@ -117,14 +122,26 @@ class World:
             known = self._prepared.get(body)
         if known is not None and known[0] is days and days:
             return known[1]
-        asked = understand(request, self.index)
-        job = Home(self.store, self.index).prepare(asked.spec, asked.slices, asked.max_gap)
-        ready = Ready(request, asked, job)
+        ready = self._understood(understand(request, self.index))
         with self._lock:
             self._prepared[body] = (days, ready)
             while len(self._prepared) > PREPARED_LIMIT:
                 self._prepared.popitem(last=False)
         return ready
+
+    def _understood(self, asked: Asked) -> Ready:
+        wanted = events.Requested(
+            asked.spec, asked.slices, asked.fresh, weights=asked.weights, walk_forward=asked.walk_forward
+        )
+        home = Home(self.store, self.index)
+        if not wanted.is_campaign:
+            job = home.prepare(asked.spec, asked.slices, asked.max_gap)
+            wanted = msgspec.structs.replace(wanted, spec=job.spec)
+            return Ready(asked.kind, wanted, job.job_id, job.spec, job.data_digest, [job])
+        campaign = prepare_campaign(self.index, wanted)
+        for job in campaign.jobs:
+            home.check_gaps(job.spec, asked.max_gap)
+        return Ready(asked.kind, wanted, campaign.job_id, campaign.spec, campaign.data_digest, campaign.jobs)
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
@@ -170,30 +187,26 @@ class World:
 
     async def ask(self, ready: Ready) -> str:
         """Have a job run, unless it is done or under way; its state then."""
-        done = self._finished.get(ready.job.job_id)
-        return done.state if done is not None and not ready.asked.fresh else await self._asking(ready)
+        done = self._finished.get(ready.job_id)
+        return done.state if done is not None and not ready.wanted.fresh else await self._asking(ready)
 
     def _ask(self, asked: list[Ready]) -> list[str]:
         """Have jobs run that are not done or under way; the state of each. All are looked for at once, told to the
         store at once and then published: a job of which nothing is heard after that is found and asked for again."""
-        known = self.store.job_rows([ready.job.job_id for ready in asked])
+        known = self.store.job_rows([ready.job_id for ready in asked])
         new: dict[str, JobRow] = {}
         published = []
         for ready in asked:
-            job, row = ready.job, new.get(ready.job.job_id) or known.get(ready.job.job_id)
-            if (
-                row is not None
-                and not (ready.asked.fresh and row.finished)
-                and row.state not in ("failed", "cancelled")
-            ):
+            name, wanted = ready.job_id, ready.wanted
+            row = new.get(name) or known.get(name)
+            if row is not None and (not row.finished or (row.state == "done" and not wanted.fresh)):
                 continue
-            wanted = events.Requested(job.spec, ready.asked.slices, ready.asked.fresh)
-            row = states.accepted(job.job_id, job.spec, job.data_digest, wanted, row, clock_ms())
-            new[job.job_id] = row
+            row = states.accepted(name, ready.spec, ready.data_digest, wanted, row, clock_ms())
+            new[name] = row
             wanted = msgspec.structs.replace(wanted, attempt=row.attempt)
-            published.append(events.make("gateway", events.REQUESTED, job.job_id, wanted))
-            self.forget(job.job_id)
+            published.append(events.make("gateway", events.REQUESTED, name, wanted))
+            self.forget(name)
         if new:
             self.store.put_jobs(list(new.values()))
             self._publish(published)
-        return [(new.get(ready.job.job_id) or known[ready.job.job_id]).state for ready in asked]
+        return [(new.get(ready.job_id) or known[ready.job_id]).state for ready in asked]
