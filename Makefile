@@ -23,7 +23,7 @@ BUILD-docker  := docker buildx build --output type=docker,rewrite-timestamp=true
 BUILD-podman  := podman build --timestamp $(EPOCH)
 BUILD-buildah := buildah build --layers --timestamp $(EPOCH)
 LOCK    := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
-# What the command line alone needs.
+# What the three functions behind the Broker have no use for.
 LEAN    := --no-emit-package tqdm --no-emit-package tabulate --no-emit-package isal
 
 .PHONY: help install demo demo-live test lint simulate bench schemas images pin locks clean
@@ -83,11 +83,11 @@ pin:
 	@echo "pinned: $(BASE)"
 	@echo "newest: $$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' $(firstword $(subst @, ,$(BASE))))"
 
-# Needs uv. Functions and gateway leave out what only commands use; what runs commands has it.
+# Needs uv. Of the functions only the gateway makes tables and reports.
 locks:
 	$(LOCK) --allow-unsafe images/build.in -o images/build.txt
 	$(LOCK) pyproject.toml $(LEAN) --extra functions -o images/functions.txt
-	$(LOCK) pyproject.toml $(LEAN) --extra gateway -o images/gateway.txt
+	$(LOCK) pyproject.toml --extra gateway --extra report -o images/gateway.txt
 	$(LOCK) pyproject.toml --extra feed -o images/feed.txt
 	$(LOCK) pyproject.toml --extra embedded -o images/db.txt
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -478,11 +479,63 @@ def test_ctrl_c_says_how_to_go_on_and_only_the_missing_is_computed(database: Pat
     assert digests(again.stdout) == undisturbed and len(undisturbed) == 100
 
 
-def test_kill_9_and_again(database: Path, undisturbed: dict[str, str]) -> None:
-    assert drive(database, 10, signal.SIGKILL, *SWEEP).returncode == -signal.SIGKILL
-    again = drive(database, 0, 0, *SWEEP)
-    assert (again.returncode, again.stderr) == (0, "tasks: 7\n")
-    assert digests(again.stdout) == undisturbed
+KILLER = """
+import os, signal, sys, threading
+from candlemill import cli, plan
+from candlemill.io import local
+from candlemill.io.store import Store
+step, wait = int(sys.argv[1]), float(sys.argv[2])
+local.FLUSH_SECONDS, plan.BATCH_SETS = 0, 25
+writes, real = 0, Store._insert
+def counting(*arguments):
+    global writes
+    writes += 1
+    if writes == step:
+        threading.Timer(wait, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return real(*arguments)
+Store._insert = counting
+status = cli.main(sys.argv[3:])
+print("writes:", writes, file=sys.stderr)
+sys.exit(status)
+"""
+PORTFOLIO = ("backtest", "--symbol", "AAAUSDT,BBBUSDT", *JOB[2:], "--slices", "3", "--json")
+WALK = ("walk-forward", *SWEEP[1:], "--train", "3d", "--test", "2d")
+KILLS = 4
+
+
+def killed(database: Path, step: int, wait: float, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """The command line, which is killed `wait` seconds after it has begun to write for the `step`th time."""
+    command = [sys.executable, "-c", KILLER, str(step), str(wait), *arguments]
+    env = environment(**{DSN_VARIABLE: f"chdb://{database}"})
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def said_digests(out: str) -> set[str]:
+    """All digests in a command's answer."""
+    return set(re.findall(r'"result_digest": ?"([0-9a-f]{64})"', out))
+
+
+@pytest.mark.parametrize(
+    ("seed", "command"), [(1, SWEEP), (2, PORTFOLIO), (3, WALK)], ids=["sweep", "portfolio", "walk"]
+)
+def test_killed_at_any_moment_and_begun_again_it_ends_the_same(
+    stored_market: Path, database: Path, tmp_path: Path, seed: int, command: tuple[str, ...]
+) -> None:
+    """At random moments of a random write, or between writes; then again, until it gets through."""
+    rng = random.Random(seed)
+    calm = killed(shutil.copytree(stored_market, tmp_path / "calm", symlinks=True), 0, 0, *command)
+    assert calm.returncode == 0, calm.stderr
+    writes = int(calm.stderr.removeprefix("writes: "))
+    ends = []
+    for _ in range(KILLS):
+        step, wait = rng.randrange(1, writes), rng.choice([0.0, 0.001, 0.01]) * rng.random()
+        ends.append(killed(database, step, wait, *command).returncode)
+    assert set(ends) <= {0, -signal.SIGKILL} and -signal.SIGKILL in ends
+    again = killed(database, 0, 0, *command)
+    assert again.returncode == 0, again.stderr
+    assert said_digests(again.stdout) == said_digests(calm.stdout) != set()
+    with Store(f"chdb://{database}") as store:
+        assert {entry.row.state for entry in store.jobs()} == {"done"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill-9"])

@@ -22,6 +22,7 @@ GRANT candlemill_reader TO candlemill_executor;
 GRANT INSERT ON backtest_jobs TO candlemill_executor;
 GRANT INSERT ON backtest_slices TO candlemill_executor;
 GRANT INSERT ON backtest_results TO candlemill_executor;
+GRANT INSERT ON slice_outcomes TO candlemill_executor;
 
 -- The feed, and whoever ingests, write candles and their index. They write no job, and read none.
 CREATE ROLE IF NOT EXISTS candlemill_feed;

@@ -2,9 +2,9 @@
 
     KUBECONFIG=~/.kube/config pytest tests/cluster
 
-The overlay is applied unless it stands already. Candles are made up and stored under the symbol E2EUSDT through the
-cluster's own database; every result's digest must be that of the same job computed here, embedded. Tests that disturb
-(kill pods, stop the database, roll out) put things back.
+The overlay is applied, and all of it must come up; `CANDLEMILL_CLUSTER_OVERLAY` names another one. Candles are made up
+and stored under the symbol E2EUSDT in the cluster's own database; every result's digest must be that of the same job
+computed here, embedded. Tests that disturb (kill pods, stop the database, roll out) put things back.
 """
 
 import json
@@ -30,6 +30,7 @@ from candlemill.io.store import Store
 from candlemill.model import resolve
 from cluster_world import BROKER, DAYS, NAMESPACE, START, SYMBOL, copy_candles, proxied, store_candles
 
+OVERLAY = os.environ.get("CANDLEMILL_CLUSTER_OVERLAY", "local")  # a name or a folder
 PATIENCE_SECONDS = float(os.environ.get("CANDLEMILL_CLUSTER_PATIENCE", "300"))
 
 Body = dict[str, Any]
@@ -118,7 +119,7 @@ def wait_for(done: Callable[[], bool], what: str, seconds: float = PATIENCE_SECO
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     api = Api()
-    objects = cluster.objects_of("local")
+    objects = cluster.objects_of(OVERLAY)
     cluster.apply(api, objects, print)
     cluster.wait_until_ready(api, objects, PATIENCE_SECONDS, print)
     with Store(f"chdb://{tmp_path_factory.mktemp('home')}") as home:

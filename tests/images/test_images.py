@@ -1,6 +1,9 @@
 """`images/` without a builder: what is pinned, what is locked, what a final stage may have."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "images/Dockerfile").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCKS = {"functions": "functions", "gateway": "gateway", "feed": "feed", "db": "embedded"}  # lock: extra
+LOCKS = {"functions": ["functions"], "gateway": ["gateway", "report"], "feed": ["feed"], "db": ["embedded"]}  # extras
 COMMANDS_ONLY = {"tqdm", "tabulate", "isal"}
 
 
@@ -58,10 +61,11 @@ def test_a_final_stage_has_no_compiler_and_no_rights(target: str) -> None:
     assert [re.sub(r"\w+-environment", "X", one) for one in copied] == ["--from=X /opt/candlemill /opt/candlemill"]
 
 
-@pytest.mark.parametrize(("lock", "extra"), LOCKS.items())
-def test_locks_hold_what_the_project_asks_for(lock: str, extra: str) -> None:
-    wanted = names(PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"][extra])
-    left_out = COMMANDS_ONLY if lock in ("functions", "gateway") else set()
+@pytest.mark.parametrize(("lock", "extras"), LOCKS.items())
+def test_locks_hold_what_the_project_asks_for(lock: str, extras: list[str]) -> None:
+    asked = [one for extra in extras for one in PROJECT["project"]["optional-dependencies"][extra]]
+    wanted = names(PROJECT["project"]["dependencies"] + asked)
+    left_out = COMMANDS_ONLY if lock == "functions" else set()
     assert wanted - locked(lock) == left_out
     text = (ROOT / f"images/{lock}.txt").read_text()
     assert text.count("==") <= text.count("--hash=sha256:")
@@ -69,6 +73,33 @@ def test_locks_hold_what_the_project_asks_for(lock: str, extra: str) -> None:
 
 def test_the_executor_has_only_what_it_needs() -> None:
     assert not locked("functions") & {"chdb", "chdb-core", "pandas", "pyarrow", "litestar", "plotly", "aiohttp"}
+
+
+@pytest.mark.parametrize(
+    ("name", "lock", "modules"),
+    [
+        ("split", "functions", "candlemill.io.http candlemill.io.store candlemill.io.campaigns"),
+        ("execute", "functions", "candlemill.io.http candlemill.io.store candlemill.io.jobtask"),
+        ("aggregate", "functions", "candlemill.io.http candlemill.io.store candlemill.guards"),
+        ("gateway", "gateway", "candlemill.io.store"),
+        ("feed", "feed", "candlemill.io.store"),
+    ],
+)
+def test_a_function_loads_with_what_its_image_has(name: str, lock: str, modules: str) -> None:
+    """In a process that can import nothing of what the project knows but the lock does not hold."""
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    absent = names([one for extra in extras for one in extra] + PROJECT["project"]["dependencies"]) - locked(lock)
+    program = f"""
+import importlib, importlib.util, sys
+sys.modules.update(dict.fromkeys({sorted(one.replace("-", "_") for one in absent)!r}))
+spec = importlib.util.spec_from_file_location("main", {str(ROOT / "functions" / name / "main.py")!r})
+spec.loader.exec_module(importlib.util.module_from_spec(spec))
+for name in {modules.split()!r}:
+    importlib.import_module(name)
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "core")}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-1000:]
 
 
 def test_what_builds_the_wheel_is_what_the_project_says() -> None:

@@ -22,7 +22,7 @@ from candlemill.ledger import Funding, JobRow, Progress
 from candlemill.model import SCALE, Spec
 from candlemill.plan import Day
 from candlemill.request import Asked, Kind, Request, understand
-from candlemill.service import Prepared, progress
+from candlemill.service import Prepared
 
 INDEX_SECONDS = 1.0  # how old what is known of the candles may be when a job is asked for; tasks look again
 PREPARED_LIMIT = 1_024
@@ -155,10 +155,7 @@ class World:
     def progress(self, row: JobRow) -> Progress:
         """Blocking."""
         found = None if row.finished else self._live(row.job_id)
-        if found is not None:
-            return found
-        counts = {} if row.finished else self.store.task_counts(row.job_id)
-        return progress(row, counts)
+        return self.store.progress(row) if found is None else found
 
     def forget(self, job_id: str) -> None:
         self._finished.pop(job_id, None)
