@@ -164,7 +164,7 @@ class Broker:
         world.say(*told, *delivery.place[1:], attempt, event.error)
         status, said = 202, ""
         try:
-            if not event.error:
+            if world.poisoned and not event.error:
                 http._check_json(event)
             process.index.renew()
             with process.asked.new(handler(delivery.route)(event, process.runtime), process.runtime.ledger) as answer:

@@ -55,16 +55,17 @@ def mixed(*numbers: int) -> int:
 
 
 class Dice:
-    """`only`, where given, are the faults that may happen. `fired` are those that did."""
+    """`limits` are the rates of what can go wrong now. `only`, where given, are the faults that may happen; `fired` are
+    those that did."""
 
     def __init__(self, seed: int, only: Collection[Fault] | None = None) -> None:
         self._seed = seed
         self._only = only
         self._numbers = {name: k for k, name in enumerate([*RATES, *EVENTS])}
-        self._limits = dict(EVENTS)
+        self.limits = dict(EVENTS)
         for k, (name, rate) in enumerate(RATES.items()):
             if (share := self.uniform(MASK, k)) > ABSENT:
-                self._limits[name] = rate * (share - ABSENT) / (1 - ABSENT)
+                self.limits[name] = rate * (share - ABSENT) / (1 - ABSENT)
         self.fired: list[Fault] = []
 
     def uniform(self, *place: int) -> float:
@@ -76,7 +77,7 @@ class Dice:
         return low + mixed(self._seed, *place) % (high - low + 1)
 
     def hits(self, name: str, *place: int) -> bool:
-        limit = self._limits.get(name)
+        limit = self.limits.get(name)
         if limit is None or self.uniform(self._numbers[name], *place) >= limit:
             return False
         fault = (name, place)
@@ -87,7 +88,7 @@ class Dice:
 
     def rest(self) -> None:
         """From now on nothing fails."""
-        self._limits.clear()
+        self.limits.clear()
 
     def counts(self) -> Counter[str]:
         return Counter(name for name, _ in self.fired)

@@ -26,7 +26,7 @@ class Judge:
         self._bits: dict[str, tuple[str, str]] = {}
         self._told: set[tuple[str, str]] = set()
         self._asked: set[int] = set()
-        self.overtaken = 0
+        self._overtaken: set[str] = set()
         self.events: list[Event] = []
         self.wrong: list[str] = []
 
@@ -54,12 +54,12 @@ class Judge:
             self.says(f"job {name} failed without a reason")
         now = later(before, row)
         if before is not None and before.finished and now.attempt <= before.attempt and now.state != before.state:
-            self.overtaken += 1
+            self._overtaken.add(row.job_id)
             if now.attempt < before.attempt or not now.finished or ENDS.index(now.state) < ENDS.index(before.state):
                 self.says(f"job {name} was {before.state} and is {now.state}")
         if row.state == "accepted":
             self._asked.add(row.attempt)
-        elif row.attempt not in self._asked and not self._world.poisoned:
+        elif row.attempt and row.attempt not in self._asked and not self._world.poisoned:
             self.says(f"nobody asked for attempt {row.attempt} of job {name}")
 
     def saw_partials(self, rows: Sequence[Partial]) -> None:
@@ -93,7 +93,7 @@ class Judge:
             elif must_be_done:
                 self.says(f"job {job_id[:6]} {row.state} for no reason: {row.reason}")
             kind = {"done": events.COMPLETED, "failed": events.FAILED}.get(row.state)
-            if kind and (kind, job_id) not in self._told and not _tells_once(row):
+            if kind and (kind, job_id) not in self._told and not self._tells_once(row):
                 self.says(f"nobody was told that job {job_id[:6]} is {row.state}")
         return states
 
@@ -109,7 +109,8 @@ class Judge:
     def _expected(self, row: JobRow) -> Bits | None:
         return expected(row)
 
-
-def _tells_once(row: JobRow) -> bool:
-    """Ends that come of no event of the job itself: whoever dies after writing one tells nobody."""
-    return row.kind in CAMPAIGNS or "nothing was heard of its tasks" in row.reason
+    def _tells_once(self, row: JobRow) -> bool:
+        """Ends that come of no event of the job itself, or of one that was given up long ago: whoever dies
+        after writing such a one tells nobody."""
+        silent = "nothing was heard of its tasks" in row.reason
+        return silent or row.kind in CAMPAIGNS or row.job_id in self._overtaken

@@ -45,7 +45,7 @@ class World:
         return self.loop.now + this_task().process.skew_ms
 
     def hits(self, fault: str, *place: int) -> bool:
-        if self.dice.hits(fault, *place):
+        if fault in self.dice.limits and self.dice.hits(fault, *place):
             self.say("FAULT", fault)
             return True
         return False
