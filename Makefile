@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 ENGINE  := $(wildcard core/candlemill/engine/*.py)
 BUILT   := $(VENV)/.built
-EXTRAS  := embedded,functions,feed,test,bench,dataframes
+EXTRAS  := embedded,functions,feed,gateway,test,bench,dataframes
 
 # Images: `make images BUILDER=podman` (or buildah) where docker's buildx is not at hand. All build the same bits from
 # the same commit: files are as old as it is.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from candlemill import service
+from candlemill import execution
 from candlemill.engine.tape import DAY_MS
 from candlemill.io.settings import DSN_VARIABLE
 from candlemill.io.store import Store
@@ -37,13 +37,13 @@ SETS = 5
 def tasks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Grows with every task that this process computes."""
     made: list[object] = []
-    real = service.run_task
+    real = execution.run_task
 
     def counting(*arguments: Any) -> Any:
         made.append(arguments)
         return real(*arguments)
 
-    monkeypatch.setattr(service, "run_task", counting)
+    monkeypatch.setattr(execution, "run_task", counting)
     return made
 
 
@@ -302,7 +302,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_stored(tiny: Path, market: Path
 def test_verbose_shows_where(run: Cli, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, err = run("backtest", *JOB, "--range", "x", "-v")
     assert "Traceback" in err and err.splitlines()[-1].startswith("candlemill: range 'x'")
-    monkeypatch.setattr(service, "run_task", lambda *_: 1 / 0)
+    monkeypatch.setattr(execution, "run_task", lambda *_: 1 / 0)
     status, out, err = run("backtest", *JOB)
     assert (status, out, err) == (
         1,
@@ -403,7 +403,7 @@ def test_a_result_of_other_code_is_verified_by_its_figures(
 SWEEP = ("sweep", *JOB, "--grid", "fast=1:10", "--grid", "slow=11:20", "--slices", "4", "--json")
 DRIVER = """
 import os, signal, sys
-from candlemill import cli, plan, service
+from candlemill import cli, execution, plan
 from candlemill.io import local
 step, number = int(sys.argv[1]), int(sys.argv[2])
 local.FLUSH_SECONDS, plan.BATCH_SETS = 0, 25
@@ -416,7 +416,7 @@ def counting(real):
             os.killpg(0, number)
         return real(*arguments)
     return call
-service.run_task = counting(service.run_task)
+execution.run_task = counting(execution.run_task)
 local.Pool.submit = counting(local.Pool.submit)
 status = cli.main(sys.argv[3:])
 print("tasks:", tasks, file=sys.stderr)
@@ -582,7 +582,7 @@ def test_a_sweep_goes_on_with_another_number_of_slices(
     monkeypatch.setattr("candlemill.plan.BATCH_OUTCOMES", 100)
     monkeypatch.setattr("candlemill.io.local.FLUSH_SECONDS", 0)
     sweep = [argument for argument in SWEEP if argument not in ("--slices", "4")]
-    real, made = service.run_task, []
+    real, made = execution.run_task, []
 
     def interrupted(*arguments: Any) -> Any:
         made.append(arguments)
@@ -591,7 +591,7 @@ def test_a_sweep_goes_on_with_another_number_of_slices(
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(service, "run_task", interrupted)
+        patch.setattr(execution, "run_task", interrupted)
         assert run(*sweep, "--slices", first)[0] == 130
     assert digests(run(*sweep, "--slices", then)[1]) == undisturbed
 

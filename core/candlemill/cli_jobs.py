@@ -20,16 +20,11 @@ from candlemill.cli_common import (
 )
 from candlemill.errors import BadInput
 from candlemill.model import (
-    FIRST_MS,
-    LAST_MS,
     Spec,
-    parse_decimal,
     parse_grid,
-    parse_range,
-    parse_timeframe,
-    resolve,
 )
 from candlemill.ranking import FIGURES, SMALLER_IS_BETTER, path_of
+from candlemill.request import Request, spec_of
 
 SCORES = ("sharpe_ratio", "sortino_ratio", "total_pnl")
 
@@ -136,10 +131,7 @@ def _run_portfolio(args: argparse.Namespace) -> None:
         home = Home(store)
         weights = parse_weights(args.weight, symbols_of(args.symbol, store.symbols()))
         args.symbol = next(iter(weights))
-        spec = _spec(args)
-        if args.range == "all":
-            spans = [home.full_span(symbol) for symbol in weights]
-            spec = msgspec.structs.replace(spec, start=min(a for a, _ in spans), end=max(b for _, b in spans))
+        spec = _with_span(_spec(args), args, home, *weights)
         with progress_bar("portfolio") as progress:
             result = run_portfolio(home, spec, weights, options, progress)
     output(args, result, show.portfolio(result))
@@ -280,12 +272,12 @@ def _spec(args: argparse.Namespace, grid: Sequence[str] = ()) -> Spec:
     """All that can be checked without the database, which is then not even opened. See `_with_span`."""
     from candlemill.io import plugins
 
-    return resolve(
+    request = Request(
         symbol=args.symbol,
         strategy=plugins.load(args.strategy),
-        span=(FIRST_MS, LAST_MS) if args.range == "all" else parse_range(args.range),
+        range=args.range,
         params=parameters(args.param),
-        grid=parse_grid(list(grid)),
+        grid={**parse_grid(list(grid))},
         fee=args.fee,
         maker_fee=args.maker_fee,
         slippage=args.slippage,
@@ -294,20 +286,21 @@ def _spec(args: argparse.Namespace, grid: Sequence[str] = ()) -> Spec:
         trailing_stop=args.trailing_stop,
         fill=args.fill,
         sizing=args.sizing,
-        quantity=parse_decimal(args.quantity, "quantity"),
-        capital=None if args.capital is None else parse_decimal(args.capital, "capital"),
-        notional=None if args.notional is None else parse_decimal(args.notional, "notional"),
+        quantity=args.quantity,
+        capital=args.capital,
+        notional=args.notional,
         volume_share=args.volume_share,
         funding=args.funding,
-        timeframe=parse_timeframe(args.timeframe),
+        timeframe=args.timeframe,
     )
+    return spec_of(request, args.symbol)
 
 
-def _with_span(spec: Spec, args: argparse.Namespace, home: Any) -> Spec:
-    """The spec with what its symbol has for the range `all`."""
+def _with_span(spec: Spec, args: argparse.Namespace, home: Any, *symbols: str) -> Spec:
+    """The spec with what its symbols have for the range `all`."""
     if args.range != "all":
         return spec
-    start, end = home.full_span(spec.symbol)
+    start, end = home.full_span(*(symbols or [spec.symbol]))
     return msgspec.structs.replace(spec, start=start, end=end)
 
 

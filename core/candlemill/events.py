@@ -63,10 +63,15 @@ class SliceRequested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cuts: Annotated[list[int], Meta(min_length=2, max_length=SLICES_LIMIT + 1)]
     repairs: list[Repair] = []
     run: Annotated[int, Meta(ge=0)] = 0  # the plan's: what it asks for is not mixed with other runs'
+    # Which grid points are missing, as a hexadecimal number whose bit k is point `first + k`; empty: all.
+    only: Annotated[str, Meta(pattern="^[0-9a-f]*$", max_length=BATCH_SETS // 4)] = ""
+
+    def asks_for(self, point: int) -> bool:
+        return not self.only or bool(int(self.only, 16) >> (point - self.first) & 1)
 
 
 class SliceCompleted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A task's partials are in the store. `task` is the id of the event that asked for it."""
+    """A task's outcomes are in the store. `task` is the id of the event that asked for it."""
 
     job_id: JobId
     batch: Number

@@ -19,14 +19,50 @@ FINISHED = frozenset({"cancelled", "failed", "done"})
 
 
 class Partial(msgspec.Struct, frozen=True):
-    """One row of `backtest_slices`. `task` ends, from its first slash on, in what rows that belong together share."""
+    """One row of `backtest_slices`, the log of a job's finished tasks: their outcomes are elsewhere. `task` ends, from
+    its first slash on, in what rows that belong together share."""
 
     job_id: str
     batch: int
     kind: str
     slice: int
     task: str
-    payload: str
+
+
+class OutcomeRow(msgspec.Struct, frozen=True):
+    """One row of `slice_outcomes`: what a parameter set made of a slice from a start state.
+
+    Its address is `set_key`, `code`, `slice_key` and `start_state`, the digest of that state. `first_ms` is where what
+    the set looks back at begins. Lists are JSON; `days` are runs of UTC days, as in `daily`.
+    """
+
+    set_key: str
+    code: str
+    slice_key: str
+    start_state: str
+    first_ms: int
+    start_ms: int
+    end_ms: int
+    guessed: bool  # or handed over by the slice before
+    end_state: str
+    summary: str
+    daily: str
+    days: str
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        return 256 + len(self.end_state) + len(self.summary) + len(self.daily)
+
+
+class KnownSlice(msgspec.Struct, frozen=True):
+    """A slice of which some parameter sets have outcomes, from whatever start."""
+
+    key: str
+    first_ms: int
+    start_ms: int
+    end_ms: int
+    sets: set[str]
 
 
 class JobRow(msgspec.Struct, frozen=True):
@@ -68,6 +104,7 @@ class JobFilter(msgspec.Struct, frozen=True):
     kind: str = ""
     symbol: str = ""
     strategy: str = ""
+    whole: bool = False  # without those that campaigns have asked for as parts of themselves
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -93,7 +130,7 @@ class ResultRow(msgspec.Struct, frozen=True):
 
 
 class Ledger(Protocol):
-    """Where jobs, partials and results are kept: the store, or the local home's memory in front of it."""
+    """Where jobs, their tasks, outcomes and results are kept: the store, or the local home's memory before it."""
 
     def job(self, job_id: str) -> JobRow | None: ...
     def job_rows(self, job_ids: Sequence[str]) -> dict[str, JobRow]: ...
@@ -110,6 +147,21 @@ class Ledger(Protocol):
     def put_results(self, results: Sequence[ResultRow]) -> None: ...
     def sweep_scores(self, sweep_id: str) -> dict[str, int] | None: ...  # None where no results are kept
     def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]: ...
+
+    # Outcomes by their addresses; `code` is `model.code_key`.
+    def known_slices(self, set_keys: Sequence[str], code: str) -> list[KnownSlice]:
+        """What is known of these sets."""
+
+    def other_code(self, set_keys: Sequence[str], code: str) -> bool:
+        """Whether other code has outcomes of one of these sets."""
+
+    def outcomes(self, set_keys: Sequence[str], code: str, slice_keys: Sequence[str]) -> list[OutcomeRow]:
+        """The outcomes of these sets in these slices, from whatever start."""
+
+    def put_outcomes(self, rows: Sequence[OutcomeRow]) -> None: ...
+
+    def release(self, set_keys: Sequence[str]) -> None:
+        """The batch of these sets is merged: nobody is about to ask for their outcomes."""
 
 
 class Funding(msgspec.Struct, frozen=True):

@@ -51,19 +51,17 @@ class Outcomes:
 
     def __init__(self) -> None:
         self._found: dict[tuple[int, int, str], Outcome] = {}
-        self._guesses: dict[tuple[int, int], str] = {}
+        self._guesses: set[tuple[int, int, str]] = set()
         self._days: dict[int, list[int]] = {}
 
     def add(self, number: int, exact: bool, done: Done) -> None:
         """What was made of slice `number`; `exact` tells that it started from handed-over states."""
         self._days[number] = done.days
         for outcome in done.outcomes:
-            self._found[outcome.point, number, outcome.start] = outcome
+            key = outcome.point, number, outcome.start
+            self._found[key] = outcome
             if not exact:
-                self._guesses[outcome.point, number] = outcome.start
-
-    def points(self) -> list[int]:
-        return sorted({point for point, _ in self._guesses})
+                self._guesses.add(key)
 
     def find(self, point: int, number: int, start: str) -> Outcome | None:
         return self._found.get((point, number, start))
@@ -72,7 +70,7 @@ class Outcomes:
         return [day for number in range(slices) for day in self._days[number]]
 
     def guessed(self, point: int, number: int, start: str) -> bool:
-        return self._guesses.get((point, number)) == start
+        return (point, number, start) in self._guesses
 
 
 def join(outcomes: Outcomes, point: int, slices: int) -> Merged | Repair:

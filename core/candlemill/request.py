@@ -153,8 +153,7 @@ def understand(request: Request, index: Index) -> Asked:
     kind = request.kind
     _check_kind(request, kind)
     symbols = symbols_of(request.symbols, index.symbols()) if kind == "portfolio" else [request.symbols]
-    span = parse_range(request.range) if request.range != "all" else (FIRST_MS, LAST_MS)
-    spec = _spec(request, symbols[0], span)
+    spec = spec_of(request, symbols[0])
     if request.range == "all":
         start, end = full_span(index, symbols)
         spec = msgspec.structs.replace(spec, start=start, end=end)
@@ -186,7 +185,10 @@ def full_span(index: Index, symbols: Sequence[str]) -> tuple[int, int]:
     return min(a for a, _ in spans), max(b for _, b in spans)
 
 
-def _spec(request: Request, symbol: str, span: tuple[int, int]) -> Spec:
+def spec_of(request: Request, symbol: str) -> Spec:
+    """The spec of one symbol, as far as it needs no index: the range `all` is all that can be."""
+    span = (FIRST_MS, LAST_MS) if request.range == "all" else parse_range(request.range)
+
     def scaled(name: str) -> int | None:
         value = getattr(request, name)
         return None if value is None else parse_decimal(amount(value, name), name)
@@ -214,8 +216,8 @@ def _spec(request: Request, symbol: str, span: tuple[int, int]) -> Spec:
     )
 
 
-def _values(name: str, values: str | list[ParamValue]) -> list[object]:
-    return parse_grid([f"{name}={values}"])[name] if isinstance(values, str) else list(values)
+def _values(name: str, values: str | list[ParamValue]) -> list[ParamValue]:
+    return parse_grid([f"{name}={values}"])[name] if isinstance(values, str) else values
 
 
 def request_of(spec: Spec, weights: Mapping[str, int] = {}, walk_forward: WalkForward | None = None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from candlemill import plan, reduce, service, work
+from candlemill import plan, reduce, reuse, service, work
 from candlemill.events import Requested
 from candlemill.io.coverage import count_days
 from candlemill.ledger import Funding
@@ -28,6 +28,7 @@ CORRECTED_DAY = 2
 SMALL = [
     (work, "WARM_UP_BARS", 3),
     (work, "WARM_UP_LIMIT", 3),
+    (reuse, "WARM_UP_BARS", 3),
     (plan, "BATCH_SETS", 3),
     (service, "REPAIR_EVENT_POINTS", 2),
     (service, "REPAIR_EVENT_SLICES", 3),

@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
 from candlemill import events
 from candlemill.events import Event
-from candlemill.ledger import JobRow, Partial, ResultRow
+from candlemill.ledger import JobRow, OutcomeRow, Partial, ResultRow
 from candlemill.states import CAMPAIGNS, later
 
+from loadtests.simulation.tables import address_of
 from loadtests.simulation.uncut import Bits, bits_of, expected
 
 if TYPE_CHECKING:
@@ -70,6 +72,13 @@ class Judge:
             if same not in ([], [row]):
                 self.says(f"task {key} of job {row.job_id[:6]} wrote other bytes than before")
 
+    def saw_outcomes(self, rows: Sequence[OutcomeRow]) -> None:
+        for row in rows:
+            address = address_of(row)
+            self._world.say("outcome", *(part[:6] for part in address), row.guessed)
+            if any(_found(row) != _found(other) for other in self._tables.outcomes.get(address, ())):
+                self.says(f"the outcome {address} has two values")
+
     def saw_results(self, rows: Sequence[ResultRow]) -> None:
         for row in rows:
             self._world.say((row.sweep_id or row.job_id)[:6], "result", row.job_id[:6])
@@ -114,3 +123,8 @@ class Judge:
         after writing such a one tells nobody."""
         silent = "nothing was heard of its tasks" in row.reason
         return silent or row.kind in CAMPAIGNS or row.job_id in self._overtaken
+
+
+def _found(row: OutcomeRow) -> OutcomeRow:
+    """Without how it came about."""
+    return msgspec.structs.replace(row, guessed=False)

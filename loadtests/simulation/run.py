@@ -92,7 +92,8 @@ class Run:
     # -- clients ---------------------------------------------------------------------------------------------------
 
     def _client(self, wanted: Requested, place: tuple[int, ...]) -> None:
-        wanted = msgspec.structs.replace(wanted, slices=self._dice.between(1, 6, SLICES, *place))
+        slices = self._dice.between(0, 6, SLICES, *place)
+        wanted = msgspec.structs.replace(wanted, slices=slices or None)
         self._act(bound(self._ask, wanted), (SPEC, *place))
 
     def _act(self, call: Callable[[], None], place: tuple[int, ...]) -> None:

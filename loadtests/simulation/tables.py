@@ -5,10 +5,16 @@ Which row of a job counts, and which rows are the same, is decided as ClickHouse
 
 from collections.abc import Iterable, Sequence
 
-from candlemill.ledger import JobRow, Partial, ResultRow
+from candlemill.ledger import JobRow, OutcomeRow, Partial, ResultRow
 from candlemill.states import CAMPAIGNS, later
 
 from loadtests.simulation.cases import SYMBOLS, Candles, market
+
+Address = tuple[str, str, str, str]
+
+
+def address_of(row: OutcomeRow) -> Address:
+    return row.set_key, row.code, row.slice_key, row.start_state
 
 
 class Tables:
@@ -17,6 +23,7 @@ class Tables:
     def __init__(self) -> None:
         self.jobs: dict[str, list[tuple[int, JobRow]]] = {}
         self.slices: dict[str, dict[Partial, int]] = {}
+        self.outcomes: dict[Address, dict[OutcomeRow, int]] = {}
         self._touched: dict[str, list[int]] = {}
         self.results: list[tuple[int, ResultRow]] = []
         self._stages: dict[str, list[tuple[int, Candles]]] = {s: [(0, market(s).stages[0])] for s in SYMBOLS}
@@ -69,6 +76,14 @@ class Tables:
     def partials(self, job_id: str, batch: int | None, at: int) -> list[Partial]:
         found = self.slices.get(job_id, {}).items()
         return [row for row, when in found if when <= at and batch in (None, row.batch)]
+
+    def put_outcomes(self, rows: Sequence[OutcomeRow], at: int) -> None:
+        for row in rows:
+            self.outcomes.setdefault(address_of(row), {}).setdefault(row, at)
+
+    def outcomes_at(self, at: int) -> Iterable[OutcomeRow]:
+        """Rows of one address, guessed and handed over, come side by side."""
+        return (row for rows in self.outcomes.values() for row, when in rows.items() if when <= at)
 
     def put_results(self, rows: Sequence[ResultRow], at: int) -> None:
         self.results += ((at, row) for row in rows)

@@ -74,7 +74,7 @@ class Still:
     def symbols(self) -> list[str]:
         return sorted(self._candles)
 
-    def days(self, symbol: str) -> list[Day]:
+    def days(self, symbol: str, start: int = 0, end: int = 1 << 62) -> list[Day]:
         return self._candles[symbol].days
 
     def volume_scale(self, symbol: str) -> int:

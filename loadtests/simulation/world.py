@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from candlemill.errors import CandlemillError, SinkDown, StoreDown
-from candlemill.ledger import Funding, JobRow, Partial, ResultRow
+from candlemill.ledger import Funding, JobRow, KnownSlice, OutcomeRow, Partial, ResultRow
 from candlemill.model import SCALE
 from candlemill.plan import Day
 from greenlet import GreenletExit
@@ -112,7 +112,7 @@ class Store:
     def symbols(self) -> list[str]:
         return list(SYMBOLS)
 
-    def days(self, symbol: str) -> list[Day]:
+    def days(self, symbol: str, start: int = 0, end: int = 1 << 62) -> list[Day]:
         return self._world.ask(lambda at: self._tables.candles(symbol, at).days if symbol in SYMBOLS else [])
 
     def volume_scale(self, symbol: str) -> int | None:
@@ -163,6 +163,27 @@ class Store:
     def count_partials(self, job_id: str, kind: str, ending: str, batch: int | None = None) -> int:
         rows = self.partials(job_id, batch)
         return sum(row.kind == kind and row.task.endswith(ending) for row in rows)
+
+    def known_slices(self, set_keys: Sequence[str], code: str) -> list[KnownSlice]:
+        rows = self._outcomes(set_keys, code)
+        return [KnownSlice(r.slice_key, r.first_ms, r.start_ms, r.end_ms, {r.set_key}) for r in rows]
+
+    def outcomes(self, set_keys: Sequence[str], code: str, slice_keys: Sequence[str]) -> list[OutcomeRow]:
+        return [row for row in self._outcomes(set_keys, code) if row.slice_key in slice_keys]
+
+    def _outcomes(self, set_keys: Sequence[str], code: str) -> list[OutcomeRow]:
+        rows = self._world.read(lambda at: list(self._tables.outcomes_at(at)))
+        return [row for row in rows if row.set_key in set_keys and row.code == code]
+
+    def put_outcomes(self, rows: Sequence[OutcomeRow]) -> None:
+        self._world.write(self._put_outcomes, rows)
+
+    def _put_outcomes(self, rows: Sequence[OutcomeRow], at: int) -> None:
+        self._world.judge.saw_outcomes(rows)
+        self._tables.put_outcomes(rows, at)
+
+    def release(self, set_keys: Sequence[str]) -> None:
+        """Nothing of them is kept in memory."""
 
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._world.write(self._put_results, results)

@@ -27,6 +27,9 @@ def test_a_portfolio(gateway: Gateway, database: Path, run: Any):
     assert found["equity"][-1] == expected["total_pnl"]
     assert gateway.submit(**job["request"])["job_id"] == job["job_id"]
     assert gateway.ask("GET", f"/api/v1/backtest/{job['job_id']}/trades")[0] == 422
+    listed = gateway.get("/api/v1/backtests")["items"]
+    assert [(line["symbol"], line["total_pnl"]) for line in listed] == [("AAAUSDT,BBBUSDT", expected["total_pnl"])]
+    assert len(gateway.get("/api/v1/backtests?parts=true")["items"]) == 3
 
 
 def test_a_walk_forward(gateway: Gateway, database: Path, run: Any):
@@ -44,7 +47,7 @@ def test_a_walk_forward(gateway: Gateway, database: Path, run: Any):
     assert sum(month["pnl"] for month in gateway.get(f"{base}/monthly")["months"]) == result["result"]["total_pnl"]
     assert gateway.ask("GET", f"{base}/report")[2][:15].lower() == "<!doctype html>"
     listed = gateway.get("/api/v1/backtests?kind=walk_forward")["items"]
-    assert [line["job_id"] for line in listed] == [job["job_id"]]
+    assert [(line["job_id"], line["total_pnl"]) for line in listed] == [(job["job_id"], result["result"]["total_pnl"])]
 
 
 def test_a_campaign_that_cannot_end_is_not_begun(gateway: Gateway):

@@ -178,3 +178,22 @@ def test_beyond_this_machine_only_with_keys(stored_market: Path, variable: str):
     done = run_cli("serve", "--host", "0.0.0.0", "--port", "0", CANDLEMILL_CLICKHOUSE_DSN=f"chdb://{stored_market}")
     assert done.returncode == 2
     assert variable in done.stderr
+
+
+def test_what_is_known_need_not_be_computed(gateway: Gateway):
+    """A range that grows, and a grid that grows, compute what is new; the plan says so before and with the answer."""
+    body = {"symbol": "AAAUSDT", "strategy": "donchian", "grid": {"entry": [30, 60], "exit": [15, 20]}}
+    first = gateway.finish(**body, range="2024-01-29..2024-02-02")
+    assert first["state"] == "done"
+    longer = body | {"range": "2024-01-29..2024-02-03"}
+    _, _, planned = gateway.ask("POST", "/api/v1/plan", longer)
+    reuse = planned["plan"]["reuse"]
+    assert (reuse["reused_outcomes"], reuse["outcomes"] - reuse["reused_outcomes"]) == (4, 4)
+    assert [one["reason"] for one in reuse["missing"]] == ["new_range"]
+    assert gateway.submit(**longer)["plan"]["reuse"]["reused_outcomes"] == 4
+    more = longer | {"grid": {"entry": [30, 60, 90], "exit": [15, 20]}}
+    gateway.finish(**longer)
+    told = gateway.submit(**more)["plan"]["reuse"]
+    assert told["outcomes"] - told["reused_outcomes"] == told["slices"] * 2
+    alone = {"symbol": "AAAUSDT", "strategy": "donchian", "params": {"entry": 30, "exit": 15}}
+    assert gateway.submit(**alone, range="2024-01-29..2024-02-01")["plan"]["reuse"]["reused_outcomes"] == 0

@@ -77,7 +77,7 @@ def test_removing_a_job_leaves_what_is_others(jobs: Store) -> None:
 
     for one in ("alone", "sweep", "other"):
         jobs.put_jobs([job("planned", one), job("done", one)])
-        jobs.put_partials([Partial(one, 0, GUESS, 0, "0-1/0+1", "")])
+        jobs.put_partials([Partial(one, 0, GUESS, 0, "0-1/0+1")])
     jobs.put_results([result("alone", ""), result("alone", "other"), result("set", "sweep"), result("set", "other")])
     jobs.delete_job("sweep")
     assert jobs.job("sweep") is None and jobs.count_sweep("sweep") == 0 and jobs.partials("sweep") == []
@@ -93,10 +93,10 @@ def test_progress_counts_the_tasks_of_the_plan(store: Store) -> None:
     assert store.progress_of("j") == Progress(0, 9, 0)
     tasks = [("0-1/0+10", 0, GUESS), ("1-2/0+10", 0, GUESS), ("0-1/10+10", 1, GUESS), ("1-2/abc", 1, EXACT)]
     other = [("0-3/0+25", 0, GUESS), ("0-1/0+10@77", 0, GUESS), ("/1x25", 0, DONE)]
-    store.put_partials([Partial("j", batch, kind, int(task[0] == "1"), task, "") for task, batch, kind in tasks])
-    store.put_partials([Partial("j", batch, kind, 0, task, "") for task, batch, kind in other])
+    store.put_partials([Partial("j", batch, kind, int(task[0] == "1"), task) for task, batch, kind in tasks])
+    store.put_partials([Partial("j", batch, kind, 0, task) for task, batch, kind in other])
     assert store.progress_of("j") == Progress(3, 9, 1)
-    store.put_partials([Partial("j", 0, DONE, 0, "/3x10", "")])
+    store.put_partials([Partial("j", 0, DONE, 0, "/3x10")])
     assert store.progress_of("j") == Progress(4, 9, 1)
     assert store.last_activity_ms("j") > 0
     assert store.progress_of("nobody") == Progress(0, 1, 0)

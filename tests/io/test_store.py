@@ -173,8 +173,8 @@ def test_days_are_replaced_by_later_ones_and_chosen_by_what_they_touch(store: St
 # --- jobs -------------------------------------------------------------------------------------------------------------
 
 
-def partial(slice_: int, kind: str = GUESS, batch: int = 0, payload: str = "p", ending: str = "8") -> Partial:
-    return Partial("j", batch, kind, slice_, f"task {slice_}/{ending}", payload)
+def partial(slice_: int, kind: str = GUESS, batch: int = 0, ending: str = "8") -> Partial:
+    return Partial("j", batch, kind, slice_, f"task {slice_}/{ending}")
 
 
 def result(job_id: str, sweep_id: str = "s", **figures: int) -> ResultRow:

@@ -19,7 +19,9 @@ let askForKey = null;
 let asking = null;
 
 /** `ask` is called when the server wants a key: a function that resolves to it. */
-export const onKeyWanted = (ask) => { askForKey = ask; };
+export const onKeyWanted = (ask) => {
+  askForKey = ask;
+};
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 
 const headers = (more = {}) => {
@@ -29,7 +31,13 @@ const headers = (more = {}) => {
 
 /** Ask once, however many requests wait for it. */
 function newKey(refused) {
-  asking ??= askForKey(refused).then((key) => { sessionStorage.setItem(KEY, key); }).finally(() => { asking = null; });
+  asking ??= askForKey(refused)
+    .then((key) => {
+      sessionStorage.setItem(KEY, key);
+    })
+    .finally(() => {
+      asking = null;
+    });
   return asking;
 }
 
@@ -40,20 +48,33 @@ export function parseJson(text) {
   if (!/\d{16}/.test(text)) return JSON.parse(text);
   const mark = "\u0001";
   const quoted = text.replace(/"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?/g, (part) =>
-    part.length < 16 || !/^-?\d+$/.test(part) || Number.isSafeInteger(Number(part)) ? part : `"\\u0001${part}"`);
+    part.length < 16 || !/^-?\d+$/.test(part) || Number.isSafeInteger(Number(part)) ? part : `"\\u0001${part}"`,
+  );
   return JSON.parse(quoted, (_, v) => (typeof v === "string" && v.startsWith(mark) ? BigInt(v.slice(1)) : v));
 }
+
+/** `fetch`, and for what only reads once more if the network failed for a moment. */
+async function reach(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    if ((options.method ?? "GET") !== "GET") throw noAnswer();
+  }
+  await new Promise((wake) => setTimeout(wake, RETRY_MS[0]));
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    throw error.name === "AbortError" ? error : noAnswer();
+  }
+}
+
+const noAnswer = () => new Problem(0, { detail: "the server does not answer: is `candlemill serve` still running?" });
 
 async function answer(path, options) {
   let used = sessionStorage.getItem(KEY);
   for (;;) {
-    let found;
-    try {
-      found = await fetch(path, { ...options, headers: headers(options.headers) });
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      throw new Problem(0, { detail: "the server does not answer: is `candlemill serve` still running?" });
-    }
+    const found = await reach(path, { ...options, headers: headers(options.headers) });
     if (found.status !== 401) return found;
     if (sessionStorage.getItem(KEY) === used) await newKey(used !== null);
     used = sessionStorage.getItem(KEY);
@@ -63,7 +84,11 @@ async function answer(path, options) {
 async function checked(found) {
   if (found.ok) return found;
   let body = {};
-  try { body = parseJson(await found.text()); } catch { /* not ours: the status has to do */ }
+  try {
+    body = parseJson(await found.text());
+  } catch {
+    /* not ours: the status has to do */
+  }
   throw new Problem(found.status, body);
 }
 
@@ -124,7 +149,9 @@ export function useGet(path, params = {}, again = 0) {
  * cannot send a key. */
 export function events(id, heard, broken) {
   const abort = new AbortController();
-  let last = "", failures = 0, ended = false;
+  let last = "",
+    failures = 0,
+    ended = false;
   const take = (block) => {
     const fields = {};
     for (const line of block.split("\n")) {

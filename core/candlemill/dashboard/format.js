@@ -9,7 +9,7 @@ const size = (x) => (x < 0n ? -x : x);
 const grouped = (digits) => digits.replace(/\B(?=(\d{3})+$)/g, ",");
 
 /** Decimals that show amounts up to `largest` (scaled) with some four digits that tell. */
-export function placesFor(largest) {
+function placesFor(largest) {
   const top = size(BigInt(largest));
   if (top >= 100_000n * BIG) return 0;
   if (top >= BIG || top === 0n) return 2;
@@ -52,9 +52,11 @@ export const count = (value) => (value === null || value === undefined ? NONE : 
 
 export const sum = (values) => values.reduce((total, value) => total + BigInt(value), 0n);
 
-export const largest = (values) => values.reduce((top, v) => (v !== null && size(BigInt(v)) > top ? size(BigInt(v)) : top), 0n);
+export const largest = (values) =>
+  values.reduce((top, v) => (v !== null && size(BigInt(v)) > top ? size(BigInt(v)) : top), 0n);
 
-export const sign = (value) => (value === null || value === undefined ? 0 : BigInt(value) > 0n ? 1 : BigInt(value) < 0n ? -1 : 0);
+export const sign = (value) =>
+  value === null || value === undefined ? 0 : BigInt(value) > 0n ? 1 : BigInt(value) < 0n ? -1 : 0;
 
 /** For drawing only. */
 export const float = (scaled) => (scaled === null || scaled === undefined ? null : Number(scaled) / SCALE);
@@ -71,7 +73,9 @@ export const minute = (ms) => new Date(ms).toISOString().slice(0, 16).replace("T
 /** A duration in its two largest units. */
 export function span(ms) {
   const minutes = Math.floor(ms / MINUTE);
-  const days = Math.floor(minutes / 1440), hours = Math.floor(minutes / 60) % 24, rest = minutes % 60;
+  const days = Math.floor(minutes / 1440),
+    hours = Math.floor(minutes / 60) % 24,
+    rest = minutes % 60;
   if (days) return `${count(days)} d` + (hours && days < 100 ? ` ${hours} h` : "");
   return hours ? `${hours} h ${String(rest).padStart(2, "0")} min` : `${rest} min`;
 }

@@ -14,15 +14,28 @@ const COUNTS = words(`
   splits trials paths missing_minutes minimum_track_days independent_trials rows neighbours seed replicates block_days
   fee break_even_fee slices repaired_slices`);
 const NAMES = {
-  cagr: "growth a year (CAGR)", total_pnl: "profit", sharpe_ratio: "Sharpe ratio", deflated_sharpe: "deflated Sharpe",
-  sortino_ratio: "Sortino ratio", calmar_ratio: "Calmar ratio", omega_ratio: "Omega ratio",
-  value_at_risk: "value at risk, 95%", probabilistic_sharpe: "probabilistic Sharpe",
-  longest_drawdown_days: "longest drawdown, days", max_drawdown_share: "max drawdown, daily",
-  positive_days: "days with a profit", deflated_sharpe_all: "deflated Sharpe, all trials",
-  luck_sharpe: "Sharpe ratio that luck gives", rows: "sets looked at", fee: "fee, ppm",
-  break_even_fee: "break-even fee, ppm", block_days: "days in a block",
+  cagr: "growth a year (CAGR)",
+  total_pnl: "profit",
+  sharpe_ratio: "Sharpe ratio",
+  deflated_sharpe: "deflated Sharpe",
+  sortino_ratio: "Sortino ratio",
+  calmar_ratio: "Calmar ratio",
+  omega_ratio: "Omega ratio",
+  value_at_risk: "value at risk, 95%",
+  probabilistic_sharpe: "probabilistic Sharpe",
+  longest_drawdown_days: "longest drawdown, days",
+  max_drawdown_share: "max drawdown, daily",
+  positive_days: "days with a profit",
+  deflated_sharpe_all: "deflated Sharpe, all trials",
+  luck_sharpe: "Sharpe ratio that luck gives",
+  rows: "sets looked at",
+  fee: "fee, ppm",
+  break_even_fee: "break-even fee, ppm",
+  block_days: "days in a block",
 };
-const SMALLER_IS_BETTER = words("max_drawdown max_drawdown_share gross_loss fees fills volatility longest_drawdown_days");
+const SMALLER_IS_BETTER = words(
+  "max_drawdown max_drawdown_share gross_loss fees fills volatility longest_drawdown_days",
+);
 const SHOW = { share: percent, money, count, ratio };
 
 export const label = (name) => NAMES[name] ?? name.replaceAll("_", " ");
@@ -45,6 +58,19 @@ export const figure = (result, name) => result?.metrics?.[name] ?? result?.[name
 
 /** What a sweep can be sorted by and coloured with. */
 export const SORTS = [
-  "sharpe_ratio", "total_pnl", "return", "max_drawdown", "sortino_ratio", "calmar_ratio", "profit_factor", "win_rate",
-  "trades", "average_trade", "fees", "cagr", "omega_ratio", "recovery_factor", "expectancy_ratio",
+  "sharpe_ratio",
+  "total_pnl",
+  "return",
+  "max_drawdown",
+  "sortino_ratio",
+  "calmar_ratio",
+  "profit_factor",
+  "win_rate",
+  "trades",
+  "average_trade",
+  "fees",
+  "cagr",
+  "omega_ratio",
+  "recovery_factor",
+  "expectancy_ratio",
 ];

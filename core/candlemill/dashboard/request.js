@@ -2,7 +2,7 @@
 // `w.BTCUSDT`), the body of a request, and a line for a shell.
 import { DAY, MINUTE } from "./format.js";
 
-export const RATES = ["fee", "maker_fee", "slippage", "stop_loss", "take_profit", "trailing_stop", "volume_share"];
+const RATES = ["fee", "maker_fee", "slippage", "stop_loss", "take_profit", "trailing_stop", "volume_share"];
 const WHOLE = [...RATES, "slices", "max_gap"];
 const TEXTS = ["range", "fill", "sizing", "quantity", "capital", "notional", "timeframe"];
 const FLAGS = ["funding", "fresh"];
@@ -17,11 +17,15 @@ function typed(text) {
 const listed = (text) => (text.includes(":") ? text : text.split(",").map((part) => typed(part.trim())));
 
 const entries = (fields, prefix) =>
-  Object.entries(fields).filter(([k, v]) => k.startsWith(prefix) && v !== "").map(([k, v]) => [k.slice(2), v]);
+  Object.entries(fields)
+    .filter(([k, v]) => k.startsWith(prefix) && v !== "")
+    .map(([k, v]) => [k.slice(2), v]);
 
 export function bodyOf(fields) {
   const body = { symbol: fields.symbol ?? "", strategy: fields.strategy ?? "" };
-  const params = entries(fields, "p."), grid = entries(fields, "g."), weights = entries(fields, "w.");
+  const params = entries(fields, "p."),
+    grid = entries(fields, "g."),
+    weights = entries(fields, "w.");
   if (params.length) body.params = Object.fromEntries(params.map(([k, v]) => [k, typed(v)]));
   if (grid.length) body.grid = Object.fromEntries(grid.map(([k, v]) => [k, listed(v)]));
   if (weights.length) body.weights = Object.fromEntries(weights);
@@ -36,7 +40,7 @@ export function bodyOf(fields) {
 }
 
 /** 5, 10, 15 as 5:15:5. */
-export function gridText(values) {
+function gridText(values) {
   if (!Array.isArray(values)) return String(values);
   const step = values[1] - values[0];
   const even = values.length > 2 && values.every((v, k) => Number.isInteger(v) && v >= 0 && v === values[0] + k * step);
@@ -70,10 +74,15 @@ export function commandOf(body) {
   const add = (name, text) => words.push(...(text.startsWith("-") ? [`--${name}=${text}`] : [`--${name}`, text]));
   add("symbol", fields.symbol);
   add("strategy", fields.strategy);
-  for (const [option, prefix] of [["param", "p."], ["grid", "g."], ["weight", "w."]]) {
+  for (const [option, prefix] of [
+    ["param", "p."],
+    ["grid", "g."],
+    ["weight", "w."],
+  ]) {
     for (const [k, v] of entries(fields, prefix)) add(option, `${k}=${v}`);
   }
-  for (const name of [...TEXTS, ...WHOLE, ...Object.keys(WALK)]) if (fields[name]) add(name.replaceAll("_", "-"), fields[name]);
+  for (const name of [...TEXTS, ...WHOLE, ...Object.keys(WALK)])
+    if (fields[name]) add(name.replaceAll("_", "-"), fields[name]);
   for (const name of ["anchored", "funding"]) if (fields[name]) words.push(`--${name}`);
   if (fields.fresh) words.push("--no-cache");
   return ["candlemill", verb, ...words.map(quoted)].join(" ");
@@ -98,7 +107,8 @@ export function firstGrid({ type, default: middle, minimum, maximum, enum: among
   if (type === "boolean") return "false,true";
   if (among) return among.join(",");
   if (type !== "integer" || !middle) return String(middle ?? "");
-  const low = Math.max(minimum ?? 1, Math.round(middle / 2)), high = Math.min(maximum ?? Infinity, middle * 2);
+  const low = Math.max(minimum ?? 1, Math.round(middle / 2)),
+    high = Math.min(maximum ?? Infinity, middle * 2);
   return gridText([low, high]).replace(",", ":") + `:${Math.max(1, Math.round((high - low) / 6))}`;
 }
 
@@ -106,7 +116,10 @@ export function firstGrid({ type, default: middle, minimum, maximum, enum: among
 export function gridValues(text) {
   const found = /^(\d+):(\d+)(?::(\d+))?$/.exec(text.trim());
   if (!found) {
-    const parts = text.split(",").map((part) => part.trim()).filter(Boolean);
+    const parts = text
+      .split(",")
+      .map((part) => part.trim())
+      .filter(Boolean);
     return parts.length && !text.includes(":") ? { count: parts.length, ends: [parts[0], parts.at(-1)] } : null;
   }
   const [low, high, step] = [Number(found[1]), Number(found[2]), Number(found[3] ?? 1)];
@@ -137,9 +150,15 @@ export function spanOf(text) {
 
 /** The shortest text of whole days: a year, a month, a day, or two of them. */
 export function rangeText(start, stop) {
-  const first = new Date(start).toISOString(), last = new Date(stop - MINUTE).toISOString();
+  const first = new Date(start).toISOString(),
+    last = new Date(stop - MINUTE).toISOString();
   const lengths = [4, 7, 10, 16];
   const options = lengths.map((n) => first.slice(0, n));
   for (const n of lengths) for (const m of lengths) options.push(`${first.slice(0, n)}..${last.slice(0, m)}`);
-  return options.find((text) => { const s = spanOf(text); return s && s[0] === start && s[1] === stop; }) ?? options.at(-1);
+  return (
+    options.find((text) => {
+      const s = spanOf(text);
+      return s && s[0] === start && s[1] === stop;
+    }) ?? options.at(-1)
+  );
 }

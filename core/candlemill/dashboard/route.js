@@ -14,8 +14,12 @@ export function parse(hash) {
 export function to(path, query = {}) {
   const kept = Object.entries(query).filter(([, v]) => v !== undefined && v !== null && v !== "");
   // Letters that a fragment may have stay readable: fast=5:50:5, A,B, *USDT, 2023-01..2023-06.
-  const text = new URLSearchParams(kept.map(([k, v]) => [k, String(v)])).toString()
-    .replace(/%3A/g, ":").replace(/%2C/g, ",").replace(/%2A/g, "*").replace(/%2F/g, "/");
+  const text = new URLSearchParams(kept.map(([k, v]) => [k, String(v)]))
+    .toString()
+    .replace(/%3A/g, ":")
+    .replace(/%2C/g, ",")
+    .replace(/%2A/g, "*")
+    .replace(/%2F/g, "/");
   const parts = path.map((part) => encodeURIComponent(part).replace(/%2C/g, ",")).join("/");
   return `#/${parts}${text ? `?${text}` : ""}`;
 }
@@ -24,7 +28,9 @@ const watchers = new Set();
 const tell = () => watchers.forEach((watch) => watch(parse(location.hash)));
 addEventListener("hashchange", tell);
 
-export const go = (address) => { location.hash = address; };
+export const go = (address) => {
+  location.hash = address;
+};
 
 /** Another address for the same view: no entry in the history, no scrolling. */
 export function replace(address) {

@@ -2,4 +2,6 @@
 try {
   const chosen = localStorage.getItem("candlemill-theme");
   if (chosen) document.documentElement.dataset.theme = chosen;
-} catch { /* no storage: the system's choice */ }
+} catch {
+  /* no storage: the system's choice */
+}

@@ -9,7 +9,11 @@ export const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" 
 
 export function toggle() {
   root.dataset.theme = isDark() ? "light" : "dark";
-  try { localStorage.setItem("candlemill-theme", root.dataset.theme); } catch { /* for this page only, then */ }
+  try {
+    localStorage.setItem("candlemill-theme", root.dataset.theme);
+  } catch {
+    /* for this page only, then */
+  }
   watchers.forEach((watch) => watch());
 }
 system.addEventListener("change", () => watchers.forEach((watch) => watch()));
@@ -19,10 +23,10 @@ const ROLES = ["ink", "muted", "grid", "paper", "back", "line", "other", "up", "
 function read() {
   const style = getComputedStyle(root);
   const colors = Object.fromEntries(ROLES.map((role) => [role, style.getPropertyValue(`--${role}`).trim()]));
-  return { ...colors, font: style.getPropertyValue("--font").trim(), dark: isDark() };
+  return { ...colors, font: style.getPropertyValue("--font").trim(), dark: isDark(), most: isDark() ? 0.46 : 0.72 };
 }
 
-/** The colours by role; again when they change. */
+/** The colours by role; again when they change. `most` is how strong a colour may be under text. */
 export function useColors() {
   const [colors, setColors] = useState(read);
   useEffect(() => {

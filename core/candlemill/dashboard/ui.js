@@ -1,5 +1,6 @@
 // Small parts that views share.
-import { html, useEffect, useId, useRef, useState } from "./lib.js";
+import { html, useEffect, useState } from "./lib.js";
+import { Choices } from "./fields.js";
 import { sign } from "./format.js";
 
 export const toned = (text, value) => {
@@ -22,7 +23,9 @@ export const Card = ({ title, above, note, children, id, kind = "" }) => html`
 
 /** `rows` of [name, value]. */
 export const Facts = ({ rows, wider = false }) => html`
-  <dl class="facts ${wider ? "wider" : ""}">${rows.map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>`;
+  <dl class="facts ${wider ? "wider" : ""}">
+    ${rows.map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}
+  </dl>`;
 
 export const Pairs = ({ rows }) => html`
   <table class="pairs"><tbody>
@@ -31,13 +34,22 @@ export const Pairs = ({ rows }) => html`
 
 /** Named tables of pairs side by side. */
 export const Columns = ({ parts }) => html`
-  <div class="columns">${parts.map(([name, rows]) => html`<div key=${name}><h3>${name}</h3><${Pairs} rows=${rows} /></div>`)}</div>`;
+  <div class="columns">
+    ${parts.map(([name, rows]) => html`<div key=${name}><h3>${name}</h3><${Pairs} rows=${rows} /></div>`)}
+  </div>`;
 
 /** Names and values cut into `count` columns. */
 export function parted(rows, names) {
   const height = Math.ceil(rows.length / names.length) || 1;
   return names.map((name, k) => [name, rows.slice(k * height, (k + 1) * height)]).filter(([, part]) => part.length);
 }
+
+/** A table that scrolls inside its card where the page is too narrow for it. */
+export const Wide = ({ name, children }) => html`
+  <div class="wide" tabindex="0" role="region" aria-label="table of ${name}">${children}</div>`;
+
+export const NoCandles = () => html`<p class="problem mild">
+  No candles are stored yet: <code>candlemill ingest PATH</code> brings some in.</p>`;
 
 export const Failure = ({ error, mild = false }) =>
   error && html`<p class="problem ${mild ? "mild" : ""}" role="alert">${error.message}</p>`;
@@ -49,7 +61,8 @@ export function Command({ text, label }) {
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(text);
-    } catch { // not over plain HTTP from elsewhere: the old way
+    } catch {
+      // not over plain HTTP from elsewhere: the old way
       const area = Object.assign(document.createElement("textarea"), { value: text });
       document.body.append(area);
       area.select();
@@ -65,42 +78,18 @@ export function Command({ text, label }) {
   </div>`;
 }
 
-/** A labelled control. `children` is a function of the attributes that tie it to its label, hint and error. */
-export function Field({ label, hint, wrong, right, children }) {
-  const id = useId();
-  const tied = {
-    id,
-    "aria-describedby": wrong ? `${id}w` : hint ? `${id}h` : undefined,
-    "aria-invalid": wrong ? "true" : undefined,
-  };
-  return html`<div class="field">
-    <label for=${id}><span>${label}</span>${right && html`<span>${right}</span>`}</label>
-    ${children(tied)}
-    ${wrong ? html`<p class="wrong" id="${id}w">${wrong}</p>` : hint && html`<p class="hint" id="${id}h">${hint}</p>`}
-  </div>`;
-}
-
-/** One of a few. `options` of [value, text]. */
-export function Segments({ label, value, options, onChange }) {
-  const name = useId();
-  return html`<div class="field" role="radiogroup" aria-label=${label}>
-    <span class="label" aria-hidden="true"><span>${label}</span></span>
-    <div class="segments">${options.map(([option, text]) => html`
-      <label key=${option}><input type="radio" name=${name} checked=${option === value} onChange=${() => onChange(option)} />${text}</label>`)}
-    </div>
-  </div>`;
-}
-
-export const Select = ({ label, value, options, onChange }) => html`
+/** `choices` of [value, text]. */
+export const Select = ({ label, value, choices, onChange }) => html`
   <label>${label} <select value=${value} onChange=${(event) => onChange(event.target.value)}>
-    ${options.map(([option, text]) => html`<option key=${option} value=${option} selected=${option === value}>${text}</option>`)}
+    <${Choices} choices=${choices} value=${value} />
   </select></label>`;
 
 /** A column's head that sorts by it. */
 export function SortHead({ name, text, sort, order, onSort, numeric = true }) {
   const active = sort === name;
   const arrow = active ? (order === "asc" ? " ↑" : " ↓") : "";
-  return html`<th scope="col" class=${numeric ? "n" : ""} aria-sort=${active ? (order === "asc" ? "ascending" : "descending") : undefined}>
+  return html`<th scope="col" class=${numeric ? "n" : ""}
+    aria-sort=${active ? (order === "asc" ? "ascending" : "descending") : undefined}>
     <button type="button" onClick=${() => onSort(name)}>${text}${arrow}</button>
   </th>`;
 }
@@ -110,28 +99,42 @@ export function Pages({ shown, total, cursors, next, onPage }) {
   if (cursors.length < 2 && !next) return total ? html`<div class="pages">${shown} of ${total}</div>` : null;
   return html`<nav class="pages" aria-label="pages">
     <span>${total ? `${shown} of ${total}` : shown}</span>
-    <button type="button" class="small" disabled=${cursors.length < 2} onClick=${() => onPage(cursors.slice(0, -1))}>previous</button>
+    <button type="button" class="small" disabled=${cursors.length < 2}
+      onClick=${() => onPage(cursors.slice(0, -1))}>previous</button>
     <button type="button" class="small" disabled=${!next} onClick=${() => onPage([...cursors, next])}>next</button>
   </nav>`;
 }
 
 export const STATE_NAMES = {
-  accepted: "accepted", planned: "planned", running: "running", repairing: "repairing", merging: "merging", done: "done", failed: "failed",
+  accepted: "accepted",
+  planned: "planned",
+  running: "running",
+  repairing: "repairing",
+  merging: "merging",
+  done: "done",
+  failed: "failed",
   cancelled: "cancelled",
 };
-export const KIND_NAMES = { backtest: "backtest", sweep: "sweep", portfolio: "portfolio", walk_forward: "walk-forward" };
+export const KIND_NAMES = {
+  backtest: "backtest",
+  sweep: "sweep",
+  portfolio: "portfolio",
+  walk_forward: "walk-forward",
+};
 export const ended = (state) => state === "done" || state === "failed" || state === "cancelled";
 
 export const plainState = (state) => STATE_NAMES[state] ?? state;
 
-export const Badge = ({ state }) => html`<span class="badge ${ended(state) ? state : "busy"}">${plainState(state)}</span>`;
+export const Badge = ({ state }) =>
+  html`<span class="badge ${ended(state) ? state : "busy"}">${plainState(state)}</span>`;
 
-/** The title of a view, which is also the page's; a screen reader is led to it when the view is new. */
+/** The title of a view, which is also the page's. */
 export function Head({ title, below, children }) {
-  const at = useRef(null);
-  useEffect(() => { document.title = `${title} · candlemill`; }, [title]);
+  useEffect(() => {
+    document.title = `${title} · candlemill`;
+  }, [title]);
   return html`<div class="head">
-    <div><h1 tabindex="-1" ref=${at}>${title}</h1>${below && html`<p>${below}</p>`}</div>
+    <div><h1 tabindex="-1">${title}</h1>${below && html`<p>${below}</p>`}</div>
     ${children && html`<div class="actions">${children}</div>`}
   </div>`;
 }

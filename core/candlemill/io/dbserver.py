@@ -225,7 +225,7 @@ def serve(
 
     `port` 0 takes any free one; `ready` is called with the port once it listens. Raises UnsafeHost for an address
     beyond this machine without CANDLEMILL_DB_PASSWORD, DatabaseLocked when another process has the folder open,
-    ValueError for a folder with a question mark in its name, and OSError when the port is taken.
+    ValueError for a folder with a question mark in its name, and BadInput when the port is taken.
     """
     password = os.environ.get(PASSWORD_VARIABLE, "")
     if not is_loopback(host) and not password:

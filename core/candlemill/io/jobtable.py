@@ -18,6 +18,7 @@ _CHOOSING = {
     "symbol": """(any(JSONExtractString(spec, 'symbol')) = {symbol:String}
         OR max(JSONHas(request, 'weights', {symbol:String})) = 1)""",
     "strategy": "any(JSONExtractString(spec, 'strategy')) = {strategy:String}",
+    "whole": "argMax(JSONExtractString(request, 'parent'), (attempt, rank, updated_at)) = ''",
 }
 
 

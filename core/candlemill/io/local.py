@@ -28,9 +28,10 @@ from candlemill.io import plugins
 from candlemill.io.clock import clock_ms
 from candlemill.io.coverage import current_days
 from candlemill.io.functions import DEAD_LETTERS, ROUTES, handler
+from candlemill.io.localoutcomes import LocalOutcomes
 from candlemill.io.store import Store
 from candlemill.io.tapes import Shared, Tapes
-from candlemill.ledger import DONE, Funding, JobRow, Partial, ResultRow, Runtime
+from candlemill.ledger import DONE, Funding, JobRow, OutcomeRow, Partial, ResultRow, Runtime
 from candlemill.model import SCALE
 from candlemill.plan import Day
 from candlemill.states import CAMPAIGNS, later
@@ -42,13 +43,13 @@ WORKER_DIED = "a worker process died, perhaps for want of memory: use fewer --wo
 AHEAD = 2  # tasks per worker that wait in its queue
 
 
-class LocalLedger:
-    """Partials in memory, written to the store every few seconds, so that a crash loses seconds and a MergeTree
-    does not get a part per task. A batch's partials are dropped once it is merged. A `fresh` one does not look at
-    what an earlier process left: everything is computed again."""
+class LocalLedger(LocalOutcomes):
+    """The log of tasks in memory, written to the store every few seconds, so that a crash loses seconds and a
+    MergeTree does not get a part per task; so are outcomes, if they are `kept`. A `fresh` one does not look at what an
+    earlier process left: everything is computed again."""
 
-    def __init__(self, store: Store, fresh: bool = False) -> None:
-        self._store = store
+    def __init__(self, store: Store, fresh: bool = False, kept: bool = True) -> None:
+        super().__init__(store, kept and not fresh)
         self._fresh = fresh
         self._jobs: dict[str, JobRow] = {}
         self._rows: dict[str, dict[int, _Batch]] = {}
@@ -149,7 +150,9 @@ class LocalLedger:
     def flush(self) -> None:
         """Write what is not in the store yet."""
         self._write_states()
-        self._store.put_partials(self._unwritten)
+        self.write_outcomes()
+        # Tasks whose outcomes are not kept are not done for whoever goes on from here.
+        self._store.put_partials([row for row in self._unwritten if self._kept or row.kind == DONE])
         self._unwritten = []
         self._written_at = time.monotonic()
 
@@ -177,6 +180,7 @@ class ScratchLedger(LocalLedger):
         return None
 
     def flush(self) -> None:
+        """Nothing of it goes anywhere."""
         self._states, self._unwritten = [], []
 
 
@@ -239,18 +243,23 @@ class SymbolIndex(msgspec.Struct, frozen=True):
 
 
 Progress = Callable[[int, int], None]  # tasks done, tasks known
+Work = tuple[list[OutcomeRow], list[Partial], list[Event]]  # what a worker process sends back
+Hire = Callable[[Sequence[Event]], "Pool | None"]  # who shall do these tasks, and others later; None: this process
 
 
 class Broker:
-    """Delivers events to handlers until none is left. `pool` takes the execute tasks where it is given."""
+    """Delivers events to handlers until none is left. `hire` is asked once, with the first tasks."""
 
-    def __init__(self, runtime: Runtime, pool: "Pool | None" = None, progress: Progress = lambda done, known: None):
+    def __init__(
+        self, runtime: Runtime, hire: Hire = lambda tasks: None, progress: Progress = lambda done, known: None
+    ) -> None:
         self._runtime = runtime
-        self._pool = pool
+        self._hire: Hire | None = hire
+        self._pool: Pool | None = None
         self._progress = progress
         self._queue: deque[tuple[Event, int]] = deque()
         self._seen: set[tuple[str, str]] = set()
-        self._running: dict[Future[tuple[list[Partial], list[Event]]], tuple[Event, int]] = {}
+        self._running: dict[Future[Work], tuple[Event, int]] = {}
         self._done = self._known = 0
         self._last: Event | None = None
         self._cause: CandlemillError | None = None
@@ -259,28 +268,44 @@ class Broker:
         """Publish `first` and deliver until all is quiet. Returns the completed event of its job; a job that ended
         as failed raises the error that it failed of."""
         self._publish([first])
-        while self._queue or self._running:
-            while self._queue:
-                event, attempt = self._queue.popleft()
-                if event.type == events.SLICE_REQUESTED and self._ended(event.partitionkey):
-                    continue
-                if self._pool is not None and event.type == events.SLICE_REQUESTED and not event.error:
-                    if len(self._running) >= AHEAD * self._pool.workers:
-                        self._queue.appendleft((event, attempt))
-                        break
-                    self._running[self._pool.submit(event)] = (event, attempt)
-                else:
-                    self._deliver(event, attempt)
-            self._collect()
+        try:
+            self._run()
+        finally:
+            if self._pool is not None:
+                self._pool.close()
         if self._cause is not None:
             raise self._cause
         if self._last is None:
             raise _why(self._runtime.ledger.job(first.partitionkey))
         return self._last
 
+    def _run(self) -> None:
+        while self._queue or self._running:
+            while self._queue:
+                event, attempt = self._queue.popleft()
+                if event.type == events.SLICE_REQUESTED and self._ended(event.partitionkey):
+                    continue
+                pool = self._pool_for(event)
+                if pool is None:
+                    self._deliver(event, attempt)
+                elif len(self._running) < AHEAD * pool.workers:
+                    self._running[pool.submit(event)] = (event, attempt)
+                else:
+                    self._queue.appendleft((event, attempt))
+                    break
+            self._collect()
+
     def _ended(self, job_id: str) -> bool:
         job = self._runtime.ledger.job(job_id)
         return job is not None and job.finished
+
+    def _pool_for(self, event: Event) -> "Pool | None":
+        if event.type != events.SLICE_REQUESTED or event.error:
+            return None
+        if self._hire is not None:
+            waiting = [other for other, _ in self._queue if other.type == events.SLICE_REQUESTED]
+            self._pool, self._hire = self._hire([event, *waiting]), None
+        return self._pool
 
     def _publish(self, published: Sequence[Event]) -> None:
         """Queue events; those with an id that was seen are duplicates. Word of finished tasks goes first, so that a
@@ -332,10 +357,14 @@ class Broker:
         for future in finished:
             event, attempt = self._running.pop(future)
             try:
-                partials, answer = future.result()
+                rows, partials, answer = future.result()
+                self._runtime.ledger.put_outcomes(rows)
                 self._runtime.ledger.put_partials(partials)
             except CandlemillError as error:
                 self._failed(event, attempt, error)
+                continue
+            except LookupError:  # of a slice that nobody has prepared for: its outcome was known, but not from there
+                self._deliver(event, attempt)
                 continue
             except BrokenProcessPool:
                 raise CandlemillError(WORKER_DIED) from None
@@ -365,7 +394,7 @@ class Pool:
             workers, multiprocessing.get_context("spawn"), _start_worker, (shared, index, strategy)
         )
 
-    def submit(self, event: Event) -> Future[tuple[list[Partial], list[Event]]]:
+    def submit(self, event: Event) -> Future[Work]:
         """Have a worker run the event. Ctrl-C reaches the whole process group: it is this process's to act on, so a
         worker is started with the signal blocked."""
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -400,12 +429,19 @@ class _Collected:
 
     def __init__(self) -> None:
         self.partials: list[Partial] = []
+        self.rows: list[OutcomeRow] = []
 
     def job(self, job_id: str) -> JobRow | None:
         return None  # the parent has looked
 
     def put_partials(self, partials: Sequence[Partial]) -> None:
         self.partials += partials
+
+    def put_outcomes(self, rows: Sequence[OutcomeRow]) -> None:
+        self.rows += rows
+
+    def outcomes(self, set_keys: Sequence[str], code: str, slice_keys: Sequence[str]) -> list[OutcomeRow]:
+        return []
 
 
 _worker: tuple[Tapes, SymbolIndex, str] | None = None
@@ -427,14 +463,14 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(event: Event) -> tuple[list[Partial], list[Event]]:
+def _work(event: Event) -> Work:
     if _worker is None:
         raise CandlemillError("a worker process was not started properly")
     _load(_worker[2])
     collected = _Collected()
     runtime = Runtime(collected, _worker[1], _worker[0], clock_ms)  # type: ignore[arg-type]
     answer = handler("execute")(event, runtime)
-    return collected.partials, answer
+    return collected.rows, collected.partials, answer
 
 
 @cache

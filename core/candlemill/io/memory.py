@@ -16,10 +16,22 @@ from candlemill.errors import BadInput
 from candlemill.io.clock import clock_ms
 from candlemill.io.jobtable import EVERY_JOB
 from candlemill.io.store import ID_LETTERS, Store
-from candlemill.ledger import NO_FUNDING, Funding, JobEntry, JobFilter, JobRow, Partial, ResultRow
+from candlemill.ledger import (
+    NO_FUNDING,
+    Funding,
+    JobEntry,
+    JobFilter,
+    JobRow,
+    KnownSlice,
+    OutcomeRow,
+    Partial,
+    ResultRow,
+)
 from candlemill.owndata import Tape
 from candlemill.plan import Day
 from candlemill.states import request_of, steps_of
+
+TEXTS = ("state", "kind", "symbol", "strategy")
 
 
 class MemoryStore(Store):
@@ -91,7 +103,9 @@ class MemoryStore(Store):
             told = JobFilter(row.state, row.kind, spec.get("symbol", ""), spec.get("strategy", ""))
             if (request := request_of(row)) is not None and wanted.symbol in request.weights:
                 told = msgspec.structs.replace(told, symbol=wanted.symbol)
-            fits = all(getattr(wanted, name) in ("", getattr(told, name)) for name in JobFilter.__struct_fields__)
+            fits = all(getattr(wanted, name) in ("", getattr(told, name)) for name in TEXTS)
+            if wanted.whole and request is not None and request.parent:
+                continue
             if fits and (after is None or (row.attempt, row.job_id) < after):
                 found.append(JobEntry(row, min(times), max(times)))
         return sorted(found, key=lambda entry: (entry.row.attempt, entry.row.job_id), reverse=True)[:limit]
@@ -122,6 +136,18 @@ class MemoryStore(Store):
 
     def count_partials(self, job_id: str, kind: str, ending: str, batch: int | None = None) -> int:
         return 0
+
+    def put_outcomes(self, rows: Sequence[OutcomeRow]) -> None:
+        """Nor are outcomes: in the memory of a notebook they would only grow."""
+
+    def known_slices(self, set_keys: Sequence[str], code: str) -> list[KnownSlice]:
+        return []
+
+    def other_code(self, set_keys: Sequence[str], code: str) -> bool:
+        return False
+
+    def outcomes(self, set_keys: Sequence[str], code: str, slice_keys: Sequence[str]) -> list[OutcomeRow]:
+        return []
 
     def put_results(self, results: Sequence[ResultRow]) -> None:
         for row in results:

@@ -106,7 +106,7 @@ class Driver:
 
 def serve(dsn: str, host: str, port: int, ready: Callable[[int], None]) -> None:
     """Serve until SIGTERM or SIGINT. Raises UnsafeHost for an address beyond this machine without keys,
-    DatabaseLocked, OSError where the port is taken."""
+    DatabaseLocked, BadInput where the port is taken."""
     access = access_of(host)
     for problem in plugins.load_offered():
         log.warning("%s", problem)

@@ -28,6 +28,7 @@ from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, StoreDown, StoreError
 from candlemill.io.folder import check_unlocked
 from candlemill.io.jobtable import JobTable
+from candlemill.io.outcometable import OutcomeTable
 from candlemill.io.settings import DSN_VARIABLE, bundled
 from candlemill.ledger import Funding, Partial, ResultRow
 from candlemill.plan import Day
@@ -46,7 +47,7 @@ SYMBOLS_AT_ONCE = 500
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 
-class Store(JobTable):
+class Store(JobTable, OutcomeTable):
     """A connection to one database. Use as a context manager; the schema is applied when it opens."""
 
     def __init__(self, dsn: str) -> None:

@@ -50,19 +50,24 @@ class Tapes:
         self._memory: SharedMemory | None = None
         self._indexed: dict[str, tuple[Sequence[Day], list[Month]]] = {}
 
-    def prefetch(self, spec: Spec, names: Sequence[str]) -> None:
-        """Read the whole range's columns in one go, as far as the cache has room."""
-        months = self._months(spec)
+    def prefetch(self, spec: Spec, spans: Sequence[tuple[int, int]], context: int, names: Sequence[str]) -> None:
+        """Read the columns of these spans and of `context` bars before each in few goes, as far as the cache has room:
+        neighbouring months take one."""
+        wanted = {month.start: month for span in spans for month in self._months_of(spec, *span, context)[0]}
+        months = [wanted[start] for start in sorted(wanted)]
         size = sum(month.rows for month in months) * 8 * len(names)
         if size <= self._limit:
-            self._fetch(spec.symbol, months, names)
+            self._fetch(spec, months, names)
 
     def window(self, spec: Spec, start: int, end: int, context: int, names: Sequence[str]) -> Window:
         """The bars of `start <= t < end` with at least `context` bars before them, as far as the job has them, and
         with those after them that belong to the slice's last k-bar."""
-        months = self._months(spec)
-        k_ms = spec.timeframe * MINUTE_MS
-        stop = min(spec.end, -(-end // k_ms) * k_ms)
+        months, from_first = self._months_of(spec, start, end, context)
+        return self._cut(spec, months, from_first, start, end, _stop(spec, end), context, names)
+
+    def _months_of(self, spec: Spec, start: int, end: int, context: int) -> tuple[list[Month], bool]:
+        """The months that have the bars of a window, and whether they begin with the job's first."""
+        months, stop = self._months(spec), _stop(spec, end)
         first = last = bisect_left(months, start + 1, key=lambda month: month.end)
         while last < len(months) and months[last].start < stop:
             last += 1
@@ -71,7 +76,7 @@ class Tapes:
             first -= 1
             before += months[first].rows
         chosen = months[first:last]
-        return self._cut(spec, chosen, chosen[:1] == months[:1], start, end, stop, context, names)
+        return chosen, chosen[:1] == months[:1]
 
     def _cut(
         self,
@@ -84,7 +89,7 @@ class Tapes:
         context: int,
         names: Sequence[str],
     ) -> Window:
-        columns = self._fetch(spec.symbol, months, names)
+        columns = self._fetch(spec, months, names)
         times = columns["t"]
         offsets = [0]
         for part in times:
@@ -110,12 +115,13 @@ class Tapes:
         months = kept[1]
         return [month for month in months if month.end > spec.start and month.start < spec.end]
 
-    def _fetch(self, symbol: str, months: Sequence[Month], names: Sequence[str]) -> dict[str, list[NDArray[Any]]]:
+    def _fetch(self, spec: Spec, months: Sequence[Month], names: Sequence[str]) -> dict[str, list[NDArray[Any]]]:
         """The months' columns, read where the cache lacks them: neighbours in one query."""
+        symbol = spec.symbol
         with self._lock:
             missing = [m for m in months if any((symbol, m.start, m.digest, n) not in self._columns for n in names)]
-            for run in _neighbours(missing, months):
-                self._read(symbol, run, names)
+            for run in _neighbours(missing, self._months(spec)):
+                self._read(spec.symbol, run, names)
             out: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
             for month in months:
                 for name in names:
@@ -131,7 +137,8 @@ class Tapes:
         wanted = [name for name in names if name != "t"]
         columns = self._store.read_columns(symbol, months[0].start, months[-1].end, wanted)
         # A write marks its days before its first row: where the index still says the same, none was under way.
-        now = {month.start: month.digest for month in months_of(self._store.days(symbol))}
+        days = self._store.days(symbol, months[0].start, months[-1].end)
+        now = {month.start: month.digest for month in months_of(days)}
         for month in months:
             if now.get(month.start) != month.digest:
                 raise BeingWritten(
@@ -183,6 +190,12 @@ class Tapes:
             self._keep(key, block[at : at + count])
 
 
+def _stop(spec: Spec, end: int) -> int:
+    """Where the last k-bar of a slice that ends at `end` is complete, in ms."""
+    k_ms = spec.timeframe * MINUTE_MS
+    return min(spec.end, -(-end // k_ms) * k_ms)
+
+
 def _elements(memory: SharedMemory) -> NDArray[np.int64]:
     if memory.buf is None:
         raise StoreError(f"shared memory {memory.name} is closed")
@@ -190,7 +203,7 @@ def _elements(memory: SharedMemory) -> NDArray[np.int64]:
 
 
 def _neighbours(missing: Sequence[Month], months: Sequence[Month]) -> list[list[Month]]:
-    """Runs of missing months that follow each other in `months`."""
+    """Runs of missing months that follow each other in `months`, all that have candles."""
     runs: list[list[Month]] = []
     place = {month.start: k for k, month in enumerate(months)}
     for month in missing:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import uvicorn
 
+from candlemill.errors import BadInput
+
 
 def is_loopback(host: str) -> bool:
     """Whether the name or address can only mean this machine."""
@@ -57,13 +59,16 @@ def run_app(
     grace: int = 10,
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests under way get `grace` seconds. `port` 0 takes any free one; `ready` is
-    called with the port once it listens, `stopping` in the event loop when the end begins. Raises OSError where the
+    called with the port once it listens, `stopping` in the event loop when the end begins. Raises BadInput where the
     port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # By hand, not create_server: without the protocol asyncio leaves Nagle on, and every answer takes 40 ms.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise BadInput(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
         taken = int(listener.getsockname()[1])
         config = uvicorn.Config(
             app,

@@ -5,14 +5,30 @@ import { between, useColors } from "../theme.js";
 import { Chart, Legend, NARROW, tip } from "./chart.js";
 
 const FULL = 1440; // minutes of a day
-const TALL = 16, STEP = 7 * TALL + 34; // pixels of a day, of a year
+const TALL = 16,
+  STEP = 7 * TALL + 34; // pixels of a day, of a year
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-const KEYS = { ArrowLeft: -7, ArrowRight: 7, ArrowUp: -1, ArrowDown: 1, PageUp: -28, PageDown: 28, Home: -1e6, End: 1e6 };
+const KEYS = {
+  ArrowLeft: -7,
+  ArrowRight: 7,
+  ArrowUp: -1,
+  ArrowDown: 1,
+  PageUp: -28,
+  PageDown: 28,
+  Home: -1e6,
+  End: 1e6,
+};
 const GRADES = ["complete", "up to an hour missing", "more missing", "nothing stored"];
 
 const gradeOf = ({ rows, missing }) => (!rows ? 3 : !missing ? 0 : missing <= 60 ? 1 : 2);
-const ramp = (c) => [between(c.paper, c.up, 0.62), between(c.paper, c.other, 0.5), c.other, between(c.paper, c.down, c.dark ? 0.55 : 0.42)];
-const told = (d) => (d.rows ? `${count(d.rows)} candles, ${d.missing ? `${count(d.missing)} missing` : "none missing"}` : "nothing stored");
+const ramp = (c) => [
+  between(c.paper, c.up, 0.62),
+  between(c.paper, c.other, 0.5),
+  c.other,
+  between(c.paper, c.down, c.dark ? 0.55 : 0.42),
+];
+const told = (d) =>
+  d.rows ? `${count(d.rows)} candles, ${d.missing ? `${count(d.missing)} missing` : "none missing"}` : "nothing stored";
 const yearOf = (d) => d.day.slice(0, 4);
 
 /** `days` are {day, rows, missing}, one for each day from the first candle's to the last one's. */
@@ -20,36 +36,68 @@ export function Calendar({ symbol, days }) {
   const colors = useColors();
   const [at, setAt] = useState(null);
   const { years, empty, shown } = useMemo(() => {
-    const all = [...new Set(days.map(yearOf))], filled = new Set(days.filter((d) => d.rows).map(yearOf));
-    return { years: all.filter((y) => filled.has(y)), empty: all.filter((y) => !filled.has(y)), shown: days.filter((d) => filled.has(yearOf(d))) };
+    const all = [...new Set(days.map(yearOf))],
+      filled = new Set(days.filter((d) => d.rows).map(yearOf));
+    return {
+      years: all.filter((y) => filled.has(y)),
+      empty: all.filter((y) => !filled.has(y)),
+      shown: days.filter((d) => filled.has(yearOf(d))),
+    };
   }, [days]);
-  const option = useCallback((c, width) => optionOf(c, width, shown, years, at === null ? null : shown[at]), [shown, at]);
+  const option = useCallback(
+    (c, width) => optionOf(c, width, shown, years, at === null ? null : shown[at]),
+    [shown, at],
+  );
+  const focus = (event) => {
+    if (event.target.matches(":focus-visible")) setAt((old) => old ?? shown.length - 1);
+  };
   const press = (event) => {
     if (!(event.key in KEYS)) return;
     event.preventDefault();
     setAt(Math.min(Math.max((at ?? 0) + KEYS[event.key], 0), shown.length - 1));
   };
   return html`<${Legend} items=${ramp(colors).map((color, k) => [color, GRADES[k], "square"])} />
-    <div tabindex="0" role="application" aria-roledescription="calendar" aria-label="days of ${symbol}: arrow keys go from day to day" onKeyDown=${press}
-      onFocus=${(event) => event.target.matches(":focus-visible") && setAt((old) => old ?? shown.length - 1)} onBlur=${() => setAt(null)} data-calendar>
-      <${Chart} option=${option} height=${years.length * STEP + 2} label="calendar" role="presentation" />
+    <div tabindex="0" role="application" aria-roledescription="calendar"
+      aria-label="days of ${symbol}: arrow keys go from day to day" onKeyDown=${press}
+      onFocus=${focus} onBlur=${() => setAt(null)} data-calendar>
+      <${Chart} option=${option} height=${years.length * STEP + 2} role="presentation" />
     </div>
-    <p class="note" aria-live="polite">${at === null ? `Arrow keys go from day to day.${empty.length ? ` Nothing is stored of ${empty.join(", ")}.` : ""}`
-      : `${shown[at].day}: ${told(shown[at])}`}</p>`;
+    <p class="note" aria-live="polite">${
+      at === null
+        ? `Arrow keys go from day to day.${empty.length ? ` Nothing is stored of ${empty.join(", ")}.` : ""}`
+        : `${shown[at].day}: ${told(shown[at])}`
+    }</p>`;
 }
 
 function optionOf(c, width, days, years, chosen) {
-  const narrow = width < NARROW, left = narrow ? 26 : 44, colors = ramp(c);
+  const narrow = width < NARROW,
+    left = narrow ? 26 : 44,
+    colors = ramp(c);
   const wide = Math.min((width - left - 2) / 54, 20);
-  const cells = (k) => days.filter((d) => yearOf(d) === years[k])
-    .map((d) => ({ value: [d.day, d.rows / FULL], of: d, itemStyle: { color: colors[gradeOf(d)] } }));
-  const cursor = (k) => (chosen && yearOf(chosen) === years[k]
-    ? [{ value: [chosen.day, 0], itemStyle: { color: "rgba(0,0,0,0)", borderColor: c.ink, borderWidth: 2 } }] : []);
-  const layer = (k, data, more) => ({ type: "heatmap", coordinateSystem: "calendar", calendarIndex: k, progressive: 0, data, ...more });
+  const cells = (k) =>
+    days
+      .filter((d) => yearOf(d) === years[k])
+      .map((d) => ({ value: [d.day, d.rows / FULL], of: d, itemStyle: { color: colors[gradeOf(d)] } }));
+  const cursor = (k) =>
+    chosen && yearOf(chosen) === years[k]
+      ? [{ value: [chosen.day, 0], itemStyle: { color: "rgba(0,0,0,0)", borderColor: c.ink, borderWidth: 2 } }]
+      : [];
+  const layer = (k, data, more) => ({
+    type: "heatmap",
+    coordinateSystem: "calendar",
+    calendarIndex: k,
+    progressive: 0,
+    data,
+    ...more,
+  });
   return {
     tooltip: { trigger: "item", formatter: ({ data }) => tip(data.of.day, [[null, told(data.of), ""]]) },
     calendar: years.map((year, k) => ({
-      range: year, top: k * STEP + 22, left, cellSize: [wide, TALL], orient: "horizontal",
+      range: year,
+      top: k * STEP + 22,
+      left,
+      cellSize: [wide, TALL],
+      orient: "horizontal",
       splitLine: { lineStyle: { color: c.muted, width: 1, opacity: 0.45 } },
       itemStyle: { color: "transparent", borderColor: c.paper, borderWidth: 1 },
       yearLabel: { color: c.ink, fontSize: narrow ? 11 : 13, fontWeight: 600, margin: narrow ? 5 : 10 },

@@ -13,7 +13,8 @@ export const NARROW = 520;
 /** `option(colors, width)` makes the chart's option; another function draws it again. `onChart(chart, box)` is called
  * with the chart when it is there, and returns what undoes that. `children` lie over the chart. */
 export function Chart({ option, height, label, onChart, role = "img", children }) {
-  const box = useRef(null), chart = useRef(null);
+  const box = useRef(null),
+    chart = useRef(null);
   const [ready, setReady] = useState(false);
   const [width, setWidth] = useState(0);
   const [failed, setFailed] = useState(false);
@@ -25,12 +26,19 @@ export function Chart({ option, height, label, onChart, role = "img", children }
   }, []);
   useEffect(() => {
     let gone = false;
-    library().then((echarts) => {
-      if (gone) return;
-      chart.current = echarts.init(box.current, null, { renderer: "canvas" });
-      setReady(true);
-    }, () => setFailed(true));
-    return () => { gone = true; chart.current?.dispose(); chart.current = null; };
+    library().then(
+      (echarts) => {
+        if (gone) return;
+        chart.current = echarts.init(box.current, null, { renderer: "canvas" });
+        setReady(true);
+      },
+      () => setFailed(true),
+    );
+    return () => {
+      gone = true;
+      chart.current?.dispose();
+      chart.current = null;
+    };
   }, []);
   useEffect(() => {
     if (!ready || !width) return;
@@ -48,14 +56,27 @@ export function Chart({ option, height, label, onChart, role = "img", children }
 
 function styled(option, colors) {
   const tooltip = option.tooltip && {
-    confine: true, backgroundColor: colors.paper, borderColor: colors.grid, borderWidth: 1, padding: [7, 10],
-    textStyle: { color: colors.ink, fontFamily: colors.font, fontSize: 12.5 }, transitionDuration: 0,
-    extraCssText: "box-shadow:0 4px 14px rgba(0,0,0,.16)", ...option.tooltip,
+    confine: true,
+    backgroundColor: colors.paper,
+    borderColor: colors.grid,
+    borderWidth: 1,
+    padding: [7, 10],
+    textStyle: { color: colors.ink, fontFamily: colors.font, fontSize: 12.5 },
+    transitionDuration: 0,
+    extraCssText: "box-shadow:0 4px 14px rgba(0,0,0,.16)",
+    ...option.tooltip,
   };
+  const grids = [].concat(option.grid).map((grid) => ({ outerBoundsMode: "none", ...grid }));
   const axes = (given) => [].concat(given ?? []).map((axis) => axisOf(axis, colors));
   return {
-    animation: false, useUTC: true, textStyle: { fontFamily: colors.font, color: colors.ink }, ...option,
-    ...(tooltip ? { tooltip } : {}), xAxis: axes(option.xAxis), yAxis: axes(option.yAxis),
+    animation: false,
+    useUTC: true,
+    textStyle: { fontFamily: colors.font, color: colors.ink },
+    ...option,
+    ...(option.grid ? { grid: grids } : {}),
+    ...(tooltip ? { tooltip } : {}),
+    xAxis: axes(option.xAxis),
+    yAxis: axes(option.yAxis),
   };
 }
 
@@ -75,20 +96,30 @@ export const axisNumber = (x) =>
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /** Dates on an axis that shows `from` to `to`: as fine as they have to be. */
-export function axisDate(from, to) {
+function axisDate(from, to) {
   const days = (to - from) / 86_400_000;
   return (ms) => {
-    const t = new Date(ms), name = MONTHS[t.getUTCMonth()];
+    const t = new Date(ms),
+      name = MONTHS[t.getUTCMonth()];
     const clock = t.toISOString().slice(11, 16);
     if (clock !== "00:00") return clock;
-    if (days > 1100) return String(t.getUTCFullYear());
+    if (days > 1100 && t.getUTCDate() === 1 && t.getUTCMonth() === 0) return String(t.getUTCFullYear());
     if (t.getUTCDate() === 1) return t.getUTCMonth() === 0 || days > 300 ? `${name} ${t.getUTCFullYear()}` : name;
     return `${t.getUTCDate()} ${name}`;
   };
 }
 
+/** An axis of times from `from` to `to`, for a chart of `width` pixels. */
+export const timeAxis = (from, to, width) => ({
+  type: "time",
+  min: from,
+  max: to,
+  splitNumber: dateTicks(width),
+  axisLabel: { formatter: axisDate(from, to), alignMinLabel: "left", alignMaxLabel: "right" },
+});
+
 /** About as many dates as have room. */
-export const dateTicks = (width) => Math.max(2, Math.round(width / 140));
+const dateTicks = (width) => Math.max(2, Math.round(width / 140));
 
 /** What a tooltip shows, without any markup: a title, and rows of [colour or null, name, value]. */
 export function tip(title, rows, foot = "") {
@@ -103,7 +134,8 @@ export function tip(title, rows, foot = "") {
   make("b", title, box);
   const table = make("table", "", box);
   for (const [color, name, value] of rows) {
-    const row = make("tr", "", table), head = make("th", "", row);
+    const row = make("tr", "", table),
+      head = make("th", "", row);
     if (color) make("i", "", head).style.background = color;
     head.append(name);
     make("td", value, row);
@@ -113,12 +145,21 @@ export function tip(title, rows, foot = "") {
 }
 
 export const Legend = ({ items }) => html`<ul class="legend" aria-hidden="true">
-  ${items.map(([color, text, shape]) => html`<li key=${text}>${shape
-    ? html`<svg viewBox="0 0 12 12"><path d=${SHAPES[shape]} fill=${shape === "cross" ? "none" : color} stroke=${color} stroke-width=${shape === "cross" ? 2.4 : 0} /></svg>`
-    : html`<i style="background:${color}"></i>`}${text}</li>`)}
+  ${items.map(
+    ([color, text, shape]) =>
+      html`<li key=${text}>${
+        shape
+          ? html`<svg viewBox="0 0 12 12"><path d=${SHAPES[shape]} fill=${shape === "cross" ? "none" : color}
+            stroke=${color} stroke-width=${shape === "cross" ? 2.4 : 0} /></svg>`
+          : html`<i style="background:${color}"></i>`
+      }${text}</li>`,
+  )}
 </ul>`;
 
 const SHAPES = {
-  up: "M6 1 L11 11 L1 11 Z", down: "M6 11 L11 1 L1 1 Z", dot: "M6 2 a4 4 0 1 0 .01 0 Z", cross: "M2 2 L10 10 M10 2 L2 10",
+  up: "M6 1 L11 11 L1 11 Z",
+  down: "M6 11 L11 1 L1 1 Z",
+  dot: "M6 2 a4 4 0 1 0 .01 0 Z",
+  cross: "M2 2 L10 10 M10 2 L2 10",
   square: "M1 1 H11 V11 H1 Z",
 };

@@ -25,8 +25,15 @@ export function dragToZoom(chart, box, now, chosen, all) {
     const at = place(event);
     if (Math.abs(at - from) < 4) return;
     const grid = chart.getModel().getComponent("grid", 0).coordinateSystem.getRect();
-    const ends = [Math.min(at, from), Math.max(at, from)].map((x) => Math.min(Math.max(x, grid.x), grid.x + grid.width));
-    Object.assign(shade.style, { left: `${ends[0]}px`, width: `${ends[1] - ends[0]}px`, top: `${grid.y}px`, bottom: "28px" });
+    const ends = [Math.min(at, from), Math.max(at, from)].map((x) =>
+      Math.min(Math.max(x, grid.x), grid.x + grid.width),
+    );
+    Object.assign(shade.style, {
+      left: `${ends[0]}px`,
+      width: `${ends[1] - ends[0]}px`,
+      top: `${grid.y}px`,
+      bottom: "28px",
+    });
     box.append(shade);
   };
   const up = (event) => {
@@ -40,11 +47,15 @@ export function dragToZoom(chart, box, now, chosen, all) {
   const wheel = (event) => {
     if (!event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
-    const middle = time(place(event)), by = event.deltaY > 0 ? 1.4 : 1 / 1.4;
+    const middle = time(place(event)),
+      by = event.deltaY > 0 ? 1.4 : 1 / 1.4;
     chosen(...atLeast(middle - (middle - now[0]) * by, middle + (now[1] - middle) * by, LEAST_MS));
   };
   const listeners = [
-    [box, "pointerdown", down], [window, "pointermove", move], [window, "pointerup", up], [box, "dblclick", all],
+    [box, "pointerdown", down],
+    [window, "pointermove", move],
+    [window, "pointerup", up],
+    [box, "dblclick", all],
     [box, "wheel", wheel],
   ];
   for (const [on, name, heard] of listeners) on.addEventListener(name, heard, { passive: false });
@@ -68,4 +79,9 @@ export function within([from, to], [first, last]) {
   return [edge(start), edge(start + length)];
 }
 
-export const SPANS = [["month", 30 * DAY], ["week", 7 * DAY], ["day", DAY], ["6 hours", DAY / 4]];
+export const SPANS = [
+  ["month", 30 * DAY],
+  ["week", 7 * DAY],
+  ["day", DAY],
+  ["6 hours", DAY / 4],
+];

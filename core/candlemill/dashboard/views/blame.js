@@ -11,3 +11,11 @@ export function fieldOf({ field, message }) {
   if (parameter) return `params.${parameter[1]}`;
   return (/^(\w+)=/.exec(message) ?? NAMES.exec(message))?.[1] ?? "";
 }
+
+/** The types in a message as people call them. */
+export const readable = (message) =>
+  message
+    .replace(/\bExpected\b/, "expected")
+    .replaceAll("`int`", "a whole number")
+    .replaceAll("`str`", "text")
+    .replaceAll("`", "");

@@ -1,18 +1,33 @@
 // Several jobs beside each other: equity as a share of each one's capital, figures, and what differs between them.
 import { html, useEffect, useMemo, useState } from "../lib.js";
 import { get, job as jobPath, useGet } from "../api.js";
-import { range, value } from "../format.js";
-import { figure, label, shown, smallerIsBetter } from "../metrics.js";
+import { NONE, range, value } from "../format.js";
+import { figure, kind, label, shown, smallerIsBetter } from "../metrics.js";
 import { replace, to } from "../route.js";
 import { Curves, curveColors } from "../charts/curves.js";
 import { useColors } from "../theme.js";
-import { Busy, Card, Failure, Head, KIND_NAMES } from "../ui.js";
-import { titleOf } from "./job.js";
+import { Busy, Card, Facts, Head, KIND_NAMES, Wide } from "../ui.js";
+import { optionOf, symbolsOf, titleOf } from "./asked.js";
 
-const LIMIT = 8, POINTS = 500;
+const LIMIT = 8,
+  POINTS = 500;
 const FIGURES = [
-  "total_pnl", "return", "cagr", "sharpe_ratio", "sortino_ratio", "calmar_ratio", "max_drawdown", "max_drawdown_share",
-  "volatility", "trades", "win_rate", "profit_factor", "average_trade", "fees", "exposure", "buy_and_hold",
+  "total_pnl",
+  "return",
+  "cagr",
+  "sharpe_ratio",
+  "sortino_ratio",
+  "calmar_ratio",
+  "max_drawdown",
+  "max_drawdown_share",
+  "volatility",
+  "trades",
+  "win_rate",
+  "profit_factor",
+  "average_trade",
+  "fees",
+  "exposure",
+  "buy_and_hold",
 ];
 const NEUTRAL = new Set(["trades", "exposure", "buy_and_hold"]);
 
@@ -23,7 +38,10 @@ function useJobs(ids) {
   useEffect(() => {
     const abort = new AbortController();
     for (const id of ids) {
-      Promise.all([get(jobPath(id), {}, abort.signal), get(jobPath(id, "equity"), { points: POINTS }, abort.signal)]).then(
+      Promise.all([
+        get(jobPath(id), {}, abort.signal),
+        get(jobPath(id, "equity"), { points: POINTS }, abort.signal),
+      ]).then(
         ([job, equity]) => setFound((old) => ({ ...old, [id]: { job, equity } })),
         (error) => error.name !== "AbortError" && setFound((old) => ({ ...old, [id]: { error } })),
       );
@@ -42,12 +60,20 @@ export function Compare({ route }) {
   return html`
     <${Head} title="Compare" below="Equity as a share of each job's capital; parameters that differ are marked." />
     <div class="cards">
-      ${jobs.filter((j) => j.error).map((j) => html`<p class="problem" key=${j.id} role="alert">${j.id.slice(0, 12)}: ${j.error.message}
-        ${" "}<button type="button" class="small" onClick=${() => put(ids.filter((id) => id !== j.id))}>leave it out</button></p>`)}
+      ${jobs
+        .filter((j) => j.error)
+        .map(
+          (j) => html`<p class="problem" key=${j.id} role="alert">${j.id.slice(0, 12)}: ${j.error.message}
+        ${" "}<button type="button" class="small"
+          onClick=${() => put(ids.filter((id) => id !== j.id))}>leave it out</button></p>`,
+        )}
       <${Chooser} ids=${ids} put=${put} />
       ${waiting && html`<${Busy} />`}
-      ${there.length > 0 && html`<${Card} title="Equity"><${Curves} jobs=${there} /></${Card}>
-        <${Figures} jobs=${there} put=${put} ids=${ids} />`}
+      ${
+        there.length > 0 &&
+        html`<${Card} title="Equity"><${Curves} jobs=${there} /></${Card}>
+        <${Figures} jobs=${there} put=${put} ids=${ids} />`
+      }
     </div>`;
 }
 
@@ -56,11 +82,18 @@ function Chooser({ ids, put }) {
   const { data } = useGet("backtests", { state: "done", limit: 100 });
   const rows = (data?.items ?? []).filter((row) => row.kind !== "sweep" && !ids.includes(row.job_id));
   if (!data) return null;
-  const text = (row) => `${titleOf({ kind: row.kind, spec: row })} · ${range(row.start, row.end)} · ${row.job_id.slice(0, 8)}`;
+  const text = (row) =>
+    `${titleOf({ kind: row.kind, spec: row })} · ${range(row.start, row.end)} · ${row.job_id.slice(0, 8)}`;
+  const empty = html`<p class="muted" style="margin:0 0 8px">
+    Choose two or more finished jobs, here or in <a href="#/jobs">the list</a>.</p>`;
   return html`<${Card} kind="choose">
-    ${!ids.length && html`<p class="muted" style="margin:0 0 8px">Choose two or more finished jobs, here or in <a href="#/jobs">the list</a>.</p>`}
-    <div class="choices"><label style="flex:1;min-width:0">add <select style="flex:1;min-width:0" value="" disabled=${ids.length >= LIMIT || !rows.length}
-      onChange=${(event) => { if (event.target.value) put([...ids, event.target.value]); event.target.value = ""; }}>
+    ${!ids.length && empty}
+    <div class="choices"><label style="flex:1;min-width:0">add <select style="flex:1;min-width:0" value=""
+      disabled=${ids.length >= LIMIT || !rows.length}
+      onChange=${(event) => {
+        if (event.target.value) put([...ids, event.target.value]);
+        event.target.value = "";
+      }}>
       <option value="">${rows.length ? "a finished job …" : "there is no other finished job"}</option>
       ${rows.map((row) => html`<option key=${row.job_id} value=${row.job_id}>${text(row)}</option>`)}
     </select></label></div>
@@ -68,16 +101,15 @@ function Chooser({ ids, put }) {
 }
 
 /** Everything that was asked for, by name. */
-function askedOf({ kind, spec }) {
-  const rows = { kind: KIND_NAMES[kind], symbol: spec.symbol, strategy: spec.strategy };
+function askedOf({ kind: of, spec, request }) {
+  const rows = { kind: KIND_NAMES[of], symbol: symbolsOf({ spec, request }), strategy: spec.strategy };
   for (const [name, v] of Object.entries(spec.params ?? {})) rows[name] = value(v);
   rows.range = range(spec.start, spec.end);
   const apart = ["symbol", "strategy", "params", "grid", "schedule", "start", "end", "volume_scale"];
-  for (const [name, v] of Object.entries(spec)) if (!apart.includes(name)) rows[name.replaceAll("_", " ")] = amount(name, v);
+  for (const [name, v] of Object.entries(spec))
+    if (!apart.includes(name)) rows[name.replaceAll("_", " ")] = v === null ? NONE : optionOf(name, v);
   return rows;
 }
-
-const amount = (name, v) => (["quantity", "capital", "notional"].includes(name) && v !== null ? String(Number(v) / 1e8) : value(v));
 
 function Figures({ jobs, put, ids }) {
   const palette = curveColors(useColors());
@@ -86,28 +118,47 @@ function Figures({ jobs, put, ids }) {
   const differs = (name) => new Set(asked.map((rows) => rows[name])).size > 1;
   const results = jobs.map((j) => j.job.result.result ?? j.job.result);
   const figures = FIGURES.filter((name) => results.some((r) => figure(r, name) !== null));
-  const best = useMemo(() => Object.fromEntries(figures.map((name) => [name, bestOf(name, results)])), [ids.join(), results.length]);
-  const some = names.filter(differs), same = names.filter((name) => !differs(name));
-  return html`<${Card} title="Side by side" note="Bold is the best of a row. Marked rows are what differs between the jobs.">
-    <div class="wide" tabindex="0" role="region" aria-label="side by side"><table class="side">
-      <thead><tr><th scope="col"><span class="hidden">figure</span></th>${jobs.map((j, k) => html`<th scope="col" class="n" key=${j.id}>
+  const best = useMemo(
+    () => Object.fromEntries(figures.map((name) => [name, bestOf(name, results)])),
+    [ids.join(), results.length],
+  );
+  const some = names.filter(differs),
+    same = names.filter((name) => !differs(name));
+  return html`<${Card} title="Side by side"
+    note="Bold is the best of a row. Marked rows are what differs between the jobs.">
+    <${Wide} name="figures"><table class="side">
+      <thead><tr><th scope="col"><span class="hidden">figure</span></th>${jobs.map(
+        (j, k) => html`<th scope="col" class="n" key=${j.id}>
         <a href=${to(["job", j.id])}><span class="dot" style="background:${palette[k]}"></span>${j.id.slice(0, 8)}</a>
-        ${" "}<button type="button" class="link" aria-label="leave out ${j.id.slice(0, 8)}" onClick=${() => put(ids.filter((id) => id !== j.id))}>×</button></th>`)}</tr></thead>
+        ${" "}<button type="button" class="link" aria-label="leave out ${j.id.slice(0, 8)}"
+          onClick=${() => put(ids.filter((id) => id !== j.id))}>×</button></th>`,
+      )}</tr></thead>
       <tbody>
-        ${some.map((name) => html`<tr key=${name} class="differs"><th scope="row">${name}</th>${asked.map((rows, k) => html`<td class="n" key=${k}>${rows[name] ?? "–"}</td>`)}</tr>`)}
-        ${figures.map((name) => html`<tr key=${name}><th scope="row">${label(name)}</th>
-          ${results.map((r, k) => { const text = shown(name, figure(r, name), r.spec?.sizing); return html`<td class="n" key=${k}>${best[name] === k ? html`<b>${text}</b>` : text}</td>`; })}</tr>`)}
-      </tbody></table></div>
+        ${some.map(
+          (name) => html`<tr key=${name} class="differs"><th scope="row">${name}</th>
+          ${asked.map((rows, k) => html`<td class="n" key=${k}>${rows[name] ?? NONE}</td>`)}</tr>`,
+        )}
+        ${figures.map(
+          (name) => html`<tr key=${name}><th scope="row">${label(name)}</th>
+          ${results.map((r, k) => {
+            const text = shown(name, figure(r, name), r.spec?.sizing);
+            return html`<td class="n" key=${k}>${best[name] === k ? html`<b>${text}</b>` : text}</td>`;
+          })}</tr>`,
+        )}
+      </tbody></table></${Wide}>
     <details style="margin-top:10px"><summary class="muted">what is the same in all of them</summary>
-      <dl class="facts">${same.map((name) => html`<div key=${name}><dt>${name}</dt><dd>${asked[0][name]}</dd></div>`)}</dl></details>
+      <${Facts} rows=${same.map((name) => [name, asked[0][name]])} /></details>
   </${Card}>`;
 }
 
 function bestOf(name, results) {
-  if (NEUTRAL.has(name) || results.length < 2) return -1;
+  const kinds = new Set(results.map((r) => kind(name, r.spec?.sizing))); // money and shares do not compare
+  if (NEUTRAL.has(name) || results.length < 2 || kinds.size > 1) return -1;
   const values = results.map((r) => figure(r, name));
-  const order = values.map((v, k) => [v, k]).filter(([v]) => v !== null).sort((a, b) => (a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : 0));
+  const order = values
+    .map((v, k) => [v, k])
+    .filter(([v]) => v !== null)
+    .sort((a, b) => (a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : 0));
   if (!order.length || order[0][0] === order.at(-1)[0]) return -1;
   return (smallerIsBetter(name) ? order[0] : order.at(-1))[1];
 }
-

@@ -7,7 +7,8 @@ const FULL = 1440;
 export function daysOf(calendar) {
   const days = [];
   for (const { day: ms, rows, missing } of calendar) {
-    for (let t = days.length ? days.at(-1).ms + DAY : ms; t < ms; t += DAY) days.push({ ms: t, day: day(t), rows: 0, missing: FULL });
+    for (let t = days.length ? days.at(-1).ms + DAY : ms; t < ms; t += DAY)
+      days.push({ ms: t, day: day(t), rows: 0, missing: FULL });
     days.push({ ms, day: day(ms), rows, missing });
   }
   return days;
@@ -18,8 +19,11 @@ export function stretches(days) {
   const found = [];
   let open = null;
   for (const d of days) {
-    if (!d.missing) { open = null; continue; }
-    if (!open) found.push(open = { from: d.day, to: d.day, days: 0, missing: 0 });
+    if (!d.missing) {
+      open = null;
+      continue;
+    }
+    if (!open) found.push((open = { from: d.day, to: d.day, days: 0, missing: 0 }));
     open.to = d.day;
     open.days += 1;
     open.missing += d.missing;

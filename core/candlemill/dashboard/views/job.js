@@ -1,25 +1,28 @@
 // One job: while it runs its progress, then its result by the kind that it is.
 import { html, useEffect, useRef, useState } from "../lib.js";
 import { del, download, events, get, hasKey, job as jobPath, post } from "../api.js";
-import { count, minute, percent, range, seconds, value } from "../format.js";
-import { commandOf, curlOf, fieldsOf } from "../request.js";
+import { count, range, seconds } from "../format.js";
+import { fieldsOf } from "../request.js";
 import { go, to } from "../route.js";
 import { preload } from "../charts/chart.js";
-import { Badge, Busy, Card, Command, Failure, Head, KIND_NAMES, STATE_NAMES, ended } from "../ui.js";
+import { Badge, Busy, Card, Failure, Head, KIND_NAMES, STATE_NAMES, ended } from "../ui.js";
+import { Asked, titleOf } from "./asked.js";
 import { Portfolio } from "./portfolio.js";
 import { Run } from "./run.js";
 import { Sweep } from "./sweep.js";
 import { Walk } from "./walk.js";
 
 const RESULTS = { backtest: Run, sweep: Sweep, portfolio: Portfolio, walk_forward: Walk };
-const AGAIN_MS = 300;
 
 /** The job as it is now: its row, what the stream says while it runs, and the row again when it has ended. */
 function useJob(id) {
   const [state, setState] = useState({ job: null, error: null, live: null, broken: false });
   useEffect(() => {
-    let stop = () => {}, gone = false;
-    const put = (changed) => { if (!gone) setState((old) => ({ ...old, ...changed })); };
+    let stop = () => {},
+      gone = false;
+    const put = (changed) => {
+      if (!gone) setState((old) => ({ ...old, ...changed }));
+    };
     const load = async () => {
       try {
         const job = await get(jobPath(id));
@@ -37,7 +40,10 @@ function useJob(id) {
     load().then((job) => {
       if (job && !gone && !ended(job.state)) stop = events(id, heard, (broken) => put({ broken }));
     });
-    return () => { gone = true; stop(); };
+    return () => {
+      gone = true;
+      stop();
+    };
   }, [id]);
   return state;
 }
@@ -46,11 +52,17 @@ export function Job({ route }) {
   const id = route.path[1] ?? "";
   const { job, error, live, broken } = useJob(id);
   useEffect(preload, []);
-  if (!job) return html`<${Head} title="Job" below=${id} />${error ? html`<${Failure} error=${error} />` : html`<${Busy} />`}`;
+  if (!job) {
+    const waiting = error ? html`<${Failure} error=${error} />` : html`<${Busy} />`;
+    return html`<${Head} title="Job" below=${id} />${waiting}`;
+  }
   const state = live?.state ?? job.state;
   const Result = RESULTS[job.kind] ?? Run;
+  const when = range(job.spec.start, job.spec.end);
+  const below = html`<${Badge} state=${state} /> · ${KIND_NAMES[job.kind]} · ${when} UTC`;
   return html`
-    <${Head} title=${titleOf(job)} below=${html`<${Badge} state=${state} /> · ${KIND_NAMES[job.kind]} · ${range(job.spec.start, job.spec.end)} UTC`}>
+    <${Head} title=${titleOf(job)}
+      below=${below}>
       <${Actions} job=${job} state=${state} />
     </${Head}>
     <div class="cards">
@@ -62,33 +74,37 @@ export function Job({ route }) {
     </div>`;
 }
 
-/** A job in a line: BTCUSDT · sma_cross(fast=10, slow=50). */
-export function titleOf({ kind, spec }) {
-  const given = Object.entries(spec.params ?? {}).map(([name, v]) => `${name}=${value(v)}`);
-  const varied = Object.entries(spec.grid ?? {}).map(([name, values]) => `${name}: ${count(values.length)} values`);
-  const inside = kind === "walk_forward" || kind === "sweep" ? [...given, ...varied] : given;
-  return `${spec.symbol.replaceAll(",", ", ")} · ${spec.strategy}${inside.length ? `(${inside.join(", ")})` : ""}`;
-}
-
 function Actions({ job, state }) {
   const [error, setError] = useState(null);
   const id = job.job_id;
-  const attempt = (what) => async () => { try { setError(null); await what(); } catch (problem) { setError(problem); } };
+  const attempt = (what) => async () => {
+    try {
+      setError(null);
+      await what();
+    } catch (problem) {
+      setError(problem);
+    }
+  };
   const remove = attempt(async () => {
     if (!confirm("Delete this job and its result?")) return;
     await del(jobPath(id));
     go("#/jobs");
   });
+  const cancel = attempt(() => post(jobPath(id, "cancel")));
   const name = `candlemill-${id.slice(0, 12)}`;
+  const json = attempt(() => download(jobPath(id), `${name}.json`));
   const report = attempt(() => download(jobPath(id, "report"), `${name}.html`));
+  const beside = html`<a class="button" href=${to(["compare", id])} title="beside other jobs">compare</a>`;
+  const page = hasKey() // which a link cannot send
+    ? html`<button type="button" onClick=${report}>report</button>`
+    : html`<a class="button" href=${`/api/v1/${jobPath(id, "report")}`} target="_blank" rel="noopener">report</a>`;
   return html`
-    ${!ended(state) && html`<button type="button" onClick=${attempt(() => post(jobPath(id, "cancel")))}>cancel</button>`}
-    <a class="button" href=${to(["new"], fieldsOf(job.request))}>change</a>
-    ${state === "done" && html`
-      <a class="button" href=${to(["compare", id])}>compare</a>
-      <button type="button" onClick=${attempt(() => download(jobPath(id), `${name}.json`))}>JSON</button>
-      ${job.kind !== "portfolio" && (hasKey() ? html`<button type="button" onClick=${report}>report</button>`
-        : html`<a class="button" href=${`/api/v1/${jobPath(id, "report")}`} target="_blank" rel="noopener">report</a>`)}`}
+    ${!ended(state) && html`<button type="button" onClick=${cancel}>cancel</button>`}
+    <a class="button" href=${to(["new"], fieldsOf(job.request))}
+      title="the form, filled in with this job">edit as new</a>
+    ${state === "done" && job.kind !== "sweep" && beside}
+    ${state === "done" && html`<button type="button" onClick=${json}>JSON</button>`}
+    ${state === "done" && job.kind !== "portfolio" && page}
     ${ended(state) && html`<button type="button" class="danger" onClick=${remove}>delete</button>`}
     <${Failure} error=${error} />`;
 }
@@ -108,7 +124,8 @@ function useClock(on) {
 }
 
 function Progress({ job, live, broken }) {
-  const now = useClock(true), began = useRef(Date.now());
+  const now = useClock(true),
+    began = useRef(Date.now());
   const { state, done, total, repairs, fraction } = { state: job.state, ...job.progress, ...live };
   const share = fraction ?? (total ? done / total : 0);
   const at = STEPS.indexOf(state);
@@ -121,12 +138,18 @@ function Progress({ job, live, broken }) {
       aria-valuenow=${Math.floor(share * 100)} aria-valuetext=${told}><i style="width:${share * 100}%"></i></div>
     <ol class="steps">${steps.map((step) => {
       const k = STEPS.indexOf(step);
-      const text = step === "running" && total ? `running, ${count(done)} of ${count(total)} tasks`
-        : step === "repairing" && repairs ? `repairing, ${count(repairs)} slices` : step;
-      return html`<li key=${step} class=${k < at ? "past" : k === at ? "now" : ""} aria-current=${k === at ? "step" : undefined}>${text}</li>`;
+      const text =
+        step === "running" && total
+          ? `running, ${count(done)} of ${count(total)} tasks`
+          : step === "repairing" && repairs
+            ? `repairing, ${count(repairs)} slices`
+            : step;
+      return html`<li key=${step} class=${k < at ? "past" : k === at ? "now" : ""}
+        aria-current=${k === at ? "step" : undefined}>${text}</li>`;
     })}</ol>
-    <p class="note">${spent >= 1 ? `${seconds(Math.floor(spent))} so far` : "just begun"}${job.plan?.estimated_seconds
-      ? `, estimated ${seconds(job.plan.estimated_seconds)}` : ""}.${broken ? " The stream broke: connecting again …" : ""}</p>
+    <p class="note">${spent >= 1 ? `${seconds(Math.floor(spent))} so far` : "just begun"}${
+      job.plan?.estimated_seconds ? `, estimated ${seconds(job.plan.estimated_seconds)}` : ""
+    }.${broken ? " The stream broke: connecting again …" : ""}</p>
   </${Card}>`;
 }
 
@@ -136,46 +159,14 @@ function Stopped({ job, live, state }) {
     try {
       await post("backtest", job.request);
       location.reload();
-    } catch (problem) { setError(problem); }
+    } catch (problem) {
+      setError(problem);
+    }
   };
   return html`<${Card} title=${state === "failed" ? "It failed" : "It was cancelled"}>
-    <p class="problem ${state === "failed" ? "" : "mild"}" role="alert">${live?.reason || job.reason || "no reason was given"}</p>
+    <p class="problem ${state === "failed" ? "" : "mild"}"
+      role="alert">${live?.reason || job.reason || "no reason was given"}</p>
     <p><button type="button" onClick=${again}>ask for it again</button></p>
     <${Failure} error=${error} />
-  </${Card}>`;
-}
-
-// -- what was asked -------------------------------------------------------------------------------------------------
-
-const PPM = ["fee", "maker_fee", "slippage", "stop_loss", "take_profit", "trailing_stop", "volume_share"];
-const AMOUNTS = ["quantity", "capital", "notional"];
-
-function optionOf(name, v) {
-  if (PPM.includes(name)) return v === 0 ? "none" : `${count(v)} ppm (${percent(v * 100, 4).replace(/\.?0+%/, "%")})`;
-  if (AMOUNTS.includes(name)) return String(Number(v) / 1e8).length < 16 ? (Number(v) / 1e8).toLocaleString("en", { maximumFractionDigits: 8 }) : v;
-  if (name === "timeframe") return `${v} min`;
-  return typeof v === "boolean" ? (v ? "yes" : "no") : value(v);
-}
-
-const APART = ["symbol", "strategy", "params", "grid", "start", "end", "schedule", "volume_scale"];
-
-/** The whole resolved configuration, and how to ask for it again. */
-export function Asked({ job, more = [] }) {
-  const { spec } = job, result = job.result?.result ?? job.result ?? {};
-  const rows = [
-    ["symbol", spec.symbol.replaceAll(",", ", ")], ["strategy", spec.strategy],
-    ...Object.entries(spec.params ?? {}).map(([name, v]) => [`parameter ${name}`, value(v)]),
-    ...Object.entries(spec.grid ?? {}).map(([name, v]) => [`grid ${name}`, `${v[0]} to ${v.at(-1)}, ${count(v.length)} values`]),
-    ["range", range(spec.start, spec.end)],
-    ...Object.entries(spec).filter(([name, v]) => !APART.includes(name) && v !== null && v !== undefined).map(([name, v]) => [name.replaceAll("_", " "), optionOf(name, v)]),
-    ...more,
-  ];
-  const digests = [["job", job.job_id], ["digest of the candles", result.data_digest], ["digest of the result", result.result_digest],
-    ["asked for", minute(job.created_ms)]].filter(([, v]) => v);
-  return html`<${Card} title="What was run" id="asked">
-    <dl class="facts">${rows.map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>
-    <dl class="facts wider">${digests.map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd class="mono">${text}</dd></div>`)}</dl>
-    <${Command} text=${curlOf(job.request, hasKey())} label="curl line" />
-    <${Command} text=${commandOf(job.request)} label="command line" />
   </${Card}>`;
 }

@@ -3,7 +3,7 @@ import { html, useCallback, useEffect, useRef, useState } from "../lib.js";
 import { useGet } from "../api.js";
 import { parametersOf } from "../request.js";
 import { parse, replace, to } from "../route.js";
-import { Busy, Failure, Head } from "../ui.js";
+import { Busy, Failure, Head, NoCandles } from "../ui.js";
 import { Account, Costs, How } from "./options.js";
 import { Market } from "./market.js";
 import { Plan, usePlan } from "./plan.js";
@@ -33,24 +33,33 @@ function useFields(route, defaults) {
     }, SETTLED_MS);
     return () => clearTimeout(timer);
   }, [text]);
-  const set = useCallback((changed) => setFields((old) => {
-    const next = { ...defaults, ...old, ...changed };
-    return Object.fromEntries(Object.entries(next).filter(([, v]) => v !== "" && v !== undefined && v !== null));
-  }), [JSON.stringify(defaults)]);
+  const set = useCallback(
+    (changed) =>
+      setFields((old) => {
+        const next = { ...defaults, ...old, ...changed };
+        return Object.fromEntries(Object.entries(next).filter(([, v]) => v !== "" && v !== undefined && v !== null));
+      }),
+    [JSON.stringify(defaults)],
+  );
   return [{ ...defaults, ...fields }, set];
 }
 
 export function New({ route }) {
-  const symbols = useGet("symbols"), strategies = useGet("strategies");
+  const symbols = useGet("symbols"),
+    strategies = useGet("strategies");
   const error = symbols.error ?? strategies.error;
   const ready = symbols.data && strategies.data;
   return html`
-    <${Head} title="New backtest" below="Vary a parameter to make it a sweep; take several symbols to make it a portfolio." />
+    <${Head} title="New backtest"
+      below="Vary a parameter to make it a sweep; take several symbols to make it a portfolio." />
     <${Failure} error=${error} />
     ${!ready && !error && html`<${Busy} />`}
-    ${ready && (symbols.data.symbols.length
-      ? html`<${Form} route=${route} symbols=${symbols.data.symbols} strategies=${strategies.data.strategies} />`
-      : html`<p class="problem mild">No candles are stored yet: <code>candlemill ingest PATH</code> brings some in.</p>`)}`;
+    ${
+      ready &&
+      (symbols.data.symbols.length
+        ? html`<${Form} route=${route} symbols=${symbols.data.symbols} strategies=${strategies.data.strategies} />`
+        : html`<${NoCandles} />`)
+    }`;
 }
 
 function Form({ route, symbols, strategies }) {
@@ -72,6 +81,6 @@ function Form({ route, symbols, strategies }) {
       <${Account} ...${shared} />
       <${How} ...${shared} />
     </div>
-    <aside><${Plan} plan=${plan} fields=${fields} /></aside>
+    <aside><${Plan} plan=${plan} /></aside>
   </form>`;
 }

@@ -1,11 +1,11 @@
 // What the form's job would do, as the server plans it, and what starts it.
 import { html, useEffect, useRef, useState } from "../lib.js";
 import { hasKey, post } from "../api.js";
-import { count, plural, seconds } from "../format.js";
+import { count, plural, range, seconds } from "../format.js";
 import { bodyOf, commandOf, curlOf } from "../request.js";
 import { go, to } from "../route.js";
 import { Card, Command, Failure, Pairs, useSettled } from "../ui.js";
-import { fieldOf } from "./blame.js";
+import { fieldOf, readable } from "./blame.js";
 
 /** The plan of the fields, asked for when typing rests: `{ data, error, pending, body }`. */
 export function usePlan(fields) {
@@ -16,8 +16,13 @@ export function usePlan(fields) {
     const abort = new AbortController();
     post("plan", JSON.parse(settled), abort.signal).then(
       (told) => setState({ data: { kind: told.kind, ...told.plan }, error: null, of: settled }),
-      (error) => error.name !== "AbortError" &&
-        setState({ data: null, error: Object.assign(error, { field: fieldOf(error) }), of: settled }),
+      (error) =>
+        error.name !== "AbortError" &&
+        setState({
+          data: null,
+          error: Object.assign(error, { field: fieldOf(error), message: readable(error.message) }),
+          of: settled,
+        }),
     );
     return () => abort.abort();
   }, [settled]);
@@ -26,27 +31,20 @@ export function usePlan(fields) {
 
 const WORDS = { backtest: "backtest", sweep: "sweep", portfolio: "portfolio", walk_forward: "walk-forward" };
 
-function sentence(kind, data, body) {
-  const symbols = [].concat(body.symbol).join(",");
+function sentence(kind, data) {
   if (kind === "sweep") return `Sweep of ${plural(data.sets, "parameter set")}`;
   if (kind === "walk_forward") return `Walk-forward over ${plural(data.sets, "parameter set")}`;
-  if (kind === "portfolio") return `Portfolio of ${plural(data.symbols ?? symbols.split(",").length, "symbol")}`;
+  if (kind === "portfolio") return `Portfolio of ${plural(data.sets, "symbol")}`;
   return "Backtest of one parameter set";
 }
 
-function reused({ cached, reuse }) {
-  if (cached) return "all of it: the answer is stored";
-  const done = reuse?.slices ?? reuse?.reused ?? 0, of = reuse?.of ?? reuse?.total;
-  return done ? `${count(done)}${of ? ` of ${count(of)}` : ""} slices` : "nothing yet";
-}
-
-export function kindOf(body, data) {
+function kindOf(body, data) {
   if (data?.kind) return data.kind;
   const several = Array.isArray(body.symbol) ? body.symbol.length > 1 : /[,*?[]/.test(body.symbol);
   return several ? "portfolio" : body.walk_forward ? "walk_forward" : body.grid ? "sweep" : "backtest";
 }
 
-export function Plan({ plan, fields }) {
+export function Plan({ plan }) {
   const [failed, setFailed] = useState(null);
   const [starting, setStarting] = useState(false);
   const { data, error, pending, body } = plan;
@@ -64,8 +62,12 @@ export function Plan({ plan, fields }) {
   };
   return html`<${Card} title="Plan" kind="plan">
     <div ref=${shown} aria-live="polite" class=${pending ? "stale" : ""}>
-      ${data && html`<p class="what">${sentence(kind, data, body)}</p>
-        <${Pairs} rows=${planRows(data)} />`}
+      ${
+        data &&
+        html`<p class="what">${sentence(kind, data)}</p>
+        <${Pairs} rows=${planRows(data)} />
+        <${Missing} data=${data} />`
+      }
       ${!data && !error && html`<p class="busy">planning …</p>`}
       ${error && html`<${Failure} error=${error} />`}
     </div>
@@ -80,11 +82,35 @@ export function Plan({ plan, fields }) {
   </${Card}>`;
 }
 
-function planRows(data) {
-  const rows = [["candles", count(data.rows)]];
-  if (data.missing_minutes) rows.push(["missing minutes", count(data.missing_minutes)]);
-  if (data.folds) rows.push(["folds", count(data.folds)]);
-  rows.push(["slices", count(data.slices)], ["tasks", count(data.tasks)], ["known already", reused(data)]);
-  rows.push(["estimate", data.cached ? "at once" : seconds(data.estimated_seconds)]);
-  return rows;
+function planRows({ rows, start, end, slices, tasks, cached, reuse, estimated_seconds: estimate }) {
+  const found = [["candles", count(rows)]];
+  if (start !== undefined) found.unshift(["range", range(start, end)]);
+  found.push(["slices", count(slices)], ["tasks", count(tasks)]);
+  if (cached) found.push(["known already", "all: the answer is stored"]);
+  else if (reuse) found.push(["known already", `${count(reuse.reused_slices)} of ${count(reuse.slices)} slices`]);
+  if (reuse && !cached && reuse.outcomes > reuse.slices) {
+    found.push(["", `${count(reuse.reused_outcomes)} of ${count(reuse.outcomes)} outcomes`]);
+  }
+  found.push(["estimate", cached ? "at once" : seconds(estimate)]);
+  return found;
+}
+
+const REASONS = {
+  new_set: "not run before",
+  new_range: "run over other ranges only",
+  candles_changed: "its candles have changed",
+  other_code: "run by other code only",
+};
+const STRETCHES = 4;
+
+/** Which slices have to be computed, and why they are not known. */
+function Missing({ data }) {
+  const missing = data.cached || !data.reuse?.reused_slices ? [] : (data.reuse.missing ?? []);
+  if (!missing.length) return null;
+  const line = ({ start, end, slices, sets, reason }) =>
+    `${range(start, end)}, ${plural(slices, "slice")}${sets > 1 ? ` for ${count(sets)} sets` : ""}: ${REASONS[reason]}`;
+  const rest = missing.length - STRETCHES;
+  return html`<p class="note">To compute: ${missing.slice(0, STRETCHES).map(line).join("; ")}${
+    rest > 0 ? `; and ${plural(rest, "stretch", "stretches")} more` : ""
+  }.</p>`;
 }

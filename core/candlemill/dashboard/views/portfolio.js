@@ -3,8 +3,8 @@ import { html } from "../lib.js";
 import { count, largest, money, percent, ratio, value } from "../format.js";
 import { shown } from "../metrics.js";
 import { go, to } from "../route.js";
-import { Card, toned } from "../ui.js";
-import { Asked } from "./job.js";
+import { Card, toned, Wide } from "../ui.js";
+import { Asked } from "./asked.js";
 import { Months } from "./months.js";
 import { Charts, Figures, Headline, found } from "./run.js";
 
@@ -20,13 +20,19 @@ export function Portfolio({ job, route }) {
 }
 
 function Parts({ result }) {
-  const { parts, weights = {} } = result, sizing = result.spec?.sizing ?? parts[0]?.spec?.sizing;
+  const { parts, weights = {} } = result,
+    sizing = result.spec?.sizing ?? parts[0]?.spec?.sizing;
   const top = (name) => largest(parts.map((p) => p[name]));
-  return html`<${Card} title="Symbols" note="The drawdown of the whole is that between the ends of days; nothing is moved between symbols.">
-    <div class="wide" tabindex="0" role="region" aria-label="symbols"><table>
-      <thead><tr><th scope="col">symbol</th><th scope="col" class="n">weight</th><th scope="col" class="n">capital</th><th scope="col" class="n">profit</th>
-        <th scope="col" class="n">return</th><th scope="col" class="n">Sharpe ratio</th><th scope="col" class="n">max drawdown</th><th scope="col" class="n">trades</th><th scope="col" class="n">fees</th></tr></thead>
-      <tbody>${parts.map((p) => html`<tr key=${p.symbol} class="goes" onClick=${() => go(to(["job", p.job_id]))}>
+  return html`<${Card} title="Symbols"
+    note="The drawdown of the whole is that between the ends of days; nothing is moved between symbols.">
+    <${Wide} name="symbols"><table>
+      <thead><tr><th scope="col">symbol</th><th scope="col" class="n">weight</th><th scope="col" class="n">capital</th>
+      <th scope="col" class="n">profit</th>
+        <th scope="col" class="n">return</th><th scope="col" class="n">Sharpe ratio</th>
+        <th scope="col" class="n">max drawdown</th><th scope="col" class="n">trades</th>
+        <th scope="col" class="n">fees</th></tr></thead>
+      <tbody>${parts.map(
+        (p) => html`<tr key=${p.symbol} class="goes" onClick=${() => go(to(["job", p.job_id]))}>
         <th scope="row"><a href=${to(["job", p.job_id])}>${p.symbol}</a></th>
         <td class="n">${weights[p.symbol] === undefined ? "1" : value(Number(weights[p.symbol]) / 1e8)}</td>
         <td class="n">${money(p.capital, top("capital"))}</td>
@@ -34,6 +40,7 @@ function Parts({ result }) {
         <td class="n">${percent(p.metrics?.return)}</td><td class="n">${ratio(p.sharpe_ratio)}</td>
         <td class="n">${shown("max_drawdown", p.max_drawdown, sizing, top("max_drawdown"))}</td>
         <td class="n">${count(p.trades)}</td><td class="n">${money(p.fees, top("fees"))}</td>
-      </tr>`)}</tbody></table></div>
+      </tr>`,
+      )}</tbody></table></${Wide}>
   </${Card}>`;
 }

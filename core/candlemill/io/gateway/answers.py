@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from candlemill.reuse import Reuse
+
 
 class Links(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where to go on from a job; those that a kind of job does not have are left out."""
@@ -33,8 +35,8 @@ def links_of(job_id: str, kind: str) -> Links:
 
 class PlanTold(msgspec.Struct, frozen=True):
     """What a job will do: `rows` candles from `start` to `end`, in `slices` times batches of `sets` parameter sets;
-    `cached` tells that its result is stored and nothing will be done. Of a portfolio all symbols' together, of a
-    walk-forward its sweep's."""
+    `cached` tells that its result is stored and nothing will be done, `reuse` what of it is known. Of a portfolio all
+    symbols' together, of a walk-forward its sweep's."""
 
     slices: int
     tasks: int
@@ -44,7 +46,7 @@ class PlanTold(msgspec.Struct, frozen=True):
     cached: bool
     start: int
     end: int
-    reuse: dict[str, Any] | None = None
+    reuse: Reuse | None = None
 
 
 class Accepted(msgspec.Struct, frozen=True):

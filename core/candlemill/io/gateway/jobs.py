@@ -12,12 +12,13 @@ from litestar.params import Parameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from candlemill import control, states
+from candlemill.campaigns import chosen_of
 from candlemill.errors import UnknownName
 from candlemill.io import campaigns
 from candlemill.io.gateway.answers import Accepted, Job, JobLine, Jobs, Planned, PlanTold, Progress, links_of
 from candlemill.io.gateway.cursors import page_cursor, position_of
 from candlemill.io.gateway.problems import Conflict, told
-from candlemill.io.gateway.world import Ready, World
+from candlemill.io.gateway.world import Answer, Ready, World
 from candlemill.ledger import RANKS, JobEntry, JobFilter, JobRow
 from candlemill.model import Spec
 from candlemill.plan import estimate_seconds
@@ -41,7 +42,9 @@ Name = Annotated[str, Parameter(max_length=64)]
 async def submit(data: Request, world: World) -> Accepted:
     """The same request twice is one job; one that is done already is answered with its state at once."""
     ready = await world.prepare(data)
-    return _accepted(ready, await world.ask(ready))
+    answer = await world.ask(ready)
+    links = links_of(ready.job_id, ready.kind)
+    return Accepted(ready.job_id, ready.kind, answer.state, links, _plan_told(ready, answer))
 
 
 @post(
@@ -53,21 +56,20 @@ async def submit(data: Request, world: World) -> Accepted:
 async def plan(data: Request, world: World) -> Planned:
     ready = await world.prepare(data)
     known = await world.job(ready.job_id)
-    return Planned(ready.job_id, ready.kind, _plan_told(ready, known is not None and known.state == "done"))
+    if known is not None and known.state == "done":
+        return Planned(ready.job_id, ready.kind, _plan_told(ready, Answer("done")))
+    answer = Answer("", await asyncio.to_thread(world.reuse, ready))
+    return Planned(ready.job_id, ready.kind, _plan_told(ready, answer))
 
 
-def _accepted(ready: Ready, state: str) -> Accepted:
-    return Accepted(
-        ready.job_id, ready.kind, state, links_of(ready.job_id, ready.kind), _plan_told(ready, state == "done")
-    )
-
-
-def _plan_told(ready: Ready, cached: bool) -> PlanTold:
+def _plan_told(ready: Ready, answer: Answer) -> PlanTold:
+    cached, reuse = answer.state == "done", answer.reuse
     plans = [job.plan for job in ready.jobs]
-    seconds = 0.0 if cached else sum(estimate_seconds(plan) for plan in plans)
+    share = 1 - reuse.reused_outcomes / max(reuse.outcomes, 1) if reuse is not None else 1
+    seconds = 0.0 if cached else share * sum(estimate_seconds(plan) for plan in plans)
     slices, tasks = sum(plan.slices for plan in plans), sum(plan.tasks for plan in plans)
     rows, sets = sum(plan.bars for plan in plans), sum(plan.points for plan in plans)
-    return PlanTold(slices, tasks, rows, sets, round(seconds, 1), cached, ready.spec.start, ready.spec.end)
+    return PlanTold(slices, tasks, rows, sets, round(seconds, 1), cached, ready.spec.start, ready.spec.end, reuse)
 
 
 # -- one job -------------------------------------------------------------------------------------------------------
@@ -225,28 +227,33 @@ async def jobs(
     kind: Literal["", "backtest", "sweep", "portfolio", "walk_forward"] = "",
     symbol: Name = "",
     strategy: Name = "",
+    parts: Annotated[bool, Parameter(description="with those that portfolios and walk-forwards consist of")] = False,
     limit: Annotated[int, Parameter(ge=1, le=200)] = 50,
     cursor: Annotated[str, Parameter(max_length=100, description="`next` of the page before")] = "",
 ) -> Jobs:
     after = position_of(cursor) if cursor else None
-    wanted = JobFilter(status, kind, symbol, strategy)
+    wanted = JobFilter(status, kind, symbol, strategy, not parts)
     return await asyncio.to_thread(_jobs, world, wanted, after, limit)
 
 
 def _jobs(world: World, wanted: JobFilter, after: tuple[int, str] | None, limit: int) -> Jobs:
     found = world.store.jobs(wanted, after, limit + 1)
     entries = found[:limit]
-    done = [entry.row for entry in entries if entry.row.state == "done"]
-    figures: dict[str, tuple[int, int, int, int]] = {}
-    if done:
-        figures = world.store.best_figures([row.job_id for row in done])
+    of = {row.job_id: _figures_of(row) for entry in entries if (row := entry.row).state == "done"}
+    figures = world.store.best_figures(list(of.values())) if of else {}
     last = entries[-1].row if len(found) > limit else None
     more = None if last is None else page_cursor(f"{last.attempt}/{last.job_id}")
-    return Jobs([_line(world, entry, figures.get(entry.row.job_id)) for entry in entries], more)
+    return Jobs([_line(world, entry, figures.get(of.get(entry.row.job_id, ""))) for entry in entries], more)
+
+
+def _figures_of(row: JobRow) -> str:
+    """The job whose figures a finished job has: a walk-forward those of the run of its choices."""
+    return chosen_of(row).job_id if row.kind == "walk_forward" else row.job_id
 
 
 def _line(world: World, entry: JobEntry, figures: tuple[int, int, int, int] | None) -> JobLine:
     row, spec = entry.row, msgspec.json.decode(entry.row.spec, type=Spec)
+    wanted = states.request_of(row)
     profit, ratio, drawdown, sets = figures or (None, None, None, None)
     found = progress_of(world, row)
     return JobLine(
@@ -256,7 +263,7 @@ def _line(world: World, entry: JobEntry, figures: tuple[int, int, int, int] | No
         row.reason,
         entry.created_ms,
         entry.updated_ms,
-        spec.symbol,
+        ",".join(wanted.weights) if wanted is not None and wanted.weights else spec.symbol,
         spec.strategy,
         spec.start,
         spec.end,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from candlemill import events, states
+from candlemill.addresses import Addresses, SetAddress, ground_of
 from candlemill.campaigns import prepare_campaign
 from candlemill.errors import UnknownName
 from candlemill.events import Event
@@ -22,12 +23,15 @@ from candlemill.ledger import Funding, JobRow, Progress
 from candlemill.model import SCALE, Spec
 from candlemill.plan import Day
 from candlemill.request import Asked, Kind, Request, understand
+from candlemill.reuse import Known, Reuse, look_up, reuse_of
 from candlemill.service import Prepared
 
 INDEX_SECONDS = 1.0  # how old what is known of the candles may be when a job is asked for; tasks look again
 PREPARED_LIMIT = 1_024
-FINISHED_LIMIT = 4_096
+FINISHED_LIMIT, FINISHED_SECONDS = 4_096, 30.0
 KEPT_LIMIT, KEPT_BYTES = 256, 100_000  # answers, bytes of each
+
+JOBS_LOOKED_UP = 20  # of a campaign
 
 Publish = Callable[[Sequence[Event]], None]
 Live = Callable[[str], Progress | None]
@@ -90,6 +94,13 @@ class Ready(msgspec.Struct, frozen=True):
     jobs: list[Prepared]
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """A job's state now that it is asked for; of one that is about to run, what of it is known."""
+
+    state: str
+    reuse: Reuse | None = None
+
+
 class World:
     """One gateway's connections and caches. `publish` sends events, blocking; it raises what is retryable where the
     sink does not take them."""
@@ -105,7 +116,7 @@ class World:
         self._publish = publish
         self._live = live
         self._prepared: OrderedDict[bytes, tuple[object, Ready]] = OrderedDict()
-        self._finished: OrderedDict[str, JobRow] = OrderedDict()
+        self._finished: OrderedDict[str, tuple[float, JobRow]] = OrderedDict()
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -123,6 +134,8 @@ class World:
         if known is not None and known[0] is days and days:
             return known[1]
         ready = self._understood(understand(request, self.index))
+        if ready.spec.funding:  # rates may come while the candles stay
+            return ready
         with self._lock:
             self._prepared[body] = (days, ready)
             while len(self._prepared) > PREPARED_LIMIT:
@@ -170,24 +183,28 @@ class World:
         while len(self._kept) > KEPT_LIMIT:
             self._kept.popitem(last=False)
 
+    def _done(self, job_id: str) -> JobRow | None:
+        """A finished job that was looked at a moment ago: it does not change, but may have been removed."""
+        until, row = self._finished.get(job_id, (0.0, None))
+        return row if time.monotonic() < until else None
+
     def _jobs(self, ids: list[str]) -> list[JobRow | None]:
-        """Finished jobs never change: they are remembered."""
-        wanted = [one for one in dict.fromkeys(ids) if one not in self._finished]
+        known = {one: row for one in ids if (row := self._done(one)) is not None}
+        wanted = [one for one in dict.fromkeys(ids) if one not in known]
         found = self.store.job_rows(wanted) if wanted else {}
         for row in found.values():
             if row.state == "done":
-                self._finished[row.job_id] = row
-        answers = [self._finished.get(one) or found.get(one) for one in ids]
+                self._finished[row.job_id] = (time.monotonic() + FINISHED_SECONDS, row)
         while len(self._finished) > FINISHED_LIMIT:
             self._finished.popitem(last=False)
-        return answers
+        return [known.get(one) or found.get(one) for one in ids]
 
-    async def ask(self, ready: Ready) -> str:
-        """Have a job run, unless it is done or under way; its state then."""
-        done = self._finished.get(ready.job_id)
-        return done.state if done is not None and not ready.wanted.fresh else await self._asking(ready)
+    async def ask(self, ready: Ready) -> Answer:
+        """Have a job run, unless it is done or under way."""
+        done = None if ready.wanted.fresh else self._done(ready.job_id)
+        return await self._asking(ready) if done is None else Answer(done.state)
 
-    def _ask(self, asked: list[Ready]) -> list[str]:
+    def _ask(self, asked: list[Ready]) -> list[Answer]:
         """Have jobs run that are not done or under way; the state of each. All are looked for at once, told to the
         store at once and then published: a job of which nothing is heard after that is found and asked for again."""
         known = self.store.job_rows([ready.job_id for ready in asked])
@@ -203,7 +220,47 @@ class World:
             wanted = msgspec.structs.replace(wanted, attempt=row.attempt)
             published.append(events.make("gateway", events.REQUESTED, name, wanted))
             self.forget(name)
+        reused = self._reused([ready for ready in asked if ready.job_id in new])
         if new:
             self.store.put_jobs(list(new.values()))
             self._publish(published)
-        return [(new.get(ready.job_id) or known[ready.job_id]).state for ready in asked]
+        return [
+            Answer((new.get(ready.job_id) or known[ready.job_id]).state, reused.get(ready.job_id)) for ready in asked
+        ]
+
+    def _reused(self, asked: list[Ready]) -> dict[str, Reuse]:
+        """What is known of jobs that are about to run, by job id; runs of one set are looked up together."""
+        found: dict[str, Reuse] = {}
+        alone: dict[str, dict[str, tuple[Ready, Addresses, dict[int, SetAddress]]]] = {}
+        for ready in asked:
+            (job, *more) = ready.jobs
+            if job.spec.grid or more:
+                if (of_many := self.reuse(ready)) is not None:
+                    found[ready.job_id] = of_many
+                continue
+            addresses = Addresses(job.spec, ground_of(self.index, job.spec))
+            alone.setdefault(addresses.code, {})[ready.job_id] = (ready, addresses, addresses.sets(0, 1))
+        for code, group in alone.items():
+            keys = [address.key for _, _, sets in group.values() for address in sets.values()]
+            slices = self.store.known_slices(keys, code)
+            for name, (ready, addresses, sets) in group.items():
+                found[name] = reuse_of(ready.jobs[0].plan, Known(addresses, sets, slices), None)
+        return found
+
+    def reuse(self, ready: Ready) -> Reuse | None:
+        """What is known of a job, and why the rest is not; None for what is too large to be looked up. Blocking."""
+        if len(ready.jobs) > JOBS_LOOKED_UP:
+            return None
+        found = []
+        for job in ready.jobs:
+            plan, known = look_up(self.index, self.store, job.spec, job.plan, cutting=True)
+            if known is None:
+                return None
+            found.append(reuse_of(plan, known, self.store))
+        return Reuse(
+            sum(one.slices for one in found),
+            sum(one.reused_slices for one in found),
+            sum(one.outcomes for one in found),
+            sum(one.reused_outcomes for one in found),
+            [missing for one in found for missing in one.missing],
+        )
