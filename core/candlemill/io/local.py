@@ -144,7 +144,7 @@ class LocalLedger(LocalOutcomes):
         self._store.put_results(results)
         self.last_results = results
 
-    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
+    def sweep_scores(self, sweep_id: str) -> dict[str, int] | None:
         return self._store.sweep_scores(sweep_id)
 
     def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]:
@@ -182,8 +182,8 @@ class ScratchLedger(LocalLedger):
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._take(results)
 
-    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
-        return {}
+    def sweep_scores(self, sweep_id: str) -> None:
+        return None
 
     def flush(self) -> None:
         """Nothing of it goes anywhere."""
