@@ -74,8 +74,8 @@ def download(args: argparse.Namespace) -> Any:
     """Run `ingest --symbol …`; returns its report."""
     from candlemill.io.clock import clock_ms
     from candlemill.io.download import Downloader
-    from candlemill.io.rest import Clock
-    from candlemill.io.settings import data_folder
+    from candlemill.io.rest import Clock, silence_of
+    from candlemill.io.settings import SILENCE, data_folder
 
     if args.paths:
         raise BadInput(f"give either files ({args.paths[0]}, …) or --symbol, not both")
@@ -83,7 +83,8 @@ def download(args: argparse.Namespace) -> Any:
         raise BadInput("--volume-scale is for files: with --symbol the exchange says how fine volumes are")
     exchange, symbols, span = adapter(args), symbols_of(args), span_of(args, clock_ms())
     with store() as opened:
-        loader = Downloader(exchange, opened, Clock(), data_folder() / "downloads")
+        silence = silence_of(exchange, data_folder() / SILENCE)
+        loader = Downloader(exchange, opened, Clock(), data_folder() / "downloads", silence)
         return asyncio.run(loader.run(symbols, span))
 
 

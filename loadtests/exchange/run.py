@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from candlemill.exchange import Exchange
 from candlemill.exchanges import exchange
-from candlemill.feed import Tuning
 from candlemill.io.coverage import current_days
 from candlemill.io.feed import LiveFeed, Settings
 from candlemill.io.feedstore import FeedStore
+from candlemill.lines import Tuning
 
 from loadtests.exchange.faults import NONE, Dice, Menu
 from loadtests.exchange.market import MINUTE_MS, Market, Row, VirtualClock

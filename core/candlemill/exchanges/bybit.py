@@ -103,7 +103,7 @@ class Bybit:
         connects=300,  # of 500
         connects_seconds=300,
         connection_seconds=0,
-        weight=600,
+        weight=150,  # of 600: no header tells what others behind our address ask
         weight_seconds=5,
         ban_seconds=600,
         rows=1000,

@@ -1,8 +1,9 @@
 """Candles on their way into the store: gathered, bounded, retried. Belongs to one event loop.
 
 A batch is written by age or by size, whichever comes first. One that fails stays and is tried again; what comes
-meanwhile is gathered up to a bound. Beyond the bound rows are given up, and only then, and only after the feed has been
-told that they are missing: it asks the exchange for them when the store takes candles again.
+meanwhile is gathered up to a bound, whether the store fails or hangs. Beyond the bound rows are given up, and only
+then, and only after the feed has been told that they are missing: it asks the exchange for them when the store takes
+candles again.
 """
 
 import asyncio
@@ -65,6 +66,7 @@ class Batches:
         self._buffer_rows = buffer_rows
         self._rows: Rows = {}
         self._writing: Rows = {}
+        self._writing_rows = 0
         self._since_ms = 0
         self._outages: list[tuple[str, int, int]] = []
         self._unsure: dict[str, set[int]] = {}
@@ -81,7 +83,7 @@ class Batches:
             self._since_ms = self._clock.now_ms()
         if self.waiting >= self._rows_max:
             self._full.set()
-        if self.failing_since_ms and self.waiting + sum(map(len, self._writing.values())) > self._buffer_rows:
+        if self._writing and self.waiting + self._writing_rows > self._buffer_rows:
             self._give_up()
 
     def add_outage(self, symbol: str, start: int, end: int) -> None:
@@ -124,36 +126,31 @@ class Batches:
                 return
             await self._clock.sleep(min(max(self._age_seconds - age, 0.02), 0.25))
 
-    async def flush(self, tries: int = 1 << 30) -> bool:
-        """Write what is there now; whether it is written. Tries again and again unless told otherwise."""
-        for symbol, rows in self._rows.items():  # what a flush was cancelled over may still be in `_writing`
-            self._writing.setdefault(symbol, {}).update(rows)
-        self._rows = {}
-        outages, self._outages = self._outages, []
-        self.waiting, self._since_ms = 0, 0
+    async def flush(self) -> None:
+        """Write what is there now; tries again until it is written."""
+        # What an earlier flush was cancelled over is still in `_writing`.
+        self._writing = {
+            name: self._writing.get(name, {}) | self._rows.get(name, {}) for name in self._writing | self._rows
+        }
+        self._writing_rows = sum(map(len, self._writing.values()))
+        self._rows, self.waiting, self._since_ms = {}, 0, 0
         self._full.clear()
-        loop, wait = asyncio.get_running_loop(), RETRY_SECONDS
-        for k in range(tries):
-            if k:
-                await self._clock.sleep(wait)
-                wait = min(2 * wait, RETRY_SECONDS_MAX)
+        outages, wait = list(self._outages), RETRY_SECONDS
+        while True:
             try:
-                await loop.run_in_executor(self._pool, self._write, self._writing, outages)
+                await asyncio.get_running_loop().run_in_executor(self._pool, self._write, self._writing, outages)
+                break
             except StoreError as error:
                 self.counts.failures += 1
                 self.failing_since_ms = self.failing_since_ms or self._clock.now_ms()
-                log.warning("a batch of %d candles is tried again: %s", sum(map(len, self._writing.values())), error)
-                continue
-            done = sum(map(len, self._writing.values()))
-            self.counts.batches += 1
-            self.counts.rows += done
-            self.counts.last_rows = done
-            self._writing, self.failing_since_ms = {}, 0
-            return True
-        for symbol, rows in self._writing.items():
-            self._on_lost(symbol, [(t, t + MINUTE_MS) for t in sorted(rows)])
-        self._writing = {}
-        return False
+                log.warning("a batch of %d candles is tried again: %s", self._writing_rows, error)
+            await self._clock.sleep(wait)
+            wait = min(2 * wait, RETRY_SECONDS_MAX)
+        self.counts.batches += 1
+        self.counts.rows += self._writing_rows
+        self.counts.last_rows = self._writing_rows
+        self._writing, self._writing_rows, self.failing_since_ms = {}, 0, 0
+        del self._outages[: len(outages)]
 
     def _write(self, rows: Rows, outages: list[tuple[str, int, int]]) -> None:
         """In the store's thread. Writing a batch twice changes nothing."""
@@ -176,8 +173,12 @@ class Batches:
         kept = [c for c in rows.values() if c.volume % divisor == 0 and c.volume // divisor < 1 << 64]
         if len(kept) < len(rows):
             self.counts.unstorable += len(rows) - len(kept)
-            log.error("%s: %d volumes do not fit its volume scale of 10^%d: ingest it anew with another one",
-                      symbol, len(rows) - len(kept), self.digits.get(symbol, SCALE_DIGITS))  # fmt: skip
+            log.error(
+                "%d volumes do not fit the volume scale of 10^%d: ingest the symbol anew with another one",
+                len(rows) - len(kept),
+                self.digits.get(symbol, SCALE_DIGITS),
+                extra={"symbol": symbol},
+            )
         return columns_of(kept, divisor) if kept else None
 
 

@@ -25,7 +25,7 @@ from candlemill.exchange import MINUTE_MS, Candle, Exchange
 from candlemill.io.batches import correct, holes_of
 from candlemill.io.feedstore import FeedStore
 from candlemill.io.ingest import ingest
-from candlemill.io.rest import CLOSED_MS, Clock, Rest
+from candlemill.io.rest import CLOSED_MS, Clock, Rest, Silence
 from candlemill.minutes import SETTLED_MS, Span, Spans
 from candlemill.plan import months_of
 
@@ -70,12 +70,15 @@ class Report(msgspec.Struct):
 class Downloader:
     """`folder` keeps files on their way. Symbols are the exchange's own names."""
 
-    def __init__(self, exchange: Exchange, store: FeedStore, clock: Clock, folder: Path) -> None:
+    def __init__(
+        self, exchange: Exchange, store: FeedStore, clock: Clock, folder: Path, silence: Silence | None = None
+    ) -> None:
         self._exchange = exchange
         self._store = store
         self._clock = clock
         self._folder = folder
         self._rng = random.Random()
+        self._silence = silence
         self._pool = ThreadPoolExecutor(1, "store")
         self._turns = asyncio.Semaphore(AT_ONCE)
 
@@ -88,7 +91,7 @@ class Downloader:
         self.report = Report()
         connector = aiohttp.TCPConnector(limit=AT_ONCE + 2)
         async with aiohttp.ClientSession(connector=connector) as self._session:
-            self._rest = Rest(self._exchange, self._session, self._clock, self._rng)
+            self._rest = Rest(self._exchange, self._session, self._clock, self._rng, self._silence)
             await self._rest.sync()
             await self._learn_rules(symbols)
             spans = {symbol: span or await self._all(symbol) for symbol in dict.fromkeys(symbols)}

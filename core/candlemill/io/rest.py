@@ -4,18 +4,24 @@ aiohttp is the one library for WebSocket and HTTP, client and server: the feed, 
 """
 
 import asyncio
+import contextlib
+import os
 import random
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from candlemill.errors import BadMessage, ExchangeDown, NotThere
 from candlemill.exchange import MINUTE_MS, Ask, Candle, Exchange, Rules
 
-SHARE: Final = 0.8  # of the limit: others behind the same address ask too
+SHARE: Final = 0.8  # of the limit: others behind the same address ask at the same moment
+SILENCE_SECONDS_MAX: Final = 3 * 86_400  # the longest ban that there is
+JITTER_SECONDS: Final = 2.0
 SECONDS: Final = 20
 TRIES: Final = 6
 CLOSED_MS: Final = 3_000  # after a candle's end, until it is taken for closed: the exchange finishes it that late
@@ -41,18 +47,57 @@ class Clock:
         return seconds
 
 
-class Rest:
-    """One per address of ours: it counts what all requests together weigh."""
+class Silence:
+    """Until when (ms) an exchange wants to hear nothing from us. Kept as the time of a file, so that every process on
+    this machine knows it, and one that starts again. Without a file it is this object's alone."""
 
-    def __init__(self, exchange: Exchange, session: aiohttp.ClientSession, clock: Clock, rng: random.Random) -> None:
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
+        self._until = 0
+
+    def until(self, now: int) -> int:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._until = self._file.stat().st_mtime_ns // 10**6
+        # A time beyond all bans is none: somebody's clock was wrong, or somebody touched the file.
+        return self._until if self._until <= now + 1000 * SILENCE_SECONDS_MAX else 0
+
+    def keep(self, now: int, until: int) -> None:
+        self._until = max(self.until(now), until)
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # a folder that cannot be written costs others a refusal, no more
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                self._file.touch()
+                os.utime(self._file, ns=(self._until * 10**6, self._until * 10**6))
+
+
+def silence_of(exchange: Exchange, folder: Path) -> Silence:
+    """The one for whoever asks this exchange from here; `folder` keeps such files."""
+    return Silence(folder / urlsplit(exchange.rest_url).netloc.replace(":", "-"))
+
+
+class Rest:
+    """Requests of one process. It counts what they weigh together, or what the exchange says that all behind our
+    address weigh. After a refusal, and at first, it asks one thing at a time until it is answered."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        session: aiohttp.ClientSession,
+        clock: Clock,
+        rng: random.Random,
+        silence: Silence | None = None,
+    ) -> None:
         self.exchange = exchange
         self.requests = 0
         self.refused = 0
         self._session = session
         self._clock = clock
         self._rng = rng
+        self._silence = silence or Silence()
         self._spent: deque[tuple[int, int]] = deque()  # when, weight
-        self._silent_until = 0
+        self._under_way = 0
+        self._careful = True
         self._ahead_ms = 0  # the exchange's clock before ours, at least
         self.synced = False
 
@@ -112,16 +157,22 @@ class Rest:
             while self._spent and self._spent[0][0] <= now - 1000 * limits.weight_seconds:
                 self._spent.popleft()
             spent = sum(each for _, each in self._spent)
-            if now >= self._silent_until and (not spent or spent + weight <= limits.weight * SHARE):
+            silent_until = self._silence.until(now)
+            if now < silent_until:
+                wait = (silent_until - now) / 1000 + self._rng.uniform(0, JITTER_SECONDS)
+            elif spent and spent + weight > limits.weight * SHARE:
+                wait = (self._spent[0][0] - now) / 1000 + limits.weight_seconds
+            elif self._careful and self._under_way:
+                wait = 1.0
+            else:
                 self._spent.append((now, weight))
+                self._under_way += 1
                 return
-            wait = max(self._silent_until - now, 0)
-            if wait == 0:
-                wait = self._spent[0][0] + 1000 * limits.weight_seconds - now
-            await self._clock.sleep(max(wait, 10) / 1000)
+            await self._clock.sleep(max(wait, 0.01))
 
     async def _once(self, ask: Ask) -> bytes:
         self.requests += 1
+        refused = self.refused
         limit = aiohttp.ClientTimeout(total=self._clock.patience(SECONDS))
         try:
             async with self._session.get(
@@ -130,12 +181,16 @@ class Rest:
                 body, status, headers = await answer.read(), answer.status, answer.headers
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ExchangeDown(f"{ask.path}: {error or type(error).__name__}") from None
+        finally:
+            self._under_way -= 1
         self._count(self.exchange.used_weight(headers))
         refusal = self.exchange.refusal(status, body)
         if refusal is not None and refusal.kind in ("limit", "ban"):
             self.refused += 1
             wait = self._be_silent(headers.get("Retry-After", ""), refusal.kind)
             raise ExchangeDown(f"{ask.path}: {status}, {refusal.text}", wait)
+        if self.refused == refused:  # nobody was refused since this was sent
+            self._careful = False
         if refusal is not None:
             raise NotThere(f"{ask.path} with {ask.query}: {status}, {refusal.text}")
         if status != 200:
@@ -147,7 +202,10 @@ class Rest:
         limits = self.exchange.limits
         named = float(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0.0
         wait = max(named, 1.0) if named else float(limits.ban_seconds if kind == "ban" else limits.weight_seconds)
-        self._silent_until = max(self._silent_until, self._clock.now_ms() + int(1000 * wait))
+        wait = min(wait, SILENCE_SECONDS_MAX)
+        self._careful = True
+        now = self._clock.now_ms()
+        self._silence.keep(now, now + int(1000 * wait))
         return wait
 
     def _count(self, used: int | None) -> None:
