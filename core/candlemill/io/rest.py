@@ -26,6 +26,7 @@ SECONDS: Final = 20
 TRIES: Final = 6
 CLOSED_MS: Final = 3_000  # after a candle's end, until it is taken for closed: the exchange finishes it that late
 WINDOWS: Final = 60
+EMPTY_ANSWERS: Final = 3  # so often an exchange has to say that it has no candles, until it is believed
 
 T = TypeVar("T")
 
@@ -122,8 +123,7 @@ class Rest:
         rows = min(self.exchange.limits.rows, (end - start) // MINUTE_MS + 1)
         for _ in range(WINDOWS):
             closed_until = self.now() - CLOSED_MS
-            ask = self.exchange.ask_candles(symbol, start, rows)
-            found = await self.get(ask, lambda body: self.exchange.candles(symbol, body))
+            found = await self._page(symbol, start, rows)
             if any(row.t < start for row in found):
                 raise BadMessage(f"{symbol}: candles from {found[0].t} on where {start} was asked for")
             closed = [row for row in _unique(found) if row.t + MINUTE_MS <= closed_until]
@@ -132,6 +132,14 @@ class Rest:
                 break
             rows = self.exchange.limits.rows
         return closed, len(found) >= rows or (self.exchange.windowed and start < closed_until)
+
+    async def _page(self, symbol: str, start: int, rows: int) -> list[Candle]:
+        """One request's candles, the unfinished one too. That there are none is believed only when it is said again."""
+        ask = self.exchange.ask_candles(symbol, start, rows)
+        for _ in range(EMPTY_ANSWERS):
+            if found := await self.get(ask, lambda body: self.exchange.candles(symbol, body)):
+                return found
+        return []
 
     async def get(self, ask: Ask, decode: Callable[[bytes], T]) -> T:
         """The decoded answer. What is damaged is asked for again, like what does not come.
