@@ -79,7 +79,7 @@ class Victim:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 status = await self.process.wait()
-                await self._listening
+                await asyncio.shield(self._listening)
                 return status
         return None
 
@@ -103,15 +103,9 @@ class Victim:
 async def haunt(victim: Victim, chance: random.Random, ends: float, kills: Counter[str]) -> None:
     """Start it and end it, in ever other ways, until `ends`; it runs when this returns."""
     while True:
-        fate = chance.choice(["write", "write", "soon", "any", "back-fill", "database down", "stop"])
+        fate = chance.choice(["write", "write", "soon", "live", "live", "back-fill", "database down", "stop"])
         await victim.start(death=_death(chance) if fate == "write" else None)
-        life = {"soon": math.exp(chance.uniform(math.log(0.2), math.log(3)))}.get(fate, chance.uniform(4, LONGEST_LIFE))
-        status = None
-        if fate in ("back-fill", "database down"):
-            await _until(lambda fate=fate: victim.standing.phase == fate, life)  # type: ignore[misc]
-            life = chance.uniform(0, 0.3)
-        left = max(ends - time.monotonic(), 0)
-        status = await victim.ended(min(life, left))
+        status = await victim.ended(min(await _life(victim, fate, chance, ends), max(ends - time.monotonic(), 0)))
         if time.monotonic() >= ends:
             if status is not None:
                 await victim.start(death=None)
@@ -128,15 +122,22 @@ async def haunt(victim: Victim, chance: random.Random, ends: float, kills: Count
                 await asyncio.sleep(0.3)
 
 
+async def _life(victim: Victim, fate: str, chance: random.Random, ends: float) -> float:
+    """Wait for the moment that fate is about; returns for how many seconds more it may live."""
+    if fate == "soon":
+        return math.exp(chance.uniform(math.log(0.2), math.log(3)))
+    phases = {"live": ["live"], "stop": ["live", "back-fill"]}.get(fate, [fate])
+    last = min(ends, time.monotonic() + LONGEST_LIFE)
+    gone = asyncio.ensure_future(victim.ended(LONGEST_LIFE))
+    while time.monotonic() < last and not gone.done() and victim.standing.phase not in phases:
+        await asyncio.sleep(0.02)
+    gone.cancel()
+    return chance.uniform(0, 5 if fate in ("live", "stop") else 0.4)
+
+
 def _death(chance: random.Random) -> Death:
     number = int(math.exp(chance.uniform(0, math.log(80))))
     return Death(number, chance.choice(["before", "during", "after"]), chance.uniform(0, 8))
-
-
-async def _until(condition: Any, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        await asyncio.sleep(0.02)
 
 
 class Served:
