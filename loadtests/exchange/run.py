@@ -117,7 +117,7 @@ class Stage:
         rng = random.Random(self.seed)
         return LiveFeed(adapter(name, self.port), self.market.symbols, store, settings, self.ours, rng)
 
-    async def caught_up(self, feed: LiveFeed, seconds: float = 60.0) -> int:
+    async def caught_up(self, feed: LiveFeed, seconds: float = 120.0) -> int:
         """Calm the simulator, wait until nothing is missing, and return until when everything must be there."""
         self.simulator.dice.menu = NONE
         self.change(min(self.clock.speed, CALM_SPEED))  # a loaded machine must not have to race against virtual time

@@ -159,17 +159,17 @@ class Served:
         assert self.process.stderr is not None
         await self.process.stderr.readline()
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
+        await self.process.wait()
 
     async def haunt(self, chance: random.Random, ends: float, down: list[float], seconds: float) -> None:
         """Kill it now and then; at the times `down` (real) it stays away for so long. It runs when this returns."""
         sudden = [time.monotonic() + chance.uniform(0, ends - time.monotonic()) for _ in range(2)]
         for at, away in sorted([*((t, 0.0) for t in sudden), *((t, seconds) for t in down)]):
             await asyncio.sleep(max(at - time.monotonic(), 0))
-            self.kill()
-            await self.process.wait()
+            await self.kill()
             await asyncio.sleep(away)
             await self.start()
 
@@ -202,7 +202,7 @@ async def torture(seed: int, hours: float, speed: float, folder: Path) -> dict[s
         server = Served(folder) if pair else None
         if server:
             await server.start()
-            stack.callback(server.kill)
+            stack.push_async_callback(server.kill)
             orders = msgspec.structs.replace(orders, dsn=server.dsn, down=[])
             times = [began + (t - base) / 1000 / speed for t in down]
             haunted.append(server.haunt(random.Random(seed), ends, times, 3600 / speed))

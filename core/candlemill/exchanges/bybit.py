@@ -23,6 +23,7 @@ from candlemill.exchange import (
     Rules,
     candle,
     decoded,
+    plausible,
     shown,
     symbol_name,
 )
@@ -160,8 +161,7 @@ class Bybit:
         return Ask("/v5/market/time", {}, 1)
 
     def time(self, body: bytes) -> int:
-        found: int = _opened(body).time
-        return found
+        return plausible(_opened(body).time)
 
     def ask_rules(self) -> Ask:
         return Ask("/v5/market/instruments-info", {"category": "spot"}, 1)

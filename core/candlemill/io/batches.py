@@ -8,6 +8,7 @@ candles again.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -26,6 +27,7 @@ from candlemill.minutes import Span, Spans
 SCALE_DIGITS: Final = 8
 RETRY_SECONDS: Final = 1.0
 RETRY_SECONDS_MAX: Final = 30.0
+HANGS_SECONDS: Final = 60.0  # a write that takes so long is one that fails
 
 log = logging.getLogger("candlemill.feed")
 
@@ -67,7 +69,10 @@ class Batches:
         self._rows: Rows = {}
         self._writing: Rows = {}
         self._writing_rows = 0
+        self._writing_since_ms = 0
+        self._hangs_at = 0.0  # on this machine's clock
         self._since_ms = 0
+        self._given_up = 0  # since a write last succeeded
         self._outages: list[tuple[str, int, int]] = []
         self._unsure: dict[str, set[int]] = {}
         self._full = asyncio.Event()
@@ -83,8 +88,12 @@ class Batches:
             self._since_ms = self._clock.now_ms()
         if self.waiting >= self._rows_max:
             self._full.set()
-        if self._writing and self.waiting + self._writing_rows > self._buffer_rows:
+        if self.waiting + self._writing_rows > self._buffer_rows and self._fails():
             self._give_up()
+
+    def _fails(self) -> bool:
+        """Whether the store takes nothing, by its word or by its silence."""
+        return bool(self.failing_since_ms or (self._writing_since_ms and time.monotonic() > self._hangs_at))
 
     def add_outage(self, symbol: str, start: int, end: int) -> None:
         self._outages.append((symbol, start, end))
@@ -96,11 +105,11 @@ class Batches:
     @property
     def crowded(self) -> bool:
         """Whether nothing should be asked for that can wait."""
-        return self.waiting > self._buffer_rows // 4 or bool(self.failing_since_ms)
+        return self.waiting > self._buffer_rows // 4 or self._fails()
 
     def oldest_ms(self) -> int:
-        """When the oldest candle that waits was taken; 0 when none does."""
-        return self.failing_since_ms or self._since_ms
+        """Since when candles have been waiting, or are being written; 0 when none are."""
+        return self.failing_since_ms or self._writing_since_ms or self._since_ms
 
     def _give_up(self) -> None:
         rows, self._rows, self.waiting, self._since_ms = self._rows, {}, 0, 0
@@ -108,7 +117,9 @@ class Batches:
         for symbol, found in rows.items():
             self._on_lost(symbol, [(t, t + MINUTE_MS) for t in sorted(found)])
             self.counts.given_up += len(found)
-        log.warning("the store takes no candles: %d are given up, to be asked for again", sum(map(len, rows.values())))
+            self._given_up += len(found)
+        if self._given_up == sum(map(len, rows.values())):  # the first time
+            log.warning("the store takes no candles: some are given up, to be asked for again")
 
     async def run(self) -> None:
         """Write batches until cancelled."""
@@ -137,6 +148,8 @@ class Batches:
         self._full.clear()
         outages, wait = list(self._outages), RETRY_SECONDS
         while True:
+            self._writing_since_ms = self._clock.now_ms()
+            self._hangs_at = time.monotonic() + self._clock.patience(HANGS_SECONDS)
             try:
                 await asyncio.get_running_loop().run_in_executor(self._pool, self._write, self._writing, outages)
                 break
@@ -149,8 +162,11 @@ class Batches:
         self.counts.batches += 1
         self.counts.rows += self._writing_rows
         self.counts.last_rows = self._writing_rows
-        self._writing, self._writing_rows, self.failing_since_ms = {}, 0, 0
+        self._writing, self._writing_rows, self._writing_since_ms, self.failing_since_ms = {}, 0, 0, 0
         del self._outages[: len(outages)]
+        if self._given_up:
+            log.info("the store takes candles again: %d had been given up", self._given_up)
+            self._given_up = 0
 
     def _write(self, rows: Rows, outages: list[tuple[str, int, int]]) -> None:
         """In the store's thread. Writing a batch twice changes nothing."""
