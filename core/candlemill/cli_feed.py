@@ -2,9 +2,10 @@
 
 import argparse
 import asyncio
+import logging
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from candlemill.errors import BadInput
@@ -49,7 +50,10 @@ def adapter(args: argparse.Namespace) -> Any:
 
 
 def symbols_of(args: argparse.Namespace) -> list[str]:
-    return [name for text in args.symbol for name in text.upper().split(",") if name]
+    names = [name.strip() for text in args.symbol for name in text.upper().split(",") if name.strip()]
+    if not names:
+        raise BadInput(f"--symbol {args.symbol[0]!r} names no symbol: give it like BTCUSDT or BTCUSDT,ETHUSDT")
+    return names
 
 
 def span_of(args: argparse.Namespace, now_ms: int) -> tuple[int, int] | None:
@@ -65,13 +69,15 @@ def span_of(args: argparse.Namespace, now_ms: int) -> tuple[int, int] | None:
             raise BadInput(f"--days {args.days} is not between 1 and {DAYS_MAX:,}")
         midnight = now_ms // DAY_MS * DAY_MS
         return midnight - args.days * DAY_MS, now_ms
-    if args.last is not None:
-        return parse_range(f"{args.first}..{args.last}")
-    return parse_range(f"{args.first}..{datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}")
+    start, end = parse_range(f"{args.first}..{args.last}") if args.last else (parse_range(args.first)[0], now_ms)
+    if start >= now_ms:
+        raise BadInput(f"--from {args.first} is in the future: nothing to ingest")
+    return start, end
 
 
 def download(args: argparse.Namespace) -> Any:
     """Run `ingest --symbol …`; returns its report."""
+    from candlemill.io import logs
     from candlemill.io.clock import clock_ms
     from candlemill.io.download import Downloader
     from candlemill.io.rest import Clock, silence_of
@@ -82,6 +88,7 @@ def download(args: argparse.Namespace) -> Any:
     if args.volume_scale is not None:
         raise BadInput("--volume-scale is for files: with --symbol the exchange says how fine volumes are")
     exchange, symbols, span = adapter(args), symbols_of(args), span_of(args, clock_ms())
+    logs.setup(json=False, level=logging.WARNING)
     with store() as opened:
         silence = silence_of(exchange, data_folder() / SILENCE)
         loader = Downloader(exchange, opened, Clock(), data_folder() / "downloads", silence)
@@ -96,7 +103,8 @@ def run_feed(args: argparse.Namespace) -> None:
     def ready(port: int) -> None:
         print(f"feeding, with /healthz and /metrics on http://{args.host}:{port}", file=sys.stderr, flush=True)
 
-    run_service(adapter(args), symbols_of(args), dsn(), Settings(), host=args.host, port=args.port, ready=ready)
+    settings = Settings(report_seconds=60.0 if sys.stderr.isatty() else 3600.0)
+    run_service(adapter(args), symbols_of(args), dsn(), settings, host=args.host, port=args.port, ready=ready)
 
 
 def store() -> Any:

@@ -310,7 +310,9 @@ def test_the_service_says_how_it_is_and_ends_in_order(tmp_path: Path) -> None:
                 status, seconds, log = await service.stop()
             finally:
                 service.process.kill()
-            assert (status, seconds < 10, log) == (0, True, [])
+            assert (status, seconds < 10, {row["level"] for row in log}) == (0, True, {"info"})
+            assert log[0]["message"].startswith("following 1 symbols of binance, 14")
+            assert log[-1]["message"] == "ended: all that had come is stored"
             for name in ("messages_total", "reconnects_total", "batch_rows", "lag_seconds", "requests_total"):
                 assert f"candlemill_feed_{name}" in text
 

@@ -25,7 +25,7 @@ from candlemill.exchange import MINUTE_MS, Candle, Exchange
 from candlemill.io.batches import correct, holes_of
 from candlemill.io.feedstore import FeedStore
 from candlemill.io.ingest import ingest
-from candlemill.io.rest import CLOSED_MS, Clock, Rest, Silence
+from candlemill.io.rest import CLOSED_MS, Clock, Rest, Silence, reason
 from candlemill.minutes import SETTLED_MS, Span, Spans
 from candlemill.plan import months_of
 
@@ -274,14 +274,14 @@ class Downloader:
         try:
             yield
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            raise ExchangeDown(f"{path}: {error or type(error).__name__}") from None
+            raise ExchangeDown(f"{self._exchange.name}'s archive, {path}: {reason(error)}") from None
 
     @staticmethod
     def _check(status: int, path: str) -> None:
         if status in (403, 404):  # the archive's store answers 403 for what it does not have
             raise NotThere(path)
         if status not in (200, 206):
-            raise ExchangeDown(f"{path}: status {status}")
+            raise ExchangeDown(f"the archive, {path}: status {status}")
 
     # -- REST ----------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ REST once more and compared candle by candle: the exchange's own history is the 
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -24,12 +23,13 @@ from candlemill.io.batches import SCALE_DIGITS, Batches, correct, holes_of, midn
 from candlemill.io.coverage import recount, unsure_days
 from candlemill.io.feedstore import FeedStore, iso
 from candlemill.io.rest import Clock, Rest, Silence
+from candlemill.io.sockets import Sockets
 from candlemill.lines import Close, Open, Send, Tuning
 from candlemill.minutes import Minutes, Span, Spans
 
-MESSAGE_BYTES_MAX: Final = 2**20
 SETTLE_MS: Final = 600_000  # the schedule looks at minutes older than this: younger ones are the live path's
 SYMBOLS_MAX: Final = 5000
+LATE_MS: Final = 180_000  # a symbol whose last candle is older lags
 
 log = logging.getLogger("candlemill.feed")
 T = TypeVar("T")
@@ -48,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True):
     sync_seconds: float = 600.0
     tick_seconds: float = 0.25
     drain_seconds: float = 20.0
+    report_seconds: float = 3600.0
     audit: bool = True
 
 
@@ -86,8 +87,6 @@ class LiveFeed:
             store, self._pool, clock, self._missing, settings.batch_rows, settings.batch_seconds, settings.buffer_rows
         )
         self._stop = asyncio.Event()
-        self._connections: dict[int, asyncio.Task[None]] = {}
-        self._sockets: dict[int, aiohttp.ClientWebSocketResponse] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._names: dict[str, str] = {}  # the store's name of a symbol -> the exchange's
         self.audited: dict[str, int] = {}  # by the store's names: everything before it has been compared with REST
@@ -104,7 +103,9 @@ class LiveFeed:
         """Feed until `stop`; whether all that had come is written. What is not, the next start asks for."""
         connector = aiohttp.TCPConnector(limit=0, limit_per_host=0)
         async with aiohttp.ClientSession(connector=connector, auto_decompress=True) as session:
-            self._session = session
+            self._sockets = Sockets(
+                session, self.exchange.stream_url, self._clock, self._opened, self._received, self._closed
+            )
             self.rest = Rest(self.exchange, session, self._clock, self._rng, self._silence)
             jobs = [self._spawn(self._work())]
             stopping = asyncio.create_task(self._stop.wait())
@@ -126,6 +127,7 @@ class LiveFeed:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tick())
             group.create_task(self.batches.run())
+            group.create_task(self._report())
             group.create_task(self._every(self.settings.sync_seconds, self.rest.sync))
             group.create_task(self._every(self.settings.heal_seconds, self._learn_rules))
             group.create_task(self._every(self.settings.heal_seconds, self.heal))
@@ -134,10 +136,11 @@ class LiveFeed:
 
     async def _drain(self) -> bool:
         """Close what is open, write what is there. Never waits longer than it may for a database that hangs."""
-        running = [*self._connections.values(), *self._tasks]
+        running = list(self._tasks)
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await self._sockets.end()
         self._pump_candles()
         try:
             await asyncio.wait_for(self.batches.flush(), self._clock.patience(self.settings.drain_seconds))
@@ -146,6 +149,7 @@ class LiveFeed:
             self._pool.shutdown(wait=False, cancel_futures=True)
             return False
         self._pool.shutdown()
+        log.info("ended: all that had come is stored")
         return True
 
     def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -174,6 +178,25 @@ class LiveFeed:
 
     async def _in_store(self, job: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, job, *arguments)
+
+    async def _report(self) -> None:
+        """A line when nothing is missing any more, and then from time to time."""
+        minutes = self.feed.hole_minutes()
+        log.info("following %d symbols of %s, %d minutes to fill", len(self._wanted), self.exchange.name, minutes)
+        while self.feed.hole_minutes() or self.batches.waiting:
+            await self._clock.sleep(1.0)
+        while True:
+            now, accounts = self.rest.now(), self.feed.minutes
+            fresh = sum(self.feed.lag_ms(symbol, now) < LATE_MS for symbol in accounts)
+            rows, minutes = self.batches.counts.rows, self.feed.hole_minutes()
+            log.info(
+                "%d of %d symbols up to date, %d candles stored, %d minutes missing",
+                fresh,
+                len(accounts),
+                rows,
+                minutes,
+            )
+            await self._clock.sleep(self.settings.report_seconds)
 
     # -- symbols -------------------------------------------------------------------------------------------------------
 
@@ -244,13 +267,11 @@ class LiveFeed:
         while actions := self.feed.take():
             for action in actions:
                 if isinstance(action, Open):
-                    self._connections[action.connection] = asyncio.create_task(self._connection(action.connection))
+                    self._sockets.open(action.connection)
                 elif isinstance(action, Close):
-                    if action.connection in self._connections:
-                        log.info("connection %d: closed, %s", action.connection, action.why)
-                        self._connections[action.connection].cancel()
+                    self._sockets.close(action.connection, action.why)
                 elif isinstance(action, Send):
-                    self._spawn(self._send(action))
+                    self._spawn(self._sockets.send(action.connection, action.text))
                 elif isinstance(action, Question):
                     self._spawn(self._ask(action))
                 elif isinstance(action, Outage):
@@ -263,34 +284,16 @@ class LiveFeed:
             for candle in fresh:
                 self.batches.add(self.exchange.store_name(candle.symbol), candle)
 
-    async def _connection(self, number: int) -> None:
-        limit = aiohttp.ClientWSTimeout(ws_close=1.0)
-        try:
-            async with asyncio.timeout(self._clock.patience(20)):
-                socket = await self._session.ws_connect(
-                    self.exchange.stream_url, timeout=limit, max_msg_size=MESSAGE_BYTES_MAX
-                )
-            async with socket:
-                self._sockets[number] = socket
-                self.feed.opened(number, self.rest.now())
-                self._pump()
-                async for message in socket:
-                    if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-                        break
-                    self.feed.received(number, message.data, self.rest.now())
-                    self._pump()
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            log.info("connection %d: %s", number, error or type(error).__name__)
-        finally:
-            self._sockets.pop(number, None)
-            self._connections.pop(number, None)
-            self.feed.closed(number, self.rest.now())
+    def _opened(self, number: int) -> None:
+        self.feed.opened(number, self.rest.now())
+        self._pump()
 
-    async def _send(self, action: Send) -> None:
-        socket = self._sockets.get(action.connection)
-        if socket is not None and not socket.closed:
-            with contextlib.suppress(aiohttp.ClientError, ConnectionError, RuntimeError):
-                await socket.send_str(action.text)
+    def _received(self, number: int, raw: bytes | str) -> None:
+        self.feed.received(number, raw, self.rest.now())
+        self._pump()
+
+    def _closed(self, number: int) -> None:
+        self.feed.closed(number, self.rest.now())
 
     async def _ask(self, question: Question) -> None:
         try:

@@ -15,12 +15,11 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from candlemill.exchange import Exchange
 from candlemill.io import logs
-from candlemill.io.feed import LiveFeed, Settings
+from candlemill.io.feed import LATE_MS, LiveFeed, Settings
 from candlemill.io.feedstore import FeedStore
 from candlemill.io.rest import Clock, silence_of
 from candlemill.io.settings import SILENCE, data_folder
 
-LAG_LIMIT_MS: Final = 180_000
 STUCK_LIMIT_MS: Final = 120_000
 START_LIMIT_MS: Final = 120_000
 
@@ -47,9 +46,9 @@ class Health:
         if oldest and now - oldest > STUCK_LIMIT_MS:
             return f"the store has taken nothing for {(now - oldest) // 1000} s"
         lags = [feed.feed.lag_ms(symbol, feed.rest.now()) for symbol in feed.feed.minutes]
-        late = sum(lag > LAG_LIMIT_MS for lag in lags)
+        late = sum(lag > LATE_MS for lag in lags)
         if 2 * late > len(lags):
-            return f"{late} of {len(lags)} symbols lag more than {LAG_LIMIT_MS // 1000} s"
+            return f"{late} of {len(lags)} symbols lag more than {LATE_MS // 1000} s"
         return ""
 
 

@@ -20,9 +20,19 @@ _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"
 
 def setup(json: bool | None = None, level: int = logging.INFO) -> None:
     """Send the log of the whole process to stderr; as JSON if told so, and by default where that is no terminal."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(JsonLines() if json or (json is None and not sys.stderr.isatty()) else TextLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class _Stderr(logging.Handler):
+    """Writes to what stderr is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:

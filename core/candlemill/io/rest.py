@@ -5,6 +5,7 @@ aiohttp is the one library for WebSocket and HTTP, client and server: the feed, 
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import time
@@ -28,6 +29,7 @@ CLOSED_MS: Final = 3_000  # after a candle's end, until it is taken for closed: 
 WINDOWS: Final = 60
 EMPTY_ANSWERS: Final = 3  # so often an exchange has to say that it has no candles, until it is believed
 
+log = logging.getLogger("candlemill.rest")
 T = TypeVar("T")
 
 
@@ -149,6 +151,7 @@ class Rest:
         problem: ExchangeDown | BadMessage = ExchangeDown("never asked")
         for k in range(TRIES):
             if k:
+                log.log(logging.INFO if k == 1 else logging.WARNING, "%s; trying again", problem)
                 await self._clock.sleep(self._rng.uniform(0.5, 1.0) * 2**k)
             await self._turn(ask.weight)
             try:
@@ -179,6 +182,7 @@ class Rest:
             await self._clock.sleep(max(wait, 0.01))
 
     async def _once(self, ask: Ask) -> bytes:
+        what = f"{self.exchange.name}, {ask.path}"
         self.requests += 1
         refused = self.refused
         limit = aiohttp.ClientTimeout(total=self._clock.patience(SECONDS))
@@ -188,7 +192,7 @@ class Rest:
             ) as answer:
                 body, status, headers = await answer.read(), answer.status, answer.headers
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ExchangeDown(f"{ask.path}: {error or type(error).__name__}") from None
+            raise ExchangeDown(f"{what}: {reason(error)}") from None
         finally:
             self._under_way -= 1
         self._count(self.exchange.used_weight(headers))
@@ -196,13 +200,14 @@ class Rest:
         if refusal is not None and refusal.kind in ("limit", "ban"):
             self.refused += 1
             wait = self._be_silent(headers.get("Retry-After", ""), refusal.kind)
-            raise ExchangeDown(f"{ask.path}: {status}, {refusal.text}", wait)
+            log.warning("%s: %d, %s; silent for %d s", what, status, refusal.text, wait)
+            raise ExchangeDown(f"{what}: {status}, {refusal.text}", wait)
         if self.refused == refused:  # nobody was refused since this was sent
             self._careful = False
         if refusal is not None:
-            raise NotThere(f"{ask.path} with {ask.query}: {status}, {refusal.text}")
+            raise NotThere(f"{what} with {ask.query}: {status}, {refusal.text}")
         if status != 200:
-            raise ExchangeDown(f"{ask.path}: status {status}")
+            raise ExchangeDown(f"{what}: status {status}")
         return body
 
     def _be_silent(self, text: str, kind: str) -> float:
@@ -221,6 +226,13 @@ class Rest:
         ours = sum(each for _, each in self._spent)
         if used is not None and used > ours:
             self._spent.append((self._clock.now_ms(), used - ours))
+
+
+def reason(error: Exception) -> str:
+    """Why a request failed, in a few words."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect to {error.host}:{error.port}"
+    return "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
 
 
 def _unique(candles: list[Candle]) -> list[Candle]:
