@@ -116,9 +116,8 @@ def store() -> Any:
 
 def check(store: Any, symbols: Sequence[str]) -> tuple[dict[str, Any], str]:
     """`coverage --check`: every missing stretch between a symbol's first and last candle, and whose fault it is."""
-    from candlemill.io.batches import holes_of
     from candlemill.io.coverage import current_days
-    from candlemill.minutes import Spans
+    from candlemill.io.healing import holes_of, outages_left
     from candlemill.show import table
 
     found: dict[str, Any] = {}
@@ -126,8 +125,7 @@ def check(store: Any, symbols: Sequence[str]) -> tuple[dict[str, Any], str]:
     for symbol in symbols:
         days = current_days(store, symbol)
         start, end = (days[0].first, days[-1].last) if days else (0, 0)
-        holes = Spans(holes_of(store, symbol, start, end))
-        outages = Spans(missing_of(store, symbol, Spans(store.outages(symbol)).within(start, end)))
+        holes, outages = holes_of(store, symbol, start, end), outages_left(store, symbol, start, end)
         found[symbol] = {"outages": _rows(outages), "missing": _rows(holes)}
         for kind, spans in (("at the exchange", outages), ("here", holes)):
             lines += [(symbol, _iso(a), _iso(b), f"{(b - a) // 60_000:,}", kind) for a, b in spans]
@@ -136,13 +134,6 @@ def check(store: Any, symbols: Sequence[str]) -> tuple[dict[str, Any], str]:
     if any(row[4] == "here" for row in lines):
         text += "\nwhat is missing here: candlemill ingest --symbol S --from DATE fetches it, and so does a feed"
     return {"symbols": found}, text
-
-
-def missing_of(store: Any, symbol: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Of outages what is still missing: the exchange may have come to have it."""
-    from candlemill.io.batches import missing_spans
-
-    return [c for a, b in spans for c in missing_spans(set(store.times(symbol, a, b).tolist()), a, b)]
 
 
 def _rows(spans: Iterable[tuple[int, int]]) -> list[dict[str, int]]:

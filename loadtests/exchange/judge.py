@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from candlemill.io.batches import holes_of
 from candlemill.io.coverage import current_days
 from candlemill.io.feedstore import FeedStore
+from candlemill.io.healing import holes_of
 from candlemill.minutes import Spans
 from candlemill.plan import Day
 

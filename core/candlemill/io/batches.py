@@ -9,22 +9,20 @@ candles again.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import numpy as np
 
-from candlemill.engine.tape import DAY_MS
 from candlemill.errors import StoreError
 from candlemill.exchange import MINUTE_MS, Candle
-from candlemill.io.coverage import CANDLE_COLUMNS, Columns, recount, touched_days, write
+from candlemill.io.coverage import Columns, recount, touched_days, write
 from candlemill.io.feedstore import FeedStore
+from candlemill.io.healing import SCALE_DIGITS, columns_of, storable
 from candlemill.io.rest import Clock
-from candlemill.minutes import Span, Spans
+from candlemill.minutes import Span
 
-SCALE_DIGITS: Final = 8
 RETRY_SECONDS: Final = 1.0
 RETRY_SECONDS_MAX: Final = 30.0
 HANGS_SECONDS: Final = 60.0  # a write that takes so long is one that fails
@@ -170,7 +168,9 @@ class Batches:
 
     def _write(self, rows: Rows, outages: list[tuple[str, int, int]]) -> None:
         """In the store's thread. Writing a batch twice changes nothing."""
-        parts = {symbol: part for symbol in rows if (part := self._columns(symbol, rows[symbol])) is not None}
+        parts = {
+            symbol: part for symbol in rows if (part := self._columns(symbol, list(rows[symbol].values()))) is not None
+        }
         if outages:
             self._store.put_outages(outages)
         if parts:
@@ -184,79 +184,11 @@ class Batches:
         if recount(self._store, {symbol: sorted(days) for symbol, days in self._unsure.items()}).kept:
             self._unsure = {}
 
-    def _columns(self, symbol: str, rows: Mapping[int, Candle]) -> Columns | None:
-        divisor = 10 ** (SCALE_DIGITS - self.digits.get(symbol, SCALE_DIGITS))
-        kept = [c for c in rows.values() if c.volume % divisor == 0 and c.volume // divisor < 1 << 64]
-        if len(kept) < len(rows):
-            self.counts.unstorable += len(rows) - len(kept)
-            log.error(
-                "%d volumes do not fit the volume scale of 10^%d: ingest the symbol anew with another one",
-                len(rows) - len(kept),
-                self.digits.get(symbol, SCALE_DIGITS),
-                extra={"symbol": symbol},
-            )
-        return columns_of(kept, divisor) if kept else None
-
-
-def columns_of(candles: list[Candle], divisor: int) -> Columns:
-    """Candles as columns in time order."""
-    ordered = sorted(candles, key=lambda c: c.t)
-    columns: dict[str, Any] = {
-        name: np.array([getattr(c, name) for c in ordered], np.int64) for name in CANDLE_COLUMNS[:-1]
-    }
-    columns["volume"] = np.array([c.volume // divisor for c in ordered], np.uint64)
-    return columns
-
-
-def missing_spans(times: set[int], start: int, end: int) -> list[Span]:
-    """The stretches of `start <= t < end` that have no minute among `times`."""
-    out: list[Span] = []
-    at = start
-    for t in sorted(x for x in times if start <= x < end):
-        if t > at:
-            out.append((at, t))
-        at = t + MINUTE_MS
-    if at < end:
-        out.append((at, end))
-    return out
-
-
-def holes_of(store: FeedStore, name: str, start: int, end: int) -> list[Span]:
-    """What the store lacks of `start <= t < end` and the exchange is not known to lack."""
-    if start >= end:
-        return []
-    full = {day.start for day in store.days(name, start, end) if day.rows == DAY_MS // MINUTE_MS}
-    lacking = Spans()
-    for day in range(midnight(start), end, DAY_MS):
-        if day not in full:
-            lacking.add(max(day, start), min(day + DAY_MS, end))
-    for a, b in store.outages(name):
-        lacking.remove(a, b)
-    holes = Spans()
-    for a, b in lacking:
-        for span in missing_spans(set(store.times(name, a, b).tolist()), a, b):
-            holes.add(*span)
-    return list(holes)
-
-
-def correct(store: FeedStore, name: str, candles: list[Candle], digits: int) -> int:
-    """Write those of the candles that are not stored like that, and count them."""
-    divisor = 10 ** (SCALE_DIGITS - digits)
-    candles = [c for c in candles if c.volume % divisor == 0 and c.volume // divisor < 1 << 64]
-    if not candles:
-        return 0
-    new = columns_of(candles, divisor)
-    old = store.read_columns(name, int(new["t"][0]), int(new["t"][-1]) + 1, CANDLE_COLUMNS[1:])
-    stored = set(zip(*(old[column].tolist() for column in CANDLE_COLUMNS), strict=True))
-    rows = zip(*(new[column].tolist() for column in CANDLE_COLUMNS), strict=True)
-    different = np.array([row not in stored for row in rows])
-    if not different.any():
-        return 0
-    part = {column: values[different] for column, values in new.items()}
-    write(store, {name: part})
-    recount(store, touched_days({name: part}))
-    return int(different.sum())
-
-
-def midnight(ms: int) -> int:
-    return ms // DAY_MS * DAY_MS
+    def _columns(self, symbol: str, candles: list[Candle]) -> Columns | None:
+        digits = self.digits.get(symbol, SCALE_DIGITS)
+        kept = storable(candles, digits)
+        if len(kept) < len(candles):
+            self.counts.unstorable += len(candles) - len(kept)
+            text = "%d volumes do not fit the volume scale of 10^%d: ingest the symbol anew with another one"
+            log.error(text, len(candles) - len(kept), digits, extra={"symbol": symbol})
+        return columns_of(kept, digits) if kept else None

@@ -22,8 +22,8 @@ from candlemill.binance import ZIP_BYTES_MAX, verify_checksum
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadFile, BadInput, ExchangeDown, NotThere, UnknownName
 from candlemill.exchange import MINUTE_MS, Candle, Exchange
-from candlemill.io.batches import correct, holes_of
 from candlemill.io.feedstore import FeedStore
+from candlemill.io.healing import correct, holes_of
 from candlemill.io.ingest import ingest
 from candlemill.io.rest import CLOSED_MS, Clock, Rest, Silence, reason
 from candlemill.minutes import SETTLED_MS, Span, Spans

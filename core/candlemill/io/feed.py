@@ -19,9 +19,10 @@ from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, BadMessage, ExchangeDown, NotThere, StoreError, UnknownName
 from candlemill.exchange import MINUTE_MS, Exchange, Rules
 from candlemill.feed import Feed, Outage, Question
-from candlemill.io.batches import SCALE_DIGITS, Batches, correct, holes_of, midnight
+from candlemill.io.batches import Batches
 from candlemill.io.coverage import recount, unsure_days
 from candlemill.io.feedstore import FeedStore, iso
+from candlemill.io.healing import SCALE_DIGITS, correct, holes_of
 from candlemill.io.rest import Clock, Rest, Silence
 from candlemill.io.sockets import Sockets
 from candlemill.lines import Close, Open, Send, Tuning
@@ -245,7 +246,7 @@ class LiveFeed:
         start = self._begin(name, now)
         end = max([start, *(min(day.last + MINUTE_MS, now) for day in self.store.days(name)[-1:])])
         # Whoever fed before may have ended, long ago, before it came to audit what it had stored.
-        self.audited.setdefault(name, max(start, midnight(end) - DAY_MS))
+        self.audited.setdefault(name, max(start, end // DAY_MS * DAY_MS - DAY_MS))
         return Minutes(end, holes_of(self.store, name, start, end))
 
     def _begin(self, name: str, now: int) -> int:
