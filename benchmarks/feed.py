@@ -103,7 +103,9 @@ def sustain(folder: Path, seconds: int, rate: int = 20_000) -> dict[str, object]
 
     async def run() -> dict[str, object]:
         with FeedStore(f"chdb://{folder / 'db'}") as store:
-            batches = Batches(store, ThreadPoolExecutor(1), Clock(), lambda *_: None, 100_000, 5.0, 400_000)
+            usual = Settings()
+            bounds = (usual.batch_rows, usual.batch_seconds, usual.buffer_rows)
+            batches = Batches(store, ThreadPoolExecutor(1), Clock(), lambda *_: None, *bounds)
             writing = asyncio.create_task(batches.run())
             begin, samples, minute, most = time.monotonic(), list[float](), 0, 0
             for second in range(seconds):

@@ -19,6 +19,7 @@ import contextlib
 import math
 import os
 import random
+import signal
 import socket
 import sys
 import tempfile
@@ -290,6 +291,7 @@ def main() -> int:
     ask.add_argument("--hours", type=float, default=24.0)
     ask.add_argument("--speed", type=float, default=3600.0)
     args = ask.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that its victims end with it
     bad, faults, kills = 0, Counter[str](), Counter[str]()
     for seed in range(args.first, args.first + args.seeds):
         with tempfile.TemporaryDirectory(prefix="torture-", ignore_cleanup_errors=True) as name:

@@ -7,6 +7,7 @@ is new, and what the exchange has replaced since. A download that broke off goes
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -101,12 +102,13 @@ class Downloader:
             }
             if span is not None and span[0] >= now:
                 raise BadInput("the range begins in the future: nothing to ingest")
-            days = sum(max(1, (b - a) // DAY_MS) for a, b in spans.values())
-            self._bar = tqdm(total=days, desc="ingest", unit="day", delay=1, disable=None, dynamic_ncols=True)
+            days = [max(1, (b - a) // DAY_MS) for a, b in spans.values()]
+            self._bar = tqdm(total=sum(days), desc="ingest", unit="day", delay=1, disable=None, dynamic_ncols=True)
             with self._bar:
-                for symbol, (start, end) in spans.items():
+                for (symbol, (start, end)), done in zip(spans.items(), itertools.accumulate(days), strict=True):
                     await self._symbol(symbol, start, end)
                     self.report.symbols.append(self._exchange.store_name(symbol))
+                    self._bar.update(done - self._bar.n)
         return self.report
 
     async def _learn_rules(self, symbols: Sequence[str]) -> None:
@@ -129,8 +131,7 @@ class Downloader:
     async def _all(self, symbol: str) -> Span:
         if self._exchange.windowed:
             raise BadInput(f"{self._exchange.name} does not say where {symbol} begins: give --from or --days")
-        ask = self._exchange.ask_candles(symbol, 0, 1)
-        first = await self._rest.get(ask, lambda body: self._exchange.candles(symbol, body))
+        first, _ = await self._rest.candles(symbol, 0, 0)
         now = self._rest.now()
         return (first[0].t // DAY_MS * DAY_MS if first else now, now)
 
@@ -169,11 +170,8 @@ class Downloader:
             fetched = {file: sha for file, sha in zip(group, outcomes, strict=True) if sha}
             stored = await self._in_store(self._store_files, fetched, known)
             done += stored
-            for file in group:
-                if file not in stored and file.is_month:
-                    wanted = [*days_of(symbol, file.start, file.end), *wanted]
-                else:
-                    self._bar.update((file.end - file.start) // DAY_MS)
+            again = [file for file in group if file not in stored and file.is_month]
+            wanted = [day for file in again for day in days_of(symbol, file.start, file.end)] + wanted
         return done
 
     def _months_by_days(self, symbol: str, start: int, end: int) -> set[int]:
@@ -223,6 +221,7 @@ class Downloader:
                     text = (await self._get(f"{file.path}.CHECKSUM")).decode("utf-8", "replace")
                     sha = text[:64].lower()
                     if sha == known:
+                        self._bar.update((file.end - file.start) // DAY_MS)
                         return sha
                     data = await self._resume(file)
                     verify_checksum(data, text, file.name)
@@ -236,6 +235,7 @@ class Downloader:
                     problem = error
                     continue
                 (self._folder / f"{file.name}.part").replace(self._folder / file.name)
+                self._bar.update((file.end - file.start) // DAY_MS)
                 return hashlib.sha256(data).hexdigest()
             self.report.notes.append(f"passed over {file.name}, for REST instead: {problem}")
             return ""

@@ -30,7 +30,8 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            print(self.format(record), file=sys.stderr, flush=True)
+            clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a progress bar may stand there
+            print(f"{clear}{self.format(record)}", file=sys.stderr, flush=True)
         except Exception:
             self.handleError(record)
 
