@@ -21,6 +21,7 @@ from rows_guess import rows_guesses
 from rows_process import rows_ingest, rows_memory, rows_process, rows_slices
 from rows_ready import rows_ready
 from rows_research import rows_guards, rows_report
+from rows_reuse import rows_reuse
 from strategies import rows_strategies
 from tabulate import tabulate
 
@@ -39,6 +40,7 @@ ROWS: dict[str, Callable[[Lab], Iterator[Row]]] = {
     "guards": rows_guards,
     "report": rows_report,
     "gateway": rows_gateway,
+    "reuse": rows_reuse,
 }
 HEADERS = ("what", "candlemill", "peer", "ratio", "reach", "aim")
 ALIGNED = ("left", "right", "left", "right", "right", "right")
