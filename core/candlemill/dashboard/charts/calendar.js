@@ -1,8 +1,8 @@
 // Every day of a symbol: complete, with minutes missing, or not there.
-import { html, useCallback, useMemo, useState } from "../lib.js";
+import { html, useCallback, useMemo, useRef, useState } from "../lib.js";
 import { count } from "../format.js";
 import { between, useColors } from "../theme.js";
-import { Chart, Legend, NARROW, tip } from "./chart.js";
+import { Chart, Cursor, Legend, NARROW, tip } from "./chart.js";
 
 const FULL = 1440; // minutes of a day
 const TALL = 16,
@@ -44,10 +44,14 @@ export function Calendar({ symbol, days }) {
       shown: days.filter((d) => filled.has(yearOf(d))),
     };
   }, [days]);
-  const option = useCallback(
-    (c, width) => optionOf(c, width, shown, years, at === null ? null : shown[at]),
-    [shown, at],
-  );
+  const option = useCallback((c, width) => optionOf(c, width, shown, years), [shown]);
+  const chart = useRef(null);
+  const onChart = useCallback((found) => {
+    chart.current = found;
+    return () => {
+      chart.current = null;
+    };
+  }, []);
   const focus = (event) => {
     if (event.target.matches(":focus-visible")) setAt((old) => old ?? shown.length - 1);
   };
@@ -60,7 +64,9 @@ export function Calendar({ symbol, days }) {
     <div tabindex="0" role="application" aria-roledescription="calendar"
       aria-label="days of ${symbol}: arrow keys go from day to day" onKeyDown=${press}
       onFocus=${focus} onBlur=${() => setAt(null)} data-calendar>
-      <${Chart} option=${option} height=${years.length * STEP + 2} role="presentation" />
+      <${Chart} option=${option} height=${years.length * STEP + 2} role="presentation" onChart=${onChart}>
+        ${at !== null && chart.current && html`<${Cursor} ...${dayAt(chart.current, shown[at], years)} />`}
+      </${Chart}>
     </div>
     <p class="note" aria-live="polite">${
       at === null
@@ -69,34 +75,29 @@ export function Calendar({ symbol, days }) {
     }</p>`;
 }
 
-function optionOf(c, width, days, years, chosen) {
-  const narrow = width < NARROW,
-    left = narrow ? 26 : 44,
-    colors = ramp(c);
-  const wide = Math.min((width - left - 2) / 54, 20);
+const leftOf = (width) => (width < NARROW ? 26 : 44);
+const wideOf = (width) => Math.min((width - leftOf(width) - 2) / 54, 20);
+
+/** Where a day is. */
+const dayAt = (chart, d, years) => ({
+  center: chart.convertToPixel({ calendarIndex: years.indexOf(yearOf(d)) }, d.day),
+  size: [wideOf(chart.getWidth()), TALL],
+});
+
+function optionOf(c, width, days, years) {
+  const narrow = width < NARROW;
+  const colors = ramp(c);
   const cells = (k) =>
     days
       .filter((d) => yearOf(d) === years[k])
       .map((d) => ({ value: [d.day, d.rows / FULL], of: d, itemStyle: { color: colors[gradeOf(d)] } }));
-  const cursor = (k) =>
-    chosen && yearOf(chosen) === years[k]
-      ? [{ value: [chosen.day, 0], itemStyle: { color: "rgba(0,0,0,0)", borderColor: c.ink, borderWidth: 2 } }]
-      : [];
-  const layer = (k, data, more) => ({
-    type: "heatmap",
-    coordinateSystem: "calendar",
-    calendarIndex: k,
-    progressive: 0,
-    data,
-    ...more,
-  });
   return {
     tooltip: { trigger: "item", formatter: ({ data }) => tip(data.of.day, [[null, told(data.of), ""]]) },
     calendar: years.map((year, k) => ({
       range: year,
       top: k * STEP + 22,
-      left,
-      cellSize: [wide, TALL],
+      left: leftOf(width),
+      cellSize: [wideOf(width), TALL],
       orient: "horizontal",
       splitLine: { lineStyle: { color: c.muted, width: 1, opacity: 0.45 } },
       itemStyle: { color: "transparent", borderColor: c.paper, borderWidth: 1 },
@@ -104,10 +105,14 @@ function optionOf(c, width, days, years, chosen) {
       monthLabel: { nameMap: narrow ? MONTHS.map((m) => m[0]) : MONTHS, color: c.muted, fontSize: 11 },
       dayLabel: { show: false },
     })),
-    series: years.flatMap((_, k) => [
-      layer(k, cells(k), { itemStyle: { borderColor: c.paper, borderWidth: narrow ? 0.5 : 1 } }),
-      layer(k, cursor(k), { silent: true, z: 6 }),
-    ]),
+    series: years.map((_, k) => ({
+      type: "heatmap",
+      coordinateSystem: "calendar",
+      calendarIndex: k,
+      progressive: 0,
+      data: cells(k),
+      itemStyle: { borderColor: c.paper, borderWidth: narrow ? 0.5 : 1 },
+    })),
     visualMap: { show: false, min: 0, max: 1, seriesIndex: [], inRange: { opacity: 1 } },
   };
 }

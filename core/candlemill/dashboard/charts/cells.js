@@ -94,7 +94,16 @@ function axes(c, width, data) {
   };
 }
 
-export function cellsOf(c, width, data, metric, sizing, at) {
+/** Where a cell is, or its bar. */
+export function cellAt(chart, { x, y }, [i, j]) {
+  const grid = chart.getModel().getComponent("grid").coordinateSystem.getRect();
+  const [left, top] = chart.convertToPixel({ gridIndex: 0 }, [i, j]);
+  const wide = grid.width / x.values.length;
+  if (y.values.length === 1) return { center: [left, grid.y + grid.height / 2], size: [wide, grid.height] };
+  return { center: [left, top], size: [wide, grid.height / y.values.length] };
+}
+
+export function cellsOf(c, width, data, metric, sizing) {
   const { left, x, y } = axes(c, width, data);
   const [nx, ny] = [data.x.values.length, data.y.values.length];
   const { min, max, colors } = scale(c, data, metric);
@@ -107,7 +116,7 @@ export function cellsOf(c, width, data, metric, sizing, at) {
   return {
     grid: { left, right: 4, top: 8, bottom: 44 },
     xAxis: x,
-    yAxis: y,
+    yAxis: { ...y, axisLabel: { interval: Math.ceil(15 / tall) - 1 } },
     tooltip: {
       trigger: "item",
       formatter: ({ value: [i, j] }) =>
@@ -129,18 +138,11 @@ export function cellsOf(c, width, data, metric, sizing, at) {
         },
         emphasis: { itemStyle: { borderColor: c.ink, borderWidth: 1 } },
       },
-      {
-        type: "heatmap",
-        data: at ? [[...at, 0]] : [],
-        silent: true,
-        z: 6,
-        itemStyle: { color: "rgba(0,0,0,0)", borderColor: c.ink, borderWidth: 2.5, borderRadius: 2 },
-      },
     ],
   };
 }
 
-export function barsOf(c, width, data, metric, sizing, at) {
+export function barsOf(c, width, data, metric, sizing) {
   const { left, x } = axes(c, width, data);
   const row = data.z[0];
   return {
@@ -161,12 +163,9 @@ export function barsOf(c, width, data, metric, sizing, at) {
         type: "bar",
         cursor: "pointer",
         barMaxWidth: 60,
-        data: row.map((z, i) => ({
+        data: row.map((z) => ({
           value: z === null ? null : kind(metric, sizing) === "count" ? Number(z) : float(z),
-          itemStyle: {
-            color: Number(z) >= 0 && !smallerIsBetter(metric) ? c.up : c.down,
-            ...(at?.[0] === i ? { borderColor: c.ink, borderWidth: 2.5 } : {}),
-          },
+          itemStyle: { color: Number(z) >= 0 && !smallerIsBetter(metric) ? c.up : c.down },
         })),
       },
     ],

@@ -144,6 +144,13 @@ export function tip(title, rows, foot = "") {
   return box;
 }
 
+/** A frame around what the keyboard is at: `center` and `size` in pixels of the chart. */
+export function Cursor({ center: [x, y], size: [wide, tall] }) {
+  const place = { left: x - wide / 2 - 2, top: y - tall / 2 - 2, width: wide + 4, height: tall + 4 };
+  const style = Object.entries(place).map(([name, value]) => `${name}:${value.toFixed(1)}px`);
+  return html`<div class="cursor" style=${style.join(";")}></div>`;
+}
+
 export const Legend = ({ items }) => html`<ul class="legend" aria-hidden="true">
   ${items.map(
     ([color, text, shape]) =>

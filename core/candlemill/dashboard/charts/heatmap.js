@@ -1,34 +1,38 @@
 // A figure of every set of a sweep, over two of its parameters (or over one: bars). A cell can be opened.
-import { html, useCallback, useState } from "../lib.js";
+import { html, useCallback, useRef, useState } from "../lib.js";
 import { label, shown } from "../metrics.js";
 import { useColors } from "../theme.js";
-import { axisShown, barsOf, best, cellsOf, heightOf, nameOf, scale } from "./cells.js";
-import { Chart } from "./chart.js";
+import { axisShown, barsOf, best, cellAt, cellsOf, heightOf, nameOf, scale } from "./cells.js";
+import { Chart, Cursor } from "./chart.js";
 
 /** `data` is the answer of …/heatmap; `onOpen(id)` gets the job of a cell's set. */
 export function HeatMap({ data, metric, sizing, onOpen }) {
   const colors = useColors();
-  const [at, setAt] = useState(null);
+  const [at, setAt] = useState(null); // the cell that the keyboard is at
+  const chart = useRef(null);
   const [nx, ny] = [data.x.values.length, data.y.values.length];
   const flat = ny === 1;
   const text = (i, j) => shown(metric, data.z[j][i], sizing);
   const option = useCallback(
-    (c, width) => (flat ? barsOf : cellsOf)(c, width, data, metric, sizing, at),
-    [data, metric, sizing, at?.[0], at?.[1]],
+    (c, width) => (flat ? barsOf : cellsOf)(c, width, data, metric, sizing),
+    [data, metric, sizing],
   );
   const onChart = useCallback(
-    (chart) => {
-      const open = (found) => {
-        const [i, j] = flat ? [found.dataIndex, 0] : found.value;
+    (found) => {
+      chart.current = found;
+      const open = ({ dataIndex, value }) => {
+        const [i, j] = flat ? [dataIndex, 0] : value;
         if (data.job_ids[j][i]) onOpen(data.job_ids[j][i]);
       };
-      chart.on("click", open);
-      return () => chart.off("click", open);
+      found.on("click", open);
+      return () => {
+        found.off("click", open);
+        chart.current = null;
+      };
     },
     [data, onOpen],
   );
   const focus = (event) => {
-    // by the keyboard: drawing again under a mouse button would take its click away
     if (event.target.matches(":focus-visible")) setAt((old) => old ?? best(data, metric));
   };
   const press = (event) => {
@@ -54,7 +58,9 @@ export function HeatMap({ data, metric, sizing, onOpen }) {
   return html`
     <div tabindex="0" role="application" aria-roledescription="heat map" onKeyDown=${press} onFocus=${focus}
       onBlur=${() => setAt(null)} aria-label=${name} data-heat>
-      <${Chart} option=${option} height=${height} role="presentation" onChart=${onChart} />
+      <${Chart} option=${option} height=${height} role="presentation" onChart=${onChart}>
+        ${at && chart.current && html`<${Cursor} ...${cellAt(chart.current, data, at)} />`}
+      </${Chart}>
     </div>
     <div class="cell">
       ${

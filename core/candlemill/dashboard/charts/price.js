@@ -1,5 +1,5 @@
 // Candles, as fine as the server gives them for the span, with the trades that touch it.
-import { html, useCallback, useMemo } from "../lib.js";
+import { html, useCallback, useMemo, useRef } from "../lib.js";
 import { bucket, count, exact, float, minute, money, plural } from "../format.js";
 import { useColors } from "../theme.js";
 import { Chart, Legend, NARROW, axisNumber, timeAxis, tip } from "./chart.js";
@@ -14,12 +14,19 @@ const HALF_MINUTE = 30_000; // a fill at a bar's open is drawn in that bar's mid
 /** `candles` and `trades` are the server's answers for the span [from, to]. */
 export function Price({ candles, trades, span, onSpan, onAll }) {
   const colors = useColors();
+  const hovered = useRef(null); // the trade under the pointer
   const marks = useMemo(() => marksOf(trades, span), [trades, span[0], span[1]]);
   const option = useCallback(
-    (c, width) => optionOf(c, width, candles, marks, span),
+    (c, width) => optionOf(c, width, candles, marks, span, hovered),
     [candles, marks, span[0], span[1]],
   );
-  const zoom = useCallback((chart, box) => dragToZoom(chart, box, span, onSpan, onAll), [span[0], span[1], onSpan]);
+  const onChart = useCallback(
+    (chart, box) => {
+      const undo = [dragToZoom(chart, box, span, onSpan, onAll), watchTrades(chart, hovered)];
+      return () => undo.forEach((one) => one());
+    },
+    [span[0], span[1], onSpan],
+  );
   const n = candles.t.length;
   const total = trades.total ?? trades.items.length;
   const shown =
@@ -37,7 +44,7 @@ export function Price({ candles, trades, span, onSpan, onAll }) {
     [colors.down, "exit, lost", "cross"],
   ];
   return html`<${Legend} items=${items} />
-    <${Chart} option=${option} height=${HEIGHT} label=${label} onChart=${zoom} />
+    <${Chart} option=${option} height=${HEIGHT} label=${label} onChart=${onChart} />
     <p class="note" data-price>${n ? `${drawn}; ${shown} marked.` : "No candles in this span."} ${HOW}</p>`;
 }
 
@@ -66,7 +73,23 @@ function tradeTip(trade, c) {
   ]);
 }
 
-function optionOf(c, width, candles, marks, [from, to]) {
+/** A tooltip of the axis hides those of single marks: the trade under the pointer is kept in `hovered`. */
+function watchTrades(chart, hovered) {
+  const enter = ({ data }) => {
+    hovered.current = data?.trade ?? null;
+  };
+  const leave = () => {
+    hovered.current = null;
+  };
+  chart.on("mouseover", { seriesType: "scatter" }, enter);
+  chart.on("mouseout", { seriesType: "scatter" }, leave);
+  return () => {
+    chart.off("mouseover", enter);
+    chart.off("mouseout", leave);
+  };
+}
+
+function optionOf(c, width, candles, marks, [from, to], hovered) {
   const narrow = width < NARROW,
     left = narrow ? 56 : 70,
     half = candles.minutes * HALF_MINUTE;
@@ -92,21 +115,18 @@ function optionOf(c, width, candles, marks, [from, to]) {
     symbolOffset: [0, by],
     z: 5,
     itemStyle: { color, borderColor: c.paper, borderWidth: symbol === CROSS ? 0 : 1 },
-    tooltip: { trigger: "item", formatter: (found) => tradeTip(found.data.trade, c) },
   });
   const x = timeAxis(from, to, width);
   const told = (found) => {
+    if (hovered.current) return tradeTip(hovered.current, c);
     const k = found.find((part) => part.seriesType === "candlestick")?.dataIndex;
     if (k === undefined) return "";
+    const rows = ["open", "high", "low", "close"].map((key) => [null, key, exact(candles[key][k])]);
+    const volume = Number(candles.volume[k]) / Number(candles.volume_scale);
     return tip(
       minute(candles.t[k]),
-      [
-        ["open", "open"],
-        ["high", "high"],
-        ["low", "low"],
-        ["close", "close"],
-      ].map(([name, key]) => [null, name, exact(candles[key][k])]),
-      bucket(candles.minutes),
+      [...rows, [null, "volume", axisNumber(volume)]],
+      `a candle of ${bucket(candles.minutes)}`,
     );
   };
   return {

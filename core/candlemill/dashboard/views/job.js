@@ -1,7 +1,7 @@
 // One job: while it runs its progress, then its result by the kind that it is.
 import { html, useEffect, useRef, useState } from "../lib.js";
 import { del, download, events, get, hasKey, job as jobPath, post } from "../api.js";
-import { count, range, seconds } from "../format.js";
+import { count, plural, range, seconds } from "../format.js";
 import { fieldsOf } from "../request.js";
 import { go, to } from "../route.js";
 import { preload } from "../charts/chart.js";
@@ -142,7 +142,7 @@ function Progress({ job, live, broken }) {
         step === "running" && total
           ? `running, ${count(done)} of ${count(total)} tasks`
           : step === "repairing" && repairs
-            ? `repairing, ${count(repairs)} slices`
+            ? `repairing, ${plural(repairs, "slice")}`
             : step;
       return html`<li key=${step} class=${k < at ? "past" : k === at ? "now" : ""}
         aria-current=${k === at ? "step" : undefined}>${text}</li>`;

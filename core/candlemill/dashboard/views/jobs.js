@@ -101,7 +101,7 @@ function Row({ row, chosen, toggle, act }) {
     if (!event.target.closest("a, button, input, label")) go(address);
   };
   const cancel = () => act(() => post(`${jobPath(row.job_id)}/cancel`));
-  const remove = () => act(() => del(jobPath(row.job_id)));
+  const remove = () => confirm(`Delete ${name} and its result?`) && act(() => del(jobPath(row.job_id)));
   const share = row.progress?.fraction;
   const best = row.kind === "sweep" && row.sharpe_ratio != null ? "best " : "";
   return html`<tr class="goes ${chosen ? "chosen" : ""}" onClick=${open}>

@@ -99,7 +99,7 @@ function Map({ job, route }) {
   return html`<${Card} title=${y ? "Heat map" : `Every ${x}`} above=${above}>
     <${Failure} error=${error} />
     ${!data && !error && html`<div style="height:300px"><${Busy} /></div>`}
-    ${data && html`<${HeatMap} data=${data} metric=${metric} sizing=${job.spec.sizing} onOpen=${openSet} />`}
+    ${data && html`<${HeatMap} data=${data} metric=${data.metric} sizing=${job.spec.sizing} onOpen=${openSet} />`}
   </${Card}>`;
 }
 
