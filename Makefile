@@ -86,8 +86,8 @@ pin:
 # Needs uv. Of the functions only the gateway makes tables and reports.
 locks:
 	$(LOCK) --allow-unsafe images/build.in -o images/build.txt
-	$(LOCK) pyproject.toml $(LEAN) --extra functions -o images/functions.txt
-	$(LOCK) pyproject.toml --extra gateway --extra report -o images/gateway.txt
+	$(LOCK) pyproject.toml $(LEAN) --extra functions --extra tracing -o images/functions.txt
+	$(LOCK) pyproject.toml --extra gateway --extra report --extra tracing -o images/gateway.txt
 	$(LOCK) pyproject.toml --extra feed -o images/feed.txt
 	$(LOCK) pyproject.toml --extra embedded -o images/db.txt
 
