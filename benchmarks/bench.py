@@ -20,6 +20,7 @@ from rows_gateway import rows_gateway
 from rows_guess import rows_guesses
 from rows_process import rows_ingest, rows_memory, rows_process, rows_slices
 from rows_research import rows_guards, rows_report
+from rows_reuse import rows_reuse
 from strategies import rows_strategies
 from tabulate import tabulate
 
@@ -32,6 +33,7 @@ ROWS: dict[str, Callable[[Lab], Iterator[Row]]] = {
     "process": rows_process,
     "ingest": rows_ingest,
     "slices": rows_slices,
+    "reuse": rows_reuse,
     "guesses": rows_guesses,
     "strategies": rows_strategies,
     "guards": rows_guards,
