@@ -35,12 +35,12 @@ ROWS: dict[str, Callable[[Lab], Iterator[Row]]] = {
     "ready": rows_ready,
     "ingest": rows_ingest,
     "slices": rows_slices,
+    "reuse": rows_reuse,
     "guesses": rows_guesses,
     "strategies": rows_strategies,
     "guards": rows_guards,
     "report": rows_report,
     "gateway": rows_gateway,
-    "reuse": rows_reuse,
 }
 HEADERS = ("what", "candlemill", "peer", "ratio", "reach", "aim")
 ALIGNED = ("left", "right", "left", "right", "right", "right")

@@ -335,7 +335,7 @@ class RequestIndex:
         self._request = threading.local()
 
     def renew(self) -> None:
-        self._request.days = {}
+        self._request.days, self._request.funding = {}, {}
 
     def symbols(self) -> list[str]:
         return self._store.symbols()
@@ -352,7 +352,10 @@ class RequestIndex:
         return self._store.volume_scale(symbol) or SCALE
 
     def funding(self, symbol: str) -> Funding:
-        return self._store.funding(symbol)
+        seen: dict[str, Funding] = self._request.funding
+        if symbol not in seen:
+            seen[symbol] = self._store.funding(symbol)
+        return seen[symbol]
 
 
 _made: tuple[Runtime, RequestIndex] | None = None
