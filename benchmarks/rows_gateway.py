@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Thread
 
 from lab import Lab, environment
 from market import SYMBOL, YEAR
@@ -102,9 +103,11 @@ def serving(lab: Lab, folder: object) -> Iterator[int]:
     process = subprocess.Popen(command, env=environment(folder), stderr=subprocess.PIPE, text=True)  # type: ignore[arg-type]
     try:
         assert process.stderr is not None
-        yield int(process.stderr.readline().rstrip().rpartition(":")[2])
+        port = int(process.stderr.readline().rstrip().rpartition(":")[2])
+        Thread(target=process.stderr.read, daemon=True).start()  # its log: it would wait with a full pipe
+        yield port
         process.send_signal(signal.SIGTERM)
         process.wait(START_SECONDS)
     finally:
         process.kill()
-        process.communicate()
+        process.wait()

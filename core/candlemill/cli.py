@@ -249,8 +249,11 @@ def run_new_strategy(args: argparse.Namespace) -> None:
 
 
 def run_serve(args: argparse.Namespace) -> None:
+    from candlemill.io import logs
     from candlemill.io.serve import serve
     from candlemill.io.settings import dsn
+
+    logs.setup_service(args.verbose)
 
     def ready(port: int) -> None:
         print(f"candlemill serves http://{args.host}:{port}", file=sys.stderr, flush=True)
@@ -267,9 +270,11 @@ def run_key(args: argparse.Namespace) -> None:
 
 
 def run_db(args: argparse.Namespace) -> None:
+    from candlemill.io import logs
     from candlemill.io.dbserver import serve
     from candlemill.io.settings import dsn
 
+    logs.setup_service(args.verbose)
     where = dsn()
     if not where.startswith("chdb://"):
         raise BadInput(f"candlemill db serves an embedded database, not {where.split('@')[-1]}: give a chdb:// DSN")

@@ -145,7 +145,7 @@ class Ledger(Protocol):
     def has_result(self, job_id: str) -> bool: ...
     def results(self, job_ids: Sequence[str]) -> list[ResultRow]: ...
     def put_results(self, results: Sequence[ResultRow]) -> None: ...
-    def sweep_scores(self, sweep_id: str) -> dict[str, int]: ...
+    def sweep_scores(self, sweep_id: str) -> dict[str, int] | None: ...  # None where no results are kept
     def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]: ...
 
     # Outcomes by their addresses; `code` is `model.code_key`.
@@ -189,10 +189,15 @@ class TapeSource(Protocol):
     def window(self, spec: Spec, start: int, end: int, context: int, columns: Sequence[str]) -> Window: ...
 
 
+def _untold(what: str, found: int, missing: int) -> None:
+    """Nobody listens."""
+
+
 class Runtime(msgspec.Struct, frozen=True):
-    """What a handler is given."""
+    """What a handler is given. It tells `looked` how much of what it looked for was there."""
 
     ledger: Ledger
     index: Index
     tapes: TapeSource
     clock_ms: Callable[[], int]
+    looked: Callable[[str, int, int], None] = _untold  # what for, how many were found, how many were not

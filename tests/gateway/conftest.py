@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,10 +26,23 @@ READY_SECONDS = 30
 
 
 class Gateway:
-    """A running gateway: requests to it, and its process."""
+    """A running gateway: requests to it, its process, and what it has logged so far."""
 
-    def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
-        self.process, self.port = process, port
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process, self.log = process, list[str]()
+        line = ""
+        assert process.stderr is not None
+        while not line.startswith("candlemill serves http://"):
+            line = process.stderr.readline()
+            assert line, self.log
+            self.log.append(line)
+        self.port = int(self.log.pop().rstrip().rpartition(":")[2])
+        threading.Thread(target=self._read, daemon=True).start()  # or it would wait with a full pipe
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
 
     @property
     def url(self) -> str:
@@ -78,16 +92,13 @@ def serving(folder: Path, *arguments: str, **more: str) -> Iterator[Gateway]:
     env = environment(**{DSN_VARIABLE: f"chdb://{folder}", **more})
     process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
     try:
-        assert process.stderr is not None
-        line = process.stderr.readline()  # candlemill serves http://127.0.0.1:PORT
-        assert "http://" in line, line
-        yield Gateway(process, int(line.rstrip().rpartition(":")[2]))
+        yield Gateway(process)
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             process.wait(READY_SECONDS)
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 @pytest.fixture(scope="module")

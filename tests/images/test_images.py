@@ -12,7 +12,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "images/Dockerfile").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCKS = {"functions": ["functions"], "gateway": ["gateway", "report"], "feed": ["feed"], "db": ["embedded"]}  # extras
+LOCKS = {  # extras
+    "functions": ["functions", "tracing"],
+    "gateway": ["gateway", "report", "tracing"],
+    "feed": ["feed"],
+    "db": ["embedded"],
+}
 COMMANDS_ONLY = {"tqdm", "tabulate", "isal"}
 
 

@@ -12,7 +12,7 @@ from candlemill.control import cancel
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import CandlemillError, NoData, UnknownName
 from candlemill.events import Event
-from candlemill.io import plugins
+from candlemill.io import plugins, telemetry
 from candlemill.io.clock import clock_ms
 from candlemill.io.local import Broker, FrozenIndex, LocalLedger, Pool, Progress, ScratchLedger, SymbolIndex, cores
 from candlemill.io.store import Store
@@ -128,7 +128,7 @@ class Home:
     ) -> None:
         """Run the job's events; interrupted, write what is done."""
         tapes = Tapes(self.index.days, self.store)
-        runtime = Runtime(ledger, self.index, tapes, clock_ms)
+        runtime = Runtime(ledger, self.index, tapes, clock_ms, telemetry.looked)
 
         def hire(tasks: Sequence[Event]) -> Pool | None:
             return self._hire(job, tasks, workers, tapes)

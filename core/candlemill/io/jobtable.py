@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from candlemill.io import telemetry
+from candlemill.io.clock import clock_ms
 from candlemill.ledger import FINISHED, JobEntry, JobFilter, JobRow, Progress
 from candlemill.service import progress
 from candlemill.states import is_done, steps_of
@@ -44,6 +46,7 @@ class JobTable:
         for row, ms in zip(rows, at_ms, strict=bool(at_ms)):
             row["updated_at"] = ms / 1000
         self._insert("backtest_jobs", rows)
+        telemetry.count_states(jobs, at_ms, clock_ms())
 
     def job(self, job_id: str) -> JobRow | None:
         return self.job_rows([job_id]).get(job_id)

@@ -5,7 +5,6 @@ a Broker sends what it gives up.
 """
 
 import base64
-import logging
 import os
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import urllib3
 
 from candlemill.errors import CandlemillError, SinkDown, StoreError
 from candlemill.events import Event
+from candlemill.io import logs
 from candlemill.io.functions import handler
 from candlemill.io.http import decode, encode, publish, runtime
 
@@ -21,17 +21,15 @@ EVENT_FOLDER = "/etc/jobsink-event"
 REASON_BYTES = 768  # as Brokers cut it: 1024 in base64
 SECONDS = 30.0
 
-log = logging.getLogger("candlemill")
-
 
 def main() -> int:
     """0 when the task is done or given up, 1 where another try may help."""
+    logs.setup_once()
     path = Path(os.environ.get("K_EVENT_PATH", EVENT_FOLDER)) / "event"
     event = decode({"content-type": "application/cloudevents+json"}, path.read_bytes())
     try:
         publish(handler("execute")(event, runtime()))
     except CandlemillError as error:
-        log.warning("task %s: %s", event.id, error)
         if error.retryable or isinstance(error, StoreError):
             return 1
         give_up(event, str(error), os.environ["CANDLEMILL_DEAD_LETTERS"])

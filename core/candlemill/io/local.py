@@ -24,7 +24,7 @@ import msgspec
 from candlemill import events
 from candlemill.errors import Cancelled, CandlemillError
 from candlemill.events import Event
-from candlemill.io import plugins
+from candlemill.io import plugins, telemetry
 from candlemill.io.clock import clock_ms
 from candlemill.io.coverage import current_days
 from candlemill.io.functions import DEAD_LETTERS, ROUTES, handler
@@ -63,7 +63,10 @@ class LocalLedger(LocalOutcomes):
         """The job as it is known here; where somebody has cancelled it, that shows after a moment."""
         known = self._jobs.get(job_id)
         if known is None:
-            return self._store.job(job_id)
+            stored = self._store.job(job_id)
+            if stored is None:
+                self._rows.setdefault(job_id, {})  # there are no tasks of a job that there is not
+            return stored
         now = time.monotonic()
         if not known.finished and now - self._looked.setdefault(job_id, now) > LOOK_SECONDS:
             self._looked[job_id] = now
@@ -141,11 +144,14 @@ class LocalLedger(LocalOutcomes):
         self._store.put_results(results)
         self.last_results = results
 
-    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
+    def sweep_scores(self, sweep_id: str) -> dict[str, int] | None:
         return self._store.sweep_scores(sweep_id)
 
     def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]:
-        return self._store.sweep_daily(sweep_id, job_ids)
+        last = {row.job_id: row.daily for row in self.last_results if row.sweep_id == sweep_id}
+        if not last.keys() >= set(job_ids):
+            return self._store.sweep_daily(sweep_id, job_ids)
+        return {job_id: last[job_id] for job_id in job_ids}
 
     def flush(self) -> None:
         """Write what is not in the store yet."""
@@ -176,8 +182,8 @@ class ScratchLedger(LocalLedger):
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._take(results)
 
-    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
-        return {}
+    def sweep_scores(self, sweep_id: str) -> None:
+        return None
 
     def flush(self) -> None:
         """Nothing of it goes anywhere."""
@@ -259,7 +265,7 @@ class Broker:
         self._progress = progress
         self._queue: deque[tuple[Event, int]] = deque()
         self._seen: set[tuple[str, str]] = set()
-        self._running: dict[Future[Work], tuple[Event, int]] = {}
+        self._running: dict[Future[telemetry.Timed[Work]], tuple[Event, int]] = {}
         self._done = self._known = 0
         self._last: Event | None = None
         self._cause: CandlemillError | None = None
@@ -357,7 +363,7 @@ class Broker:
         for future in finished:
             event, attempt = self._running.pop(future)
             try:
-                rows, partials, answer = future.result()
+                rows, partials, answer = telemetry.taken("execute", event, future.result())
                 self._runtime.ledger.put_outcomes(rows)
                 self._runtime.ledger.put_partials(partials)
             except CandlemillError as error:
@@ -394,13 +400,13 @@ class Pool:
             workers, multiprocessing.get_context("spawn"), _start_worker, (shared, index, strategy)
         )
 
-    def submit(self, event: Event) -> Future[Work]:
+    def submit(self, event: Event) -> Future[telemetry.Timed[Work]]:
         """Have a worker run the event. Ctrl-C reaches the whole process group: it is this process's to act on, so a
         worker is started with the signal blocked."""
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with _main_hidden():
-                return self._pool.submit(_work, event)
+                return self._pool.submit(telemetry.timed, _work, event)
         except BrokenProcessPool:
             raise CandlemillError(WORKER_DIED) from None
         finally:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from candlemill import control, events
 from candlemill.errors import Cancelled, CandlemillError, Stopped
 from candlemill.events import Event
-from candlemill.io import plugins
+from candlemill.io import plugins, telemetry
 from candlemill.io.bus import Bus
 from candlemill.io.clock import clock_ms
 from candlemill.io.gateway.access import access_of
 from candlemill.io.gateway.app import create_app
 from candlemill.io.gateway.world import World
 from candlemill.io.local import FrozenIndex
+from candlemill.io.meters import Gauge
 from candlemill.io.store import Store
 from candlemill.io.tapes import Tapes
 from candlemill.io.webserver import run_app
@@ -57,6 +58,12 @@ class Driver:
         """How far a job is that runs or waits here."""
         return self._bus.live(job_id) or (Progress(0, 1, 0) if job_id in self._waiting else None)
 
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def at_work(self) -> int:
+        return len(self._bus.at_work())
+
     def close(self) -> None:
         """Leave what is running for the next start; returns when it is in the store."""
         self._bus.stop()
@@ -85,7 +92,8 @@ class Driver:
         while (event := lane.get()) is not None and not self._ending.is_set():
             self._waiting.discard(event.partitionkey)
             try:
-                self._bus.run(event)
+                with telemetry.working(event):
+                    self._bus.run(event)
             except (Stopped, Cancelled):
                 pass
             except CandlemillError as error:
@@ -113,6 +121,8 @@ def serve(dsn: str, host: str, port: int, ready: Callable[[int], None]) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     with Store(dsn) as store:
         driver = Driver(store)
+        Gauge("candlemill_serve_waiting_jobs", "Jobs that wait to be run", driver.waiting)
+        Gauge("candlemill_serve_running_jobs", "Jobs that are run", driver.at_work)
         try:
             world = World(store, driver.publish, driver.live)
             run_app(create_app(world, access), host, port, ready, world.stopping.set)

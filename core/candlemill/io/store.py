@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, StoreDown, StoreError
+from candlemill.io import telemetry
 from candlemill.io.folder import check_unlocked
 from candlemill.io.jobtable import JobTable
 from candlemill.io.outcometable import OutcomeTable
@@ -77,7 +78,7 @@ class Store(JobTable, OutcomeTable):
         wanted = {(name, "") for source in sources for name in re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", source)}
         added = r"ALTER TABLE (\w+)\s+ADD COLUMN IF NOT EXISTS (\w+)"
         wanted |= {found for source in sources for found in re.findall(added, source)}
-        with _failures():
+        with _failures("schema"):
             present = self._client.query("SELECT table, name FROM system.columns WHERE database = currentDatabase()")
             columns = {(row[0], row[1]) for row in present.result_rows}
             if wanted <= columns | {(table, "") for table, _ in columns}:
@@ -117,8 +118,9 @@ class Store(JobTable, OutcomeTable):
         """  # noqa: S608
         bound = {"symbol": symbol, "start": start, "end": end}
         kinds: dict[str, type] = {name: np.uint64 if name == "volume" else np.int64 for name in ("t", *names)}
-        with _failures(), self._client.query_column_block_stream(sql, parameters=bound) as stream:
+        with _failures("columns"), self._client.query_column_block_stream(sql, parameters=bound) as stream:
             blocks = [block for block in stream if len(block[0])]
+        telemetry.ROWS.add(n=sum(len(block[0]) for block in blocks))
         blocks.sort(key=lambda block: block[0][0])
         if not blocks:
             return {name: np.empty(0, dtype=kind) for name, kind in kinds.items()}
@@ -156,8 +158,9 @@ class Store(JobTable, OutcomeTable):
         """  # noqa: S608
         bound = {"symbols": list(symbols), "start": start, "end": end}
         names = ("code", "t", *PRICES, "volume")
-        with _failures(), self._client.query_column_block_stream(sql, parameters=bound) as stream:
+        with _failures("columns"), self._client.query_column_block_stream(sql, parameters=bound) as stream:
             blocks = [block for block in stream if len(block[0])]
+        telemetry.ROWS.add(n=sum(len(block[0]) for block in blocks))
         if not blocks:
             return {name: np.empty(0, dtype=np.uint64 if name == "volume" else np.int64) for name in names}
         columns = {
@@ -207,7 +210,7 @@ class Store(JobTable, OutcomeTable):
                 *((price, "UInt64", columns[price].astype("<u8").tobytes()) for price in (*PRICES, "volume")),
             ],
         )
-        with _failures():
+        with _failures("candles"):
             # The rows are sorted and unique already: replacing within the block would only cost time. And replicated
             # tables would drop a block that they have seen before: a correction that is taken back must count.
             client.raw_insert(
@@ -446,11 +449,11 @@ class Store(JobTable, OutcomeTable):
     # -- plumbing --------------------------------------------------------------------------------------------------
 
     def _command(self, sql: str, bound: dict[str, object]) -> None:
-        with _failures():
+        with _failures("command"):
             self._client.command(sql, parameters=bound)
 
     def _rows(self, sql: str, bound: dict[str, object]) -> Sequence[Sequence[Any]]:
-        with _failures():
+        with _failures("query"):
             return self._client.query(sql, parameters=bound).result_rows
 
     def _insert(self, table: str, rows: Sequence[msgspec.Struct | dict[str, Any]]) -> None:
@@ -460,7 +463,7 @@ class Store(JobTable, OutcomeTable):
         # On a server rows arrive from many writers one by one: it gathers them into parts, and answers when written.
         settings = {} if self.embedded else {"async_insert": "1", "wait_for_async_insert": "1"}
         lines = b"\n".join(msgspec.json.encode(row) for row in rows)
-        with _failures():
+        with _failures("insert"):
             self._client.raw_insert(table, insert_block=lines, settings=settings, fmt="JSONEachRow")
 
 
@@ -471,12 +474,12 @@ def _connect(dsn: str) -> "Client":
     logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     if dsn.startswith("chdb:"):
         folder = _folder(dsn)
-        with _failures():
+        with _failures("connect"):
             folder.mkdir(parents=True, exist_ok=True)
             check_unlocked(folder)
             return clickhouse_connect.get_client(interface="chdb", path=str(folder))
     _check_server(dsn)
-    with _failures():
+    with _failures("connect"):
         return clickhouse_connect.get_client(
             dsn=dsn,
             connect_timeout=CONNECT_SECONDS,
@@ -506,23 +509,28 @@ def _check_server(dsn: str) -> None:
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
-    """Database errors as ours, in one line."""
+def _failures(operation: str) -> Iterator[None]:
+    """One question to the database: it is told of, and its errors are ours, in one line."""
     from clickhouse_connect.driver import exceptions
 
-    try:
-        yield
-    except exceptions.Error as error:
-        text = str(error)
-        if "Unable to open the chdb engine" in text:
-            raise StoreError(f"the folder cannot be opened as a database: {_line(error)}") from error
-        if isinstance(error, exceptions.OperationalError) and "Code: " not in text:
-            raise StoreDown(
-                f"the database does not answer: {_line(error)}; is it running? see {DSN_VARIABLE}"
-            ) from error
-        raise StoreError(f"the database refused: {_line(error)}") from error
-    except OSError as error:
-        raise StoreError(f"the database's folder or a temporary file: {error}") from error
+    with telemetry.asking(operation):
+        try:
+            yield
+        except exceptions.Error as error:
+            raise _error(error) from error
+        except OSError as error:
+            raise StoreError(f"the database's folder or a temporary file: {error}") from error
+
+
+def _error(error: Exception) -> StoreError:
+    from clickhouse_connect.driver import exceptions
+
+    text = str(error)
+    if "Unable to open the chdb engine" in text:
+        return StoreError(f"the folder cannot be opened as a database: {_line(error)}")
+    if isinstance(error, exceptions.OperationalError) and "Code: " not in text:
+        return StoreDown(f"the database does not answer: {_line(error)}; is it running? see {DSN_VARIABLE}")
+    return StoreError(f"the database refused: {_line(error)}")
 
 
 def _line(error: Exception) -> str:

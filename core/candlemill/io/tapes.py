@@ -9,20 +9,23 @@ import threading
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from candlemill.engine.tape import MINUTE_MS, Tape
+from candlemill.engine.tape import DAY_MS, MINUTE_MS, Tape
 from candlemill.errors import BeingWritten, StoreError
+from candlemill.io import telemetry
 from candlemill.io.store import Store
 from candlemill.model import Spec, iso
 from candlemill.plan import Day, Month, months_of
 from candlemill.work import COLUMNS, Window
+
+if TYPE_CHECKING:  # imported late: executors share nothing with other processes
+    from multiprocessing.shared_memory import SharedMemory
 
 CACHE_BYTES = 1 << 30
 SHARED = Path("/dev/shm")  # where Linux keeps shared memory
@@ -71,12 +74,20 @@ class Tapes:
         first = last = bisect_left(months, start + 1, key=lambda month: month.end)
         while last < len(months) and months[last].start < stop:
             last += 1
-        before = 0
+        before = (
+            self._rows_between(spec.symbol, max(months[first].start, spec.start), start) if first < len(months) else 0
+        )
         while first > 0 and before < context:
             first -= 1
             before += months[first].rows
         chosen = months[first:last]
         return chosen, chosen[:1] == months[:1]
+
+    def _rows_between(self, symbol: str, start: int, end: int) -> int:
+        """The rows of the days that lie in `start` to `end` with all of their minutes."""
+        days = self._index(symbol)
+        a, b = (bisect_left(days, at, key=lambda day: day.start) for at in (start, end - DAY_MS + 1))
+        return sum(day.rows for day in days[a:b])
 
     def _cut(
         self,
@@ -120,6 +131,7 @@ class Tapes:
         symbol = spec.symbol
         with self._lock:
             missing = [m for m in months if any((symbol, m.start, m.digest, n) not in self._columns for n in names)]
+            telemetry.looked("month", len(months) - len(missing), len(missing))
             for run in _neighbours(missing, self._months(spec)):
                 self._read(spec.symbol, run, names)
             out: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
@@ -165,8 +177,10 @@ class Tapes:
         often have 64 MiB."""
         return not SHARED.is_dir() or shutil.disk_usage(SHARED).free > self._bytes
 
-    def share(self) -> tuple[SharedMemory, Shared]:
+    def share(self) -> "tuple[SharedMemory, Shared]":
         """Move what the cache holds into shared memory, for `adopt` in another process. The caller unlinks it."""
+        from multiprocessing.shared_memory import SharedMemory
+
         with self._lock:
             memory = SharedMemory(create=True, size=max(8, self._bytes))
             block = _elements(memory)
@@ -183,6 +197,8 @@ class Tapes:
 
     def adopt(self, shared: Shared) -> None:
         """Use columns that another process has shared; nothing is copied."""
+        from multiprocessing.shared_memory import SharedMemory
+
         self._memory = SharedMemory(name=shared.name)
         block = _elements(self._memory)
         self._limit = max(self._limit, block.nbytes)
@@ -196,7 +212,7 @@ def _stop(spec: Spec, end: int) -> int:
     return min(spec.end, -(-end // k_ms) * k_ms)
 
 
-def _elements(memory: SharedMemory) -> NDArray[np.int64]:
+def _elements(memory: "SharedMemory") -> NDArray[np.int64]:
     if memory.buf is None:
         raise StoreError(f"shared memory {memory.name} is closed")
     return np.frombuffer(memory.buf, dtype=np.int64, count=memory.size // 8)

@@ -76,6 +76,7 @@ def run_app(
             ws="none",
             lifespan="off",
             proxy_headers=False,
+            log_config=None,  # the process's own, see `logs`
             log_level="warning",
             server_header=False,
             access_log=False,

@@ -17,6 +17,7 @@ from candlemill.io.gateway.explore import EXPLORE
 from candlemill.io.gateway.guards import Access, add_headers
 from candlemill.io.gateway.jobs import JOBS
 from candlemill.io.gateway.market import MARKET
+from candlemill.io.gateway.observe import Observed, metrics
 from candlemill.io.gateway.pages import pages
 from candlemill.io.gateway.problems import told
 from candlemill.io.gateway.world import World
@@ -58,8 +59,8 @@ def create_app(world: World, access: Access) -> Litestar:
         access.check(request)
 
     limits = access.limits()
-    return Litestar(
-        [healthz, readyz, document, Router("/", route_handlers=[about, *JOBS, *EXPLORE, *MARKET]), *pages()],
+    app = Litestar(
+        [healthz, readyz, metrics, document, Router("/", route_handlers=[about, *JOBS, *EXPLORE, *MARKET]), *pages()],
         dependencies={
             "world": Provide(lambda: world, sync_to_thread=False),
             "access": Provide(lambda: access, sync_to_thread=False),
@@ -78,3 +79,5 @@ def create_app(world: World, access: Access) -> Litestar:
         logging_config=None,
         debug=False,
     )
+    app.asgi_handler = Observed(app.asgi_handler)
+    return app

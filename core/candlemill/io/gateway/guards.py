@@ -14,6 +14,7 @@ from litestar.datastructures import MutableScopeHeaders
 from litestar.middleware.rate_limit import RateLimitConfig
 from litestar.types import Message, Scope
 
+from candlemill.io import logs
 from candlemill.io.gateway.keys import Keys
 from candlemill.io.gateway.problems import Forbidden, NoAccess
 
@@ -49,7 +50,7 @@ class Access(msgspec.Struct, frozen=True):
         if origin is not None and origin not in self.origins and urlsplit(origin).netloc != host:
             raise Forbidden(f"pages of {origin[:100]!r} may not ask: CANDLEMILL_CORS_ORIGINS says which may")
         if self.keys is not None and request.url.path.startswith(GUARDED):
-            self.keys.name_of(_key(request))
+            logs.tell(key=self.keys.name_of(_key(request)))
 
     def limits(self) -> RateLimitConfig | None:
         return (

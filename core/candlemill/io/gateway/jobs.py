@@ -14,7 +14,7 @@ from litestar.response import ServerSentEvent, ServerSentEventMessage
 from candlemill import control, states
 from candlemill.campaigns import chosen_of
 from candlemill.errors import UnknownName
-from candlemill.io import campaigns
+from candlemill.io import campaigns, logs
 from candlemill.io.gateway.answers import Accepted, Job, JobLine, Jobs, Planned, PlanTold, Progress, links_of
 from candlemill.io.gateway.cursors import page_cursor, position_of
 from candlemill.io.gateway.problems import Conflict, told
@@ -42,6 +42,7 @@ Name = Annotated[str, Parameter(max_length=64)]
 async def submit(data: Request, world: World) -> Accepted:
     """The same request twice is one job; one that is done already is answered with its state at once."""
     ready = await world.prepare(data)
+    logs.tell(job=ready.job_id)
     answer = await world.ask(ready)
     links = links_of(ready.job_id, ready.kind)
     return Accepted(ready.job_id, ready.kind, answer.state, links, _plan_told(ready, answer))
@@ -96,8 +97,11 @@ async def show(request: HttpRequest[Any, Any, Any], job_id: JobId, world: World)
 
 def _job(world: World, job_id: str, row: JobRow | None) -> Job:
     row = row or _set_of_sweep(world, job_id)
-    spec = msgspec.json.decode(row.spec, type=Spec)
     found = progress_of(world, row)
+    links = links_of(row.job_id, row.kind)
+    if not row.spec:  # a task was given up that belongs to no job that was ever asked for
+        return Job(row.job_id, row.kind, found.state, row.reason, found, row.attempt, {}, {}, links)
+    spec = msgspec.json.decode(row.spec, type=Spec)
     wanted = states.request_of(row)
     again = request_of(spec) if wanted is None else request_of(spec, wanted.weights, wanted.walk_forward)
     return Job(
@@ -109,7 +113,7 @@ def _job(world: World, job_id: str, row: JobRow | None) -> Job:
         row.attempt,
         msgspec.to_builtins(spec),
         again,
-        links_of(row.job_id, row.kind),
+        links,
         _result(world, row) if row.state == "done" else None,
     )
 
@@ -252,10 +256,13 @@ def _figures_of(row: JobRow) -> str:
 
 
 def _line(world: World, entry: JobEntry, figures: tuple[int, int, int, int] | None) -> JobLine:
-    row, spec = entry.row, msgspec.json.decode(entry.row.spec, type=Spec)
+    row, found = entry.row, progress_of(world, entry.row)
+    if not row.spec:
+        times = (entry.created_ms, entry.updated_ms)
+        return JobLine(row.job_id, row.kind, found.state, row.reason, *times, "", "", 0, 0, {}, {}, "", found)
+    spec = msgspec.json.decode(row.spec, type=Spec)
     wanted = states.request_of(row)
     profit, ratio, drawdown, sets = figures or (None, None, None, None)
-    found = progress_of(world, row)
     return JobLine(
         row.job_id,
         row.kind,

@@ -2,7 +2,7 @@
 
 import logging
 
-from candlemill.io import plugins
+from candlemill.io import logs, plugins
 from candlemill.io.gateway.access import access_of
 from candlemill.io.gateway.app import create_app
 from candlemill.io.gateway.world import World
@@ -16,6 +16,7 @@ log = logging.getLogger("candlemill")
 
 def run(host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT. Raises UnsafeHost without keys, StoreDown without a database."""
+    logs.setup_once()
     access = access_of(host)
     for problem in plugins.load_offered():
         log.warning("%s", problem)

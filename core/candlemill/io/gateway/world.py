@@ -13,6 +13,7 @@ from candlemill.addresses import Addresses, SetAddress, ground_of
 from candlemill.campaigns import prepare_campaign
 from candlemill.errors import UnknownName
 from candlemill.events import Event
+from candlemill.io import telemetry, tracing
 from candlemill.io.clock import clock_ms
 from candlemill.io.coverage import current_days
 from candlemill.io.gateway.gathered import Gathered
@@ -202,15 +203,19 @@ class World:
     async def ask(self, ready: Ready) -> Answer:
         """Have a job run, unless it is done or under way."""
         done = None if ready.wanted.fresh else self._done(ready.job_id)
-        return await self._asking(ready) if done is None else Answer(done.state)
+        answer = await self._asking((ready, tracing.current())) if done is None else Answer(done.state)
+        if answer.state == "done":
+            telemetry.CACHE.add("job", "hit")
+        return answer
 
-    def _ask(self, asked: list[Ready]) -> list[Answer]:
+    def _ask(self, asked: list[tuple[Ready, str]]) -> list[Answer]:
         """Have jobs run that are not done or under way; the state of each. All are looked for at once, told to the
         store at once and then published: a job of which nothing is heard after that is found and asked for again."""
-        known = self.store.job_rows([ready.job_id for ready in asked])
+        rows = self._jobs([ready.job_id for ready, _ in asked])
+        known = {row.job_id: row for row in rows if row is not None}
         new: dict[str, JobRow] = {}
         published = []
-        for ready in asked:
+        for ready, traceparent in asked:
             name, wanted = ready.job_id, ready.wanted
             row = new.get(name) or known.get(name)
             if row is not None and (not row.finished or (row.state == "done" and not wanted.fresh)):
@@ -218,14 +223,15 @@ class World:
             row = states.accepted(name, ready.spec, ready.data_digest, wanted, row, clock_ms())
             new[name] = row
             wanted = msgspec.structs.replace(wanted, attempt=row.attempt)
-            published.append(events.make("gateway", events.REQUESTED, name, wanted))
+            event = events.make("gateway", events.REQUESTED, name, wanted)
+            published.append(msgspec.structs.replace(event, traceparent=traceparent))
             self.forget(name)
-        reused = self._reused([ready for ready in asked if ready.job_id in new])
+        reused = self._reused([ready for ready, _ in asked if ready.job_id in new])
         if new:
             self.store.put_jobs(list(new.values()))
             self._publish(published)
         return [
-            Answer((new.get(ready.job_id) or known[ready.job_id]).state, reused.get(ready.job_id)) for ready in asked
+            Answer((new.get(ready.job_id) or known[ready.job_id]).state, reused.get(ready.job_id)) for ready, _ in asked
         ]
 
     def _reused(self, asked: list[Ready]) -> dict[str, Reuse]:
