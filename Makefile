@@ -26,12 +26,13 @@ LOCK    := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 # What the three functions behind the Broker have no use for.
 LEAN    := --no-emit-package tqdm --no-emit-package tabulate --no-emit-package isal
 
-.PHONY: help install demo demo-live test lint bench schemas images pin locks clean
+.PHONY: help install demo demo-live test lint simulate bench schemas images pin locks clean
 
 help:
 	@echo "make demo [DATA=folder]  from nothing to a backtest's result"
 	@echo "make demo-live           an exchange full of faults, simulated, and a feed that keeps the store complete"
 	@echo "make test                lint, types and all tests, on the compiled and the pure engine"
+	@echo "make simulate [MINUTES=10] the functions in a world where everything fails, by seed"
 	@echo "make install             .venv with candlemill and all that use, tests and benchmarks need"
 	@echo "make bench               the engine beside C, numba and vectorbt"
 	@echo "make schemas             write schema/events from the code"
@@ -62,6 +63,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/python -m mypy
+
+simulate: install
+	@$(BIN)/python -m loadtests.simulation $(if $(MINUTES),--minutes $(MINUTES))
 
 bench: install
 	$(BIN)/python benchmarks/bench.py

@@ -21,6 +21,7 @@ from rows_guess import rows_guesses
 from rows_process import rows_ingest, rows_memory, rows_process, rows_slices
 from rows_ready import rows_ready
 from rows_research import rows_guards, rows_report
+from rows_reuse import rows_reuse
 from strategies import rows_strategies
 from tabulate import tabulate
 
@@ -34,6 +35,7 @@ ROWS: dict[str, Callable[[Lab], Iterator[Row]]] = {
     "ready": rows_ready,
     "ingest": rows_ingest,
     "slices": rows_slices,
+    "reuse": rows_reuse,
     "guesses": rows_guesses,
     "strategies": rows_strategies,
     "guards": rows_guards,

@@ -1,10 +1,11 @@
 """Figures of the feed. Each in a fresh process, on this machine as it is.
 
-    python benchmarks/feed.py decode | files | sustain [--seconds 60] | live [--seconds 120] [--symbols 2000]
+    python benchmarks/feed.py decode | files | sustain [--seconds 1200] | live [--seconds 120] [--symbols 2000]
 
 decode   messages per second and core, bytes to exact candles; finals and updates alike
 files    30 days of one symbol from the archive's files, fetched from a server on this machine
-sustain  candles per second into the embedded store, digests and all, and memory from minute to minute
+sustain  candles per second into the embedded store, digests and all; least and most memory of every minute, and the
+         slope of the least over the second half: the database keeps replaced parts for 8 minutes, so give it 20
 live     processor time of a feed that follows many symbols, one update per symbol and two seconds
 """
 
@@ -14,6 +15,7 @@ import json
 import os
 import random
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -81,6 +83,19 @@ def memory_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
+def memory_figures(samples: list[float]) -> dict[str, object]:
+    """Of samples a second apart: least and most of each minute, and how the least goes on in the second half."""
+    minutes = [samples[k : k + 60] for k in range(0, len(samples) - 59, 60)] or [samples]
+    least = [min(minute) for minute in minutes]
+    half = least[len(least) // 2 :]
+    slope = statistics.linear_regression(range(len(half)), half).slope if len(half) > 1 else 0.0
+    return {
+        "memory_mb_least": [round(mb) for mb in least],
+        "memory_mb_most": [round(max(minute)) for minute in minutes],
+        "slope_of_second_half_mb_per_minute": round(slope, 2),
+    }
+
+
 def sustain(folder: Path, seconds: int, rate: int = 20_000) -> dict[str, object]:
     """`rate` candles per second of 500 symbols, each minute by minute, through the feed's own batches."""
     symbols = [f"S{k:03}USDT" for k in range(500)]
@@ -88,9 +103,11 @@ def sustain(folder: Path, seconds: int, rate: int = 20_000) -> dict[str, object]
 
     async def run() -> dict[str, object]:
         with FeedStore(f"chdb://{folder / 'db'}") as store:
-            batches = Batches(store, ThreadPoolExecutor(1), Clock(), lambda *_: None, 100_000, 5.0, 400_000)
+            usual = Settings()
+            bounds = (usual.batch_rows, usual.batch_seconds, usual.buffer_rows)
+            batches = Batches(store, ThreadPoolExecutor(1), Clock(), lambda *_: None, *bounds)
             writing = asyncio.create_task(batches.run())
-            begin, samples, minute, most = time.monotonic(), [], 0, 0
+            begin, samples, minute, most = time.monotonic(), list[float](), 0, 0
             for second in range(seconds):
                 for _ in range(per_second):
                     t = START + minute * MINUTE_MS
@@ -99,8 +116,7 @@ def sustain(folder: Path, seconds: int, rate: int = 20_000) -> dict[str, object]
                     for symbol in symbols:
                         batches.add(symbol, Candle(symbol, t, price, price + 5, price - 5, price, 10**8 + minute, True))
                 most = max(most, batches.waiting)
-                if second % 30 == 29:
-                    samples.append(round(memory_mb()))
+                samples.append(memory_mb())
                 await asyncio.sleep(max(0.0, begin + second + 1 - time.monotonic()))
             behind = time.monotonic() - begin - seconds
             writing.cancel()
@@ -110,7 +126,7 @@ def sustain(folder: Path, seconds: int, rate: int = 20_000) -> dict[str, object]
             return {
                 "candles_per_second": round(batches.counts.rows / done), "rows": rows,
                 "behind_seconds": round(behind, 1),
-                "memory_mb_every_30_s": samples, "waiting_most": most, "given_up": batches.counts.given_up,
+                **memory_figures(samples), "waiting_most": most, "given_up": batches.counts.given_up,
                 "parts": store.count_parts(),
             }  # fmt: skip
 

@@ -97,6 +97,18 @@ def test_a_job_that_goes_on_between_is_driven_on_as_often_as_it_takes(world: Wor
     assert asked is not None and asked.drive == DAYS
 
 
+def test_what_makes_no_sense_of_one_job_does_not_keep_the_others(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.split(request(single(), DAYS), world.runtime)
+    for drive, heard in ((0, 7), (2**40, 0)):
+        odd = events.Requested(single(), DAYS, attempt=9, drive=drive, heard=heard)
+        world.put_job(msgspec.structs.replace(the_job(world), attempt=9, request=msgspec.json.encode(odd).decode()))
+        assert len(service.watch(world.runtime, clock.now, 0)) == 1
+    monkeypatch.setattr(world, "job_history", lambda job_id: [])  # a replica that lags
+    assert service.watch(world.runtime, clock.now, 0) == []
+
+
 def test_what_another_release_wrote_down_fails_and_what_is_at_work_is_left_alone(world: World, clock: Clock) -> None:
     service.split(request(single(), DAYS), world.runtime)
     job = the_job(world)

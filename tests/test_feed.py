@@ -7,7 +7,8 @@ from typing import Any
 
 from candlemill.exchange import MINUTE_MS, Candle
 from candlemill.exchanges import exchange
-from candlemill.feed import BACKOFF_MS_MAX, Close, Feed, Open, Outage, Question, Send, Tuning
+from candlemill.feed import Action, Feed, Outage, Question
+from candlemill.lines import BACKOFF_MS_MAX, Close, Open, Send, Tuning
 from candlemill.minutes import RETRY_MS_MAX, SETTLED_MS, Minutes, Spans
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -112,29 +113,32 @@ class World:
     def obey(self) -> None:
         self.stored += self.feed.fresh
         self.feed.fresh.clear()
-        while self.feed.actions:
-            action = self.feed.actions.pop(0)
-            if isinstance(action, Open):
-                self.opened_at[action.connection] = self.now
-                if self.reachable:
-                    self.alive[action.connection] = set()
-                    self.feed.opened(action.connection, self.now)
-                else:
-                    self.feed.closed(action.connection, self.now)
-            elif isinstance(action, Close):
-                self.alive.pop(action.connection, None)
-                self.closed.append((action.connection, action.why))
-            elif isinstance(action, Send):
-                said = json.loads(action.text)
-                self.sent.append((self.now, action.connection, said))
-                if "params" in said and action.connection in self.alive:
-                    names = {param.split("@")[0].upper() for param in said["params"]}
-                    change = set.union if said["method"] == "SUBSCRIBE" else set.difference
-                    self.alive[action.connection] = change(self.alive[action.connection], names)
-            elif isinstance(action, Question):
-                self.questions.append(action)
-            elif isinstance(action, Outage):
-                self.outages.append(action)
+        while actions := self.feed.take():
+            for action in actions:
+                self.do(action)
+
+    def do(self, action: Action) -> None:
+        if isinstance(action, Open):
+            self.opened_at[action.connection] = self.now
+            if self.reachable:
+                self.alive[action.connection] = set()
+                self.feed.opened(action.connection, self.now)
+            else:
+                self.feed.closed(action.connection, self.now)
+        elif isinstance(action, Close):
+            self.alive.pop(action.connection, None)
+            self.closed.append((action.connection, action.why))
+        elif isinstance(action, Send):
+            said = json.loads(action.text)
+            self.sent.append((self.now, action.connection, said))
+            if "params" in said and action.connection in self.alive:
+                names = {param.split("@")[0].upper() for param in said["params"]}
+                change = set.union if said["method"] == "SUBSCRIBE" else set.difference
+                self.alive[action.connection] = change(self.alive[action.connection], names)
+        elif isinstance(action, Question):
+            self.questions.append(action)
+        else:
+            self.outages.append(action)
 
 
 def final(symbol: str, t: int, volume: int = 1) -> bytes:
@@ -201,7 +205,7 @@ def test_a_silent_connection_is_given_up() -> None:
     world.run(120)
     world.deaf.add(1)
     world.run(240)
-    assert (1, "silent") in world.closed and len(world.alive) == 1 and world.feed.counts.silences == 1
+    assert (1, "silent") in world.closed and len(world.alive) == 1 and world.feed.lines.counts.silences == 1
 
 
 def test_a_quiet_symbol_is_subscribed_anew_while_the_others_go_on() -> None:
@@ -263,7 +267,7 @@ def test_finals_that_disagree_are_settled_by_rest() -> None:
     world.run(2)
     assert world.questions == [Question("AUSDT", T, minute(1))] and world.feed.counts.conflicts == 1
     right = Candle("AUSDT", T, 1, 1, 1, 1, 2, False)
-    world.feed.answered("AUSDT", [right], False, world.now)
+    world.feed.answered(world.questions[-1], [right], False, world.now)
     assert world.feed.fresh == [right]
 
 
@@ -274,13 +278,13 @@ def test_an_outage_is_asked_for_until_it_is_over_and_then_no_more() -> None:
     for _ in range(20):
         world.run(60)
         if world.questions:
-            world.feed.answered("AUSDT", [], False, world.now)
+            world.feed.answered(world.questions[-1], [], False, world.now)
     asked = len(world.questions)
     assert 4 <= asked <= 12  # ever more rarely
     world.quiet = set()
     world.run(2 * RETRY_MS_MAX // 1000)
     there = [Candle("AUSDT", minute(k), 1, 1, 1, 1, 1, False) for k in range(21, 40)]
-    world.feed.answered("AUSDT", there, False, world.now)
+    world.feed.answered(world.questions[-1], there, False, world.now)
     world.run(60)
     assert [(o.start, o.end) for o in world.outages] == [(world.questions[-1].start, minute(21))]
     assert len(world.questions) == asked + 1 and not world.feed.minutes["AUSDT"].holes
@@ -306,3 +310,21 @@ def test_lag_is_the_age_of_the_last_minute_that_is_there() -> None:
     world.quiet = {"AUSDT"}
     world.run(600)
     assert 9 * MINUTE_MS <= world.feed.lag_ms("AUSDT", world.now) <= 11 * MINUTE_MS
+
+
+def test_an_answer_to_what_was_asked_before_is_no_answer() -> None:
+    """A symbol is left and followed again while a question is under way: the old answer says nothing of the new one."""
+    world = World(["AUSDT"])
+    world.quiet = {"AUSDT"}
+    world.run(200)
+    old = world.questions[-1]
+    world.feed.want({})
+    world.feed.want({"AUSDT": Minutes(minute(3), [(minute(-9), minute(-5))])})
+    world.run(2)
+    assert world.questions[-1].start == minute(-9)
+    late = [Candle("AUSDT", minute(k), 1, 1, 1, 1, 1, False) for k in range(3)]
+    world.feed.answered(old, late, False, world.now + HOUR)
+    assert not world.feed.fresh and not world.outages and world.feed.hole_minutes() >= 4
+    world.feed.answered(world.questions[-1], late, False, world.now + HOUR)
+    world.run(1)
+    assert [(o.start, o.end) for o in world.outages] == [(minute(-9), minute(-5))]

@@ -8,17 +8,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from candlemill import execution, service, work
+from candlemill import events, execution, service, work
 from candlemill.addresses import Addresses, ground_of
 from candlemill.errors import CandlemillError
 from candlemill.ledger import OutcomeRow
-from candlemill.model import Spec, grid_points, job_id
+from candlemill.model import Spec, grid_points, job_id, resolve
 from candlemill.plan import Plan
+from candlemill.reuse import explain
 from candlemill.work import COLD, digest_of
 from hypothesis import HealthCheck, assume, event, given, note, settings
 from hypothesis import strategies as st
 from reference import DAY, MINUTE, Bar
-from world import FIRST_DAY, Market, World, markets, specs
+from world import FIRST_DAY, HANDLERS, Market, World, markets, specs
 
 SHIFT = 178 * DAY  # the fourth day is 2021-07-01, where the calendar cuts
 FIRST = FIRST_DAY + SHIFT
@@ -220,3 +221,133 @@ def test_one_address_has_one_outcome_whoever_computes_it(data: st.DataObject) ->
         for key in same:
             assert msgspec.structs.replace(world.kept[key], guessed=kept[key].guessed) == kept[key]
         kept |= world.kept
+
+
+# -- what must not be found --------------------------------------------------------------------------------------------
+
+
+def walk(days: int, per_day: int = 3, seed: int = 5) -> list[Bar]:
+    """Some bars on each day from the first on."""
+    rng, price, bars = random.Random(seed), 10**10, []
+    for k in range(days * per_day):
+        opened, price = price, price + rng.randint(-(10**8), 10**8)
+        t = FIRST_DAY + k // per_day * DAY + k % per_day * 5 * MINUTE
+        bars.append(Bar(t, opened, max(opened, price), min(opened, price), price, 10**8))
+    return bars
+
+
+def sma(days: int, **rest: Any) -> Spec:
+    params: dict[str, Any] = {} if "grid" in rest else SMA
+    return resolve(symbol="X", strategy="sma_cross", span=(FIRST_DAY, FIRST_DAY + days * DAY), params=params, **rest)
+
+
+def run_counted(world: World, spec: Spec, computed: Computed, slices: int | None = None) -> int:
+    """Run a job: how many outcomes were computed for it."""
+    computed.count = 0
+    world.run(spec, slices)
+    return computed.count
+
+
+def test_other_code_finds_nothing(computed: Computed, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(walk(20))
+    assert run_counted(world, sma(20), computed, 5) == 5
+    assert run_counted(world, sma(20, quantity=7), computed, 5) == 0
+    assert run_counted(world, sma(20, capital=10**12), computed, 5) == 0
+    assert reasons(world, sma(20, capital=10**13), 5) == []
+    for name in ("candlemill.model.code_digest", "candlemill.model.source_digest"):  # the engine's, and a plugin's own
+        with monkeypatch.context() as patch:
+            patch.setattr(name, lambda *_: "another")
+            assert reasons(world, sma(20), 5) == [(5, "other_code")]
+            assert run_counted(world, sma(20), computed, 5) == 5
+    assert run_counted(world, sma(20, fee=7), computed, 5) == 5
+
+
+def reasons(world: World, spec: Spec, slices: int | None = None) -> list[tuple[int, str]]:
+    """What a job would have to compute: in how many slices, and why."""
+    spec = service.prepare(world, spec, slices).spec
+    found = explain(world, world, spec, service.prepare(world, spec, slices).plan, slices)[1]  # type: ignore[arg-type]
+    assert found is not None
+    assert found.slices - found.reused_slices == sum(one.slices for one in found.missing)
+    assert found.outcomes - found.reused_outcomes == sum(one.slices * one.sets for one in found.missing)
+    return [(one.slices, one.reason) for one in found.missing]
+
+
+def test_a_plan_says_why_what_is_not_known_is_not(computed: Computed) -> None:
+    bars = walk(400)
+    world = World(bars)
+    assert reasons(world, sma(380)) == [(3, "new_set")]
+    world.run(sma(380))
+    assert reasons(world, sma(380)) == []
+    assert reasons(world, sma(381)) == [(1, "new_range")]
+    assert reasons(world, sma(380, slippage=5)) == [(3, "new_set")]
+    grid = {"fast": [4, 5], "slow": [8], "allow_short": [False]}
+    assert reasons(world, sma(380, grid=grid)) == [(4, "new_range"), (1, "new_set")]  # quarters; one of two is known
+    assert reasons(world, sma(380), 10) == [(10, "new_range")]
+    world.store([replace(bars[600], low=5, close=5), *bars[:600], *bars[601:]])
+    assert reasons(world, sma(380)) == [(1, "candles_changed")]
+    assert run_counted(world, sma(380), computed) == 1
+
+
+def test_a_range_that_grows_every_day_costs_little_and_stays_in_few_pieces(computed: Computed) -> None:
+    world = World(walk(400, per_day=1))
+    world.run(sma(182))
+    total = 0
+    for days in range(183, 400):  # from the first half-year's end to February after next
+        count = run_counted(world, sma(days), computed)
+        (row,) = [row for row in world.jobs.values() if row.spec == sma(days).to_json().decode()]
+        cuts = msgspec.json.decode(row.plan, type=Plan).cuts
+        assert count == 1, "the piece that ends today"
+        assert len(cuts) - 1 <= 2 + 8
+        total += (cuts[-1] - cuts[-2]) // DAY
+    assert total <= 217 * 5, "days that were computed, warm-ups apart"
+    fresh = World(walk(400, per_day=1))
+    fresh.run(sma(399), 1)
+    assert digests(world, sma(399)) == digests(fresh, sma(399))
+
+
+def test_a_run_of_its_own_neither_finds_nor_leaves_anything(computed: Computed) -> None:
+    world = World(walk(20))
+    world.run(sma(20), 5)
+    kept = dict(world.kept)
+    for asked in (events.Requested(sma(20), 5, fresh=True),) * 2:
+        computed.count = 0
+        queue = [events.make("test", events.REQUESTED, "", asked)]
+        world.runtime = msgspec.structs.replace(world.runtime, clock_ms=lambda: 1_000 + len(world.kept))
+        while queue:
+            event = queue.pop(0)
+            queue += HANDLERS[event.type](event, world.runtime) if event.type in HANDLERS else []
+        assert computed.count == 5
+    assert len(world.kept) == 3 * len(kept)
+    assert reasons(world, sma(20, quantity=5), 5) == []
+
+
+def test_what_was_computed_meanwhile_is_not_computed_again(computed: Computed) -> None:
+    """Two jobs share slices and are asked for at the same moment; and each task is delivered twice."""
+    world = World(walk(20))
+    first, second = (
+        service.split(
+            events.make("test", events.REQUESTED, "", events.Requested(sma(20, quantity=q), 5)), world.runtime
+        )
+        for q in (1, 2)
+    )
+    for asked in [*first, *second, *first]:
+        service.execute(asked, world.runtime)
+    assert computed.count == 5
+
+
+def test_points_that_are_known_are_not_asked_for(world_of_sweeps: World, computed: Computed) -> None:
+    world, grid = world_of_sweeps, {"fast": [1, 2, 3, 4, 5], "slow": [8]}
+    asked = service.split(
+        events.make("test", events.REQUESTED, "", events.Requested(sma(20, grid=grid), 4)), world.runtime
+    )
+    tasks = [events.read(event, events.SliceRequested) for event in asked]
+    assert [task.only for task in tasks] == [f"{0b11010:x}"] * 4
+    assert [[p for p in range(5) if task.asks_for(p)] for task in tasks] == [[1, 3, 4]] * 4
+    assert run_counted(world, sma(20, grid=grid), computed, 4) == 12
+
+
+@pytest.fixture
+def world_of_sweeps() -> World:
+    world = World(walk(20))
+    world.run(sma(20, grid={"fast": [1, 3], "slow": [8]}), 4)
+    return world

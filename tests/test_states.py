@@ -76,7 +76,8 @@ def test_an_ended_job_that_is_asked_for_again_begins_anew_and_the_old_request_do
     tasks = service.split(old, world.runtime)
     deliver(world, *tasks[:3])
     world.put_job(msgspec.structs.replace(the_job(world), state=end, reason="why"))
-    assert service.split(old, world.runtime) == [] and the_job(world).state == end
+    again = service.split(old, world.runtime)
+    assert [event.type for event in again] == [events.FAILED] * (end == "failed") and the_job(world).state == end
     deliver(world, *tasks[3:])
     assert the_job(world).state == end
     left = service.split(new, world.runtime)

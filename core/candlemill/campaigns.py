@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candlemill import events
-from candlemill.control import OTHER_RELEASE, completed, fail
+from candlemill.control import OTHER_RELEASE, completed, ended, fail
 from candlemill.daily import pack, unpack
 from candlemill.engine.tape import DAY_MS, Column
 from candlemill.errors import BadInput, CandlemillError, NoData, TooLarge
@@ -21,7 +21,7 @@ from candlemill.guards.folds import Fold, make_folds, parse_span, walk_forward
 from candlemill.ledger import Index, JobRow, Ledger, ResultRow, Runtime
 from candlemill.model import Leg, Spec, WalkForward, grid_points, job_id
 from candlemill.portfolio import Part, parts_of, portfolio_id, portfolio_result
-from candlemill.service import Prepared, checked, outdated, prepare
+from candlemill.service import Prepared, all_there, checked, outdated, prepare
 from candlemill.states import (
     Step,
     Steps,
@@ -79,12 +79,12 @@ def prepare_campaign(index: Index, request: events.Requested) -> Campaign:
 def split(event: Event, request: events.Requested, runtime: Runtime) -> list[Event]:
     """backtest.requested of a campaign -> those of its jobs that are not done."""
     campaign = prepare_campaign(runtime.index, request)
-    if changed := outdated(event, campaign.job_id, campaign.spec, runtime):
+    if changed := outdated(event, request, campaign.job_id, campaign.spec, runtime):
         return changed
     ledger, now = runtime.ledger, runtime.clock_ms()
     known = ledger.job(campaign.job_id)
     if known is not None and is_answered(known, request):
-        return completed("split", known.job_id) if known.state == "done" else []
+        return ended("split", known)
     if known is None or begins(known, request):
         row = _row(campaign, request, next_attempt(known, request, now), now)
     elif known.plan:
@@ -176,8 +176,7 @@ def _ask(row: JobRow, request: events.Requested, steps: list[Step], waiting: lis
 def _joint_row(row: JobRow, request: events.Requested, steps: list[Step], ledger: Ledger) -> ResultRow:
     """The joint result of a portfolio whose jobs are all done."""
     found = {result.job_id: result for result in ledger.results([step.job_id for step in steps])}
-    if gone := [step.job_id for step in steps if step.job_id not in found]:
-        raise CandlemillError(f"the result of job {gone[0][:12]} is gone: ask again")
+    all_there([step.job_id for step in steps], found)
     parts = [
         Part(symbol, msgspec.json.decode(found[step.job_id].result), found[step.job_id].daily)
         for symbol, step in zip(request.weights, steps, strict=True)
@@ -257,8 +256,7 @@ def sweep_matrix(
     points = [params for _, params, _ in grid_points(spec, 0, spec.combinations)]
     ids = [job_id(spec.single(params), data_digest) for params in points]
     daily = ledger.sweep_daily(sweep_id, ids)
-    if gone := [one for one in ids if one not in daily]:
-        raise CandlemillError(f"the result of job {gone[0][:12]} is gone: ask again")
+    all_there(ids, daily)
     days, _ = unpack(daily[ids[0]])
     if len(ids) * len(days) > MATRIX_LIMIT:
         raise TooLarge(

@@ -2,9 +2,10 @@
 
 import argparse
 import asyncio
+import logging
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from candlemill.errors import BadInput
@@ -49,7 +50,10 @@ def adapter(args: argparse.Namespace) -> Any:
 
 
 def symbols_of(args: argparse.Namespace) -> list[str]:
-    return [name for text in args.symbol for name in text.upper().split(",") if name]
+    names = [name.strip() for text in args.symbol for name in text.upper().split(",") if name.strip()]
+    if not names:
+        raise BadInput(f"--symbol {args.symbol[0]!r} names no symbol: give it like BTCUSDT or BTCUSDT,ETHUSDT")
+    return names
 
 
 def span_of(args: argparse.Namespace, now_ms: int) -> tuple[int, int] | None:
@@ -65,25 +69,29 @@ def span_of(args: argparse.Namespace, now_ms: int) -> tuple[int, int] | None:
             raise BadInput(f"--days {args.days} is not between 1 and {DAYS_MAX:,}")
         midnight = now_ms // DAY_MS * DAY_MS
         return midnight - args.days * DAY_MS, now_ms
-    if args.last is not None:
-        return parse_range(f"{args.first}..{args.last}")
-    return parse_range(f"{args.first}..{datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}")
+    start, end = parse_range(f"{args.first}..{args.last}") if args.last else (parse_range(args.first)[0], now_ms)
+    if start >= now_ms:
+        raise BadInput(f"--from {args.first} is in the future: nothing to ingest")
+    return start, end
 
 
 def download(args: argparse.Namespace) -> Any:
     """Run `ingest --symbol …`; returns its report."""
+    from candlemill.io import logs
     from candlemill.io.clock import clock_ms
     from candlemill.io.download import Downloader
-    from candlemill.io.rest import Clock
-    from candlemill.io.settings import data_folder
+    from candlemill.io.rest import Clock, silence_of
+    from candlemill.io.settings import SILENCE, data_folder
 
     if args.paths:
         raise BadInput(f"give either files ({args.paths[0]}, …) or --symbol, not both")
     if args.volume_scale is not None:
         raise BadInput("--volume-scale is for files: with --symbol the exchange says how fine volumes are")
     exchange, symbols, span = adapter(args), symbols_of(args), span_of(args, clock_ms())
+    logs.setup(json=False, level=logging.WARNING)
     with store() as opened:
-        loader = Downloader(exchange, opened, Clock(), data_folder() / "downloads")
+        silence = silence_of(exchange, data_folder() / SILENCE)
+        loader = Downloader(exchange, opened, Clock(), data_folder() / "downloads", silence)
         return asyncio.run(loader.run(symbols, span))
 
 
@@ -95,7 +103,8 @@ def run_feed(args: argparse.Namespace) -> None:
     def ready(port: int) -> None:
         print(f"feeding, with /healthz and /metrics on http://{args.host}:{port}", file=sys.stderr, flush=True)
 
-    run_service(adapter(args), symbols_of(args), dsn(), Settings(), host=args.host, port=args.port, ready=ready)
+    settings = Settings(report_seconds=60.0 if sys.stderr.isatty() else 3600.0)
+    run_service(adapter(args), symbols_of(args), dsn(), settings, host=args.host, port=args.port, ready=ready)
 
 
 def store() -> Any:
@@ -107,9 +116,8 @@ def store() -> Any:
 
 def check(store: Any, symbols: Sequence[str]) -> tuple[dict[str, Any], str]:
     """`coverage --check`: every missing stretch between a symbol's first and last candle, and whose fault it is."""
-    from candlemill.io.batches import holes_of
     from candlemill.io.coverage import current_days
-    from candlemill.minutes import Spans
+    from candlemill.io.healing import holes_of, outages_left
     from candlemill.show import table
 
     found: dict[str, Any] = {}
@@ -117,8 +125,7 @@ def check(store: Any, symbols: Sequence[str]) -> tuple[dict[str, Any], str]:
     for symbol in symbols:
         days = current_days(store, symbol)
         start, end = (days[0].first, days[-1].last) if days else (0, 0)
-        holes = Spans(holes_of(store, symbol, start, end))
-        outages = Spans(missing_of(store, symbol, Spans(store.outages(symbol)).within(start, end)))
+        holes, outages = holes_of(store, symbol, start, end), outages_left(store, symbol, start, end)
         found[symbol] = {"outages": _rows(outages), "missing": _rows(holes)}
         for kind, spans in (("at the exchange", outages), ("here", holes)):
             lines += [(symbol, _iso(a), _iso(b), f"{(b - a) // 60_000:,}", kind) for a, b in spans]
@@ -127,13 +134,6 @@ def check(store: Any, symbols: Sequence[str]) -> tuple[dict[str, Any], str]:
     if any(row[4] == "here" for row in lines):
         text += "\nwhat is missing here: candlemill ingest --symbol S --from DATE fetches it, and so does a feed"
     return {"symbols": found}, text
-
-
-def missing_of(store: Any, symbol: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Of outages what is still missing: the exchange may have come to have it."""
-    from candlemill.io.batches import missing_spans
-
-    return [c for a, b in spans for c in missing_spans(set(store.times(symbol, a, b).tolist()), a, b)]
 
 
 def _rows(spans: Iterable[tuple[int, int]]) -> list[dict[str, int]]:

@@ -206,6 +206,7 @@ def run_plan(args: argparse.Namespace) -> None:
     from candlemill import show
     from candlemill.io.jobs import Home
     from candlemill.plan import estimate_seconds, valid_sets
+    from candlemill.reuse import explain
 
     spec, options = _spec(args, args.grid), _options(args)
     with open_store() as store:
@@ -213,18 +214,21 @@ def run_plan(args: argparse.Namespace) -> None:
         job = home.prepare(_with_span(spec, args, home), options.slices, options.max_gap)
         row = store.job(job.job_id)
         bars = home.count_bars(job.spec)
-    cached, sets = row is not None and row.state == "done", valid_sets(job.spec)
+        cached, sets = row is not None and row.state == "done", valid_sets(job.spec)
+        plan, reuse = explain(home.index, store, job.spec, job.plan, options.slices)
+    seconds = 0.0 if cached else estimate_seconds(plan, reuse.share if reuse else 1.0)
     found = {
         "job_id": job.job_id,
         "bars": bars,
-        "slices": job.plan.slices,
-        "cuts": job.plan.cuts,
+        "slices": plan.slices,
+        "cuts": plan.cuts,
         "sets": sets,
-        "tasks": job.plan.tasks,
+        "tasks": plan.tasks,
         "cached": cached,
-        "estimated_seconds": 0.0 if cached else estimate_seconds(job.plan),
+        "estimated_seconds": seconds,
+        "reuse": None if reuse is None else msgspec.to_builtins(reuse),
     }
-    output(args, found, show.plan(job.job_id, job.plan, bars, sets, cached))
+    output(args, found, show.plan(job.job_id, plan, bars, sets, seconds, cached, reuse))
 
 
 # -- reports -------------------------------------------------------------------------------------------------------

@@ -36,8 +36,17 @@ def completed(source: str, name: str) -> list[Event]:
 
 def fail(job: JobRow, reason: str, ledger: Ledger) -> list[Event]:
     """End a job that cannot go on."""
-    ledger.put_job(msgspec.structs.replace(job, state="failed", reason=reason))
-    return [events.make("aggregate", events.FAILED, job.job_id, events.Failed(job.job_id, reason))]
+    job = msgspec.structs.replace(job, state="failed", reason=reason)
+    ledger.put_job(job)
+    return ended("aggregate", job)
+
+
+def ended(source: str, job: JobRow) -> list[Event]:
+    """What is told of a job's end. It is told again whenever an event of the job comes after it: whoever wrote the end
+    may have died before telling."""
+    if job.state == "failed":
+        return [events.make(source, events.FAILED, job.job_id, events.Failed(job.job_id, job.reason))]
+    return completed(source, job.job_id) if job.state == "done" else []
 
 
 def watch(runtime: Runtime, now: int, stall_ms: int = STALL_MS, skip: frozenset[str] = frozenset()) -> list[Event]:
@@ -66,13 +75,14 @@ def _waits(job: JobRow, ledger: Ledger) -> bool:
 
 
 def _drive(job: JobRow, request: events.Requested, ledger: Ledger, now: int, stall_ms: int) -> list[Event]:
-    changed, _ = ledger.job_history(job.job_id)[-1]
-    heard = ledger.last_activity_ms(job.job_id)
-    if now - heard < stall_ms << (request.drive - request.heard):
+    history, heard = ledger.job_history(job.job_id), ledger.last_activity_ms(job.job_id)
+    in_vain = max(0, request.drive - request.heard)
+    if not history or now - heard < stall_ms << min(in_vain, DRIVES):  # none: that replica lags
         return []
+    changed, _ = history[-1]
     if heard > changed:  # of its tasks, since it was driven on last
-        request = msgspec.structs.replace(request, heard=request.drive)
-    if request.drive - request.heard >= DRIVES:
+        request, in_vain = msgspec.structs.replace(request, heard=request.drive), 0
+    if in_vain >= DRIVES:
         reason = f"nothing was heard of its tasks though they were asked for {DRIVES} times more: ask again to go on"
         return fail(job, reason, ledger)
     again = msgspec.structs.replace(request, attempt=job.attempt, drive=request.drive + 1)

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from candlemill.engine.tape import DAY_MS
+from candlemill.engine.tape import DAY_MS, Column
 from candlemill.errors import TooLarge
 
 
-def pack(days: Sequence[int], profits: Sequence[int]) -> str:
+def pack(days: Sequence[int] | Column, profits: Sequence[int]) -> str:
     """`days` ascending. Raises TooLarge for a profit that does not fit 64 bits."""
     try:
         column = np.array(profits, dtype="<i8")
@@ -29,7 +29,7 @@ def unpack(text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return unpack_days(runs) * DAY_MS, np.frombuffer(b64decode(data), dtype="<i8").astype(np.int64)
 
 
-def pack_days(days: Sequence[int]) -> str:
+def pack_days(days: Sequence[int] | Column) -> str:
     """Days since 1970, ascending, as runs of first day and count."""
     numbers = np.asarray(days, dtype=np.int64)
     first = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)

@@ -22,6 +22,7 @@ EVENT_BYTES_LIMIT = 64 * 1024
 
 JobId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 Number = Annotated[int, Meta(ge=0, lt=SETS_LIMIT)]
+Stored = Annotated[int, Meta(ge=0, le=2**62)]  # by a column of Int64
 SliceNumber = Annotated[int, Meta(ge=0, lt=SLICES_LIMIT)]
 
 
@@ -35,9 +36,9 @@ class Requested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spec: Spec
     slices: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     fresh: bool = False  # compute even what is stored
-    attempt: Annotated[int, Meta(ge=0)] = 0  # when it was asked for, in ms: that said late, it begins nothing again
-    drive: Annotated[int, Meta(ge=0)] = 0  # how often it was asked for again because nothing more was heard of it
-    heard: Annotated[int, Meta(ge=0)] = 0  # `drive` when its tasks were heard of last
+    attempt: Stored = 0  # when it was asked for, in ms: that said late, it begins nothing again
+    drive: Stored = 0  # how often it was asked for again because nothing more was heard of it
+    heard: Stored = 0  # `drive` when its tasks were heard of last
     weights: dict[str, Annotated[int, Meta(ge=1)]] = {}
     walk_forward: WalkForward | None = None
     parent: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""  # the campaign that asks for it, if one does

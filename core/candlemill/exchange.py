@@ -166,6 +166,13 @@ def candle(symbol: str, t: int, open_: str, high: str, low: str, close: str, vol
     return Candle(symbol, open_time(t), o, h, low_, c, v, final)
 
 
+def plausible(t: int) -> int:
+    """A moment in ms that an exchange names; raise BadMessage for one that cannot be."""
+    if not TIME_MS_MIN <= t < TIME_MS_END:
+        raise BadMessage(f"{shown(t)} is no time from 2009 to 2099, in ms")
+    return t
+
+
 def symbol_name(text: str) -> str:
     """A symbol that a message names; raise BadMessage for what no symbol can be."""
     if not 0 < len(text) <= 40 or not text.isprintable() or " " in text:

@@ -67,5 +67,5 @@ def outcomes_of(addresses: Addresses, sets: Mapping[int, SetAddress], cuts: Sequ
         if row.days not in days:
             days[row.days] = unpack_days(row.days).tolist()
         outcome = outcome_of(row, points[row.set_key])
-        found.add(numbers[row.slice_key], not row.guessed, Done(days[row.days], [outcome]))
+        found.put(numbers[row.slice_key], not row.guessed, days[row.days], outcome)
     return found

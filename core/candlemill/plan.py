@@ -163,8 +163,8 @@ def valid_sets(spec: Spec) -> int:
     return sum(1 for _ in grid_points(spec, 0, spec.combinations)) if spec.grid else 1
 
 
-def estimate_seconds(plan: Plan) -> float:
-    """A rough cost on one core: reading dominates a single run, computing a sweep."""
+def estimate_seconds(plan: Plan, share: float = 1.0) -> float:
+    """A rough cost on one core, of a `share` of the plan: reading dominates a single run, computing a sweep."""
     read = plan.bars * 0.12e-6
     compute = plan.bars * plan.points * 3e-9
-    return math.ceil((read + compute) * 10) / 10
+    return math.ceil((read + compute) * share * 10) / 10

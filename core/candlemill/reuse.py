@@ -39,6 +39,11 @@ class Reuse(msgspec.Struct, frozen=True):
     reused_outcomes: int
     missing: list[Missing]
 
+    @property
+    def share(self) -> float:
+        """How much of the job there is to compute, from 0 to 1."""
+        return 1 - self.reused_outcomes / self.outcomes if self.outcomes else 0.0
+
 
 class Known:
     """What is known of a job's parameter sets. `sets` are all of its valid ones, by grid point."""
@@ -129,6 +134,13 @@ def _longest(ground: Ground, known: Known, start: int, end: int) -> int | None:
 
 
 # -- the reasons ---------------------------------------------------------------------------------------------------
+
+
+def explain(index: Index, ledger: Ledger, spec: Spec, plan: Plan, slices: int | None) -> tuple[Plan, Reuse | None]:
+    """The plan as `split` will have it, where the job was asked for with so many `slices`, and what of it is known;
+    None where nothing is looked up. Reads what `split` reads, and a row more where the code may have changed."""
+    plan, known = look_up(index, ledger, spec, plan, slices is None)
+    return plan, None if known is None else reuse_of(plan, known, ledger)
 
 
 def reuse_of(plan: Plan, known: Known, ledger: Ledger | None) -> Reuse:

@@ -8,13 +8,14 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
 from candlemill import events
 from candlemill.addresses import Addresses, ground_of
-from candlemill.control import completed, fail, watch
+from candlemill.control import completed, ended, fail, watch
 from candlemill.daily import pack, unpack
 from candlemill.errors import BadInput, CandlemillError, NoData, StoreDown, UnknownName
 from candlemill.events import Event
@@ -29,6 +30,8 @@ from candlemill.request import requested
 from candlemill.reuse import look_up
 from candlemill.states import attempt_of, is_answered, kind_of, plan_of
 from candlemill.work import split_state
+
+T = TypeVar("T")
 
 REPAIR_EVENT_POINTS = 256
 REPAIR_EVENT_SLICES = 1024
@@ -75,11 +78,11 @@ def split(event: Event, runtime: Runtime) -> list[Event]:
 
         return campaigns.split(event, request, runtime)
     job = prepare(runtime.index, checked(request.spec), request.slices)
-    if changed := outdated(event, job.job_id, job.spec, runtime):
+    if changed := outdated(event, request, job.job_id, job.spec, runtime):
         return changed
     known, now = runtime.ledger.job(job.job_id), runtime.clock_ms()
     if known is not None and is_answered(known, request):
-        return completed("split", known.job_id) if known.state == "done" else []
+        return ended("split", known)
     attempt = attempt_of(known, request, job.plan, now)
     row = JobRow(
         job_id=job.job_id,
@@ -112,11 +115,13 @@ def split(event: Event, runtime: Runtime) -> list[Event]:
     return [asked for batch in batches for asked in batch.events(event.id)]
 
 
-def outdated(event: Event, name: str, spec: Spec, runtime: Runtime) -> list[Event]:
+def outdated(event: Event, request: events.Requested, name: str, spec: Spec, runtime: Runtime) -> list[Event]:
     """What becomes of a job that was asked for by another id than `name`, the one that it has now."""
     known = runtime.ledger.job(event.partitionkey) if event.partitionkey not in ("", name) else None
-    if known is None or known.finished or known.spec != spec.to_json().decode():
+    if known is None or known.spec != spec.to_json().decode():
         return []
+    if known.finished:
+        return ended("split", known) if is_answered(known, request) else []
     reason = f"the candles of {spec.symbol} have changed since the job was asked for: ask again"
     return fail(known, reason, runtime.ledger)
 
@@ -250,16 +255,18 @@ def aggregate(event: Event, runtime: Runtime) -> list[Event]:
     if event.type in (events.COMPLETED, events.FAILED):
         from candlemill import campaigns  # only here: an executor starts sooner without
 
-        ended: events.Completed | events.Failed = events.read(event, events.DATA[event.type])  # type: ignore[assignment]
-        return campaigns.step_ended(ended.job_id, runtime)
+        step: events.Completed | events.Failed = events.read(event, events.DATA[event.type])  # type: ignore[assignment]
+        return campaigns.step_ended(step.job_id, runtime)
     if event.type == events.WATCH:
         return watch(runtime, runtime.clock_ms())
     done = events.read(event, events.SliceCompleted)
     job = runtime.ledger.job(done.job_id)
     if job is None:
         raise StoreDown(f"job {done.job_id} is not in the store yet")
+    if job.finished:
+        return ended("aggregate", job)
     plan = plan_of(job)
-    if job.finished or plan is None or done.batch >= plan.batches:  # of another plan of this job
+    if plan is None or done.batch >= plan.batches:  # of another plan of this job
         return []
     first, count = plan.batch_points(done.batch)
     if not runtime.ledger.count_partials(done.job_id, DONE, _done_ending(plan), done.batch):
@@ -312,20 +319,29 @@ def _merge_batch(job: JobRow, plan: Plan, batch: int, runtime: Runtime) -> list[
 
 
 def _sweep_figures(job: JobRow, spec: Spec, runtime: Runtime) -> str:
-    """How much of a sweep's best Sharpe ratio may be luck, as JSON; empty where it has no two results to compare."""
+    """How much of a sweep's best Sharpe ratio may be luck, as JSON; empty where it has no two results to compare.
+    Raises StoreDown where the store does not show all of its results yet."""
     from candlemill.guards import sweep_guards, thinned  # only here: an executor starts sooner without
 
-    scores = runtime.ledger.sweep_scores(job.job_id)
-    sets, ids = [], []
-    for _, params, _ in grid_points(spec, 0, spec.combinations):
-        ids.append(job_id(spec.single(params), job.data_digest))
-        sets.append((params, scores.get(ids[-1], 0)))
-    if len(sets) < 2 or not scores:
+    points = [params for _, params, _ in grid_points(spec, 0, spec.combinations)]
+    ids = [job_id(spec.single(params), job.data_digest) for params in points]
+    scores = runtime.ledger.sweep_scores(job.job_id) if len(ids) > 1 else None
+    if scores is None:
         return ""
+    all_there(ids, scores)
+    sets = [(params, scores[own]) for params, own in zip(points, ids, strict=True)]
     rows = thinned(len(sets), max(range(len(sets)), key=lambda k: sets[k][1]))
-    daily = runtime.ledger.sweep_daily(job.job_id, [ids[k] for k in rows])
-    matrix = np.stack([unpack(daily[ids[k]])[1] for k in rows])
+    chosen = [ids[k] for k in rows]
+    daily = all_there(chosen, runtime.ledger.sweep_daily(job.job_id, chosen))
+    matrix = np.stack([unpack(daily[own])[1] for own in chosen])
     return msgspec.json.encode(sweep_guards(matrix, rows, sets, spec.grid)).decode()
+
+
+def all_there(ids: Sequence[str], found: Mapping[str, T]) -> Mapping[str, T]:
+    """What was found, if nothing is missing: results are written before their job is done, but a replica may lag."""
+    if missing := [own for own in ids if own not in found]:
+        raise StoreDown(f"{len(missing):,} of {len(ids):,} results are not in the store yet, such as {missing[0]}")
+    return found
 
 
 def _result_row(job: JobRow, spec: Spec, plan: Plan, merged: Merged, took_ms: int) -> ResultRow:
@@ -384,7 +400,7 @@ def _give_up(event: Event, runtime: Runtime) -> list[Event]:
     if job is None:
         told = "" if spec is None else spec.to_json().decode()
         job = JobRow(name, "accepted", told, "", "", runtime.clock_ms())
-    return [] if job.finished else fail(job, event.error, runtime.ledger)
+    return ended("aggregate", job) if job.finished else fail(job, event.error, runtime.ledger)
 
 
 def _subject(event: Event, runtime: Runtime) -> tuple[str, Spec | None]:

@@ -34,7 +34,7 @@ async def demo(folder: Path) -> int:
                     hours = (stage.clock.now_ms() - begin) / 3_600_000
                     print(
                         f"{hours:5.1f} h: {batches.rows:6,} candles stored, {counts.candles:5,} live, "
-                        f"{counts.filled:6,} over REST, {counts.breaks:3} connections broken, "
+                        f"{counts.filled:6,} over REST, {feed.feed.lines.counts.breaks:3} connections broken, "
                         f"{counts.bad:3} messages refused"
                     )
                 print("the faults end, the feed catches up")

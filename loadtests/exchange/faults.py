@@ -26,6 +26,7 @@ class Menu(msgspec.Struct, frozen=True):
     server_error: float = 0.05
     slow: float = 0.08
     broken_body: float = 0.04
+    empty_answer: float = 0.01  # a well-formed answer that says: no candles
     cut_body: float = 0.03
     stale_checksum: float = 0.1  # of archive files
 

@@ -13,6 +13,7 @@ from candlemill.io.files import find_kline_files, load
 from candlemill.io.rest import Clock
 
 MINUTE_MS: Final = 60_000
+FINISHED_MS: Final = 2_000  # after a minute's end REST still shows the unfinished candle for so long
 SCALE: Final = 10**8
 Row = tuple[int, int, int, int, int]
 
@@ -27,9 +28,8 @@ class VirtualClock(Clock):
         passed = (time.time() - self.start) * 1000 * self.speed
         return int(self.base_ms + passed) + self.skew_ms
 
-    def change(self, speed: float, jump_ms: int = 0) -> None:
-        """Go on at another speed, some time ahead."""
-        now = time.time()
+    def change(self, speed: float, jump_ms: int, now: float) -> None:
+        """Go on at another speed, some time ahead, from when this machine's clock shows `now`."""
         self.base_ms = int(self.base_ms + (now - self.start) * 1000 * self.speed) + jump_ms
         self.start, self.speed = now, speed
 
@@ -77,7 +77,7 @@ class Market:
         t = -(-max(start, min(found, default=now)) // MINUTE_MS) * MINUTE_MS
         while t <= now and len(out) < rows:
             if t in found:
-                out.append((t, found[t] if t + MINUTE_MS <= now else unfinished(found[t])))
+                out.append((t, found[t] if t + MINUTE_MS + FINISHED_MS <= now else unfinished(found[t])))
             t += MINUTE_MS
         return out
 

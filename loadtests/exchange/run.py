@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from candlemill.exchange import Exchange
 from candlemill.exchanges import exchange
-from candlemill.feed import Tuning
 from candlemill.io.coverage import current_days
 from candlemill.io.feed import LiveFeed, Settings
 from candlemill.io.feedstore import FeedStore
+from candlemill.lines import Tuning
 
 from loadtests.exchange.faults import NONE, Dice, Menu
 from loadtests.exchange.market import MINUTE_MS, Market, Row, VirtualClock
@@ -22,15 +22,20 @@ CALM_SPEED = 600.0
 FAST = Settings(tuning=Tuning(), new_days=2, heal_seconds=600.0, tick_seconds=1.0, batch_seconds=2.0)
 
 
-def adapter(name: str, port: int) -> Exchange:
-    """The real adapter, pointed at the simulator."""
+def adapter(name: str, port: int, weight: int = 0) -> Exchange:
+    """The real adapter, pointed at the simulator; with another limit for requests where it is given."""
     path = "/v5/public/spot" if name == "bybit" else "/stream"
     here = f"127.0.0.1:{port}"
-    return exchange(name, rest=f"http://{here}", stream=f"ws://{here}{path}", archive=f"http://{here}")
+    found = exchange(name, rest=f"http://{here}", stream=f"ws://{here}{path}", archive=f"http://{here}")
+    if weight:
+        found.limits = msgspec.structs.replace(found.limits, weight=weight)
+    return found
 
 
 def stored(store: FeedStore, symbol: str, start: int, end: int) -> dict[int, Row]:
+    """What a reader gets, by minute. Raises AssertionError where a minute comes twice or out of order."""
     columns = store.read_columns(symbol, start, end, NAMES)
+    assert (columns["t"][1:] > columns["t"][:-1]).all(), f"{symbol}: minutes come twice"
     rows = zip(*(columns[name].tolist() for name in NAMES), strict=True)
     return dict(zip(columns["t"].tolist(), rows, strict=True))
 
@@ -75,13 +80,22 @@ async def until(condition: Callable[[], bool], seconds: float) -> bool:
 class Stage:
     """A simulator that runs, and feeds made for it. `skew_ms` is how far our clock is ahead of the exchange's."""
 
-    def __init__(self, market: Market, base_ms: int, speed: float, seed: int, menu: Menu = NONE, skew_ms: int = 0):
+    def __init__(
+        self,
+        market: Market,
+        base_ms: int,
+        speed: float,
+        seed: int,
+        menu: Menu = NONE,
+        skew_ms: int = 0,
+        weight: int = 0,
+    ) -> None:
         self.market = market
         self.seed = seed
         start = time.time()
         self.clock = VirtualClock(base_ms, start, speed)
         self.ours = VirtualClock(base_ms, start, speed, skew_ms)
-        self.simulator = Simulator(market, self.clock, Dice(seed, menu))
+        self.simulator = Simulator(market, self.clock, Dice(seed, menu), weight=weight)
         self.port = 0
 
     async def __aenter__(self) -> "Stage":
@@ -91,17 +105,22 @@ class Stage:
     async def __aexit__(self, *_: object) -> None:
         await self._runner.cleanup()
 
+    def change(self, speed: float, jump_ms: int = 0) -> None:
+        """Both clocks go on at another speed, some time ahead: at the same instant, or ours would seem to jump."""
+        now = time.time()
+        for clock in (self.clock, self.ours):
+            clock.change(speed, jump_ms, now)
+
     def feed(self, store: FeedStore, name: str = "binance", settings: Settings = FAST, **tuning: int) -> LiveFeed:
         if tuning:
             settings = msgspec.structs.replace(settings, tuning=msgspec.structs.replace(settings.tuning, **tuning))
         rng = random.Random(self.seed)
         return LiveFeed(adapter(name, self.port), self.market.symbols, store, settings, self.ours, rng)
 
-    async def caught_up(self, feed: LiveFeed, seconds: float = 60.0) -> int:
+    async def caught_up(self, feed: LiveFeed, seconds: float = 120.0) -> int:
         """Calm the simulator, wait until nothing is missing, and return until when everything must be there."""
         self.simulator.dice.menu = NONE
-        for clock in (self.clock, self.ours):  # a loaded machine must not have to race against virtual time
-            clock.change(min(clock.speed, CALM_SPEED))
+        self.change(min(self.clock.speed, CALM_SPEED))  # a loaded machine must not have to race against virtual time
         for subscriber in list(self.simulator.subscribers):  # silent ones would take long to be noticed
             self.simulator.abort(subscriber)
         now = self.clock.now_ms()

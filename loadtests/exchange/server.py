@@ -7,7 +7,6 @@ import heapq
 import io
 import itertools
 import logging
-import time
 import zipfile
 from collections import Counter, deque
 from datetime import UTC, datetime
@@ -17,12 +16,11 @@ import msgspec
 from aiohttp import WSMsgType, web
 
 from loadtests.exchange.faults import RUBBISH, Dice
+from loadtests.exchange.guard import Guard
 from loadtests.exchange.market import MINUTE_MS, Market, Row, VirtualClock, text, unfinished
 
 HOUR_MS = 3_600_000
-WEIGHT_LIMIT = 6000
 LIFE_MS = 24 * HOUR_MS
-IN_FLIGHT_SECONDS = 0.1  # real ones: what was sent before the refusal arrived is no offence
 
 
 class Subscriber:
@@ -38,16 +36,15 @@ class Subscriber:
 
 
 class Simulator:
-    """`updates` are the unfinished candles that each symbol sends per virtual minute."""
+    """`updates` are the unfinished candles that each symbol sends per virtual minute; `weight` is another limit for
+    requests than the exchange's own."""
 
-    def __init__(self, market: Market, clock: VirtualClock, dice: Dice, updates: int = 2) -> None:
+    def __init__(self, market: Market, clock: VirtualClock, dice: Dice, updates: int = 2, weight: int = 0) -> None:
         self.market, self.clock, self.dice, self.updates = market, clock, dice, updates
         self.counts: Counter[str] = Counter()
         self.subscribers: set[Subscriber] = set()
         self._numbers = itertools.count()
-        self._weights: deque[tuple[int, int]] = deque()
-        self._forbidden_until = 0
-        self._forbade_at = 0.0
+        self._guard = Guard(clock, dice, self.counts, weight)
         self._names = {symbol.lower(): symbol for symbol in market.symbols}
         self.app = web.Application()
         self.app.add_routes(
@@ -234,57 +231,21 @@ class Simulator:
 
     # -- REST ----------------------------------------------------------------------------------------------------------
 
-    async def _guarded(self, weight: int) -> web.Response | None:
-        """What befalls a request before it is answered."""
-        now, dice = self.clock.now_ms(), self.dice
-        self.counts["requests"] += 1
-        while self._weights and self._weights[0][0] <= now - MINUTE_MS:
-            self._weights.popleft()
-        self._weights.append((now, weight))
-        used = sum(each for _, each in self._weights)
-        self._used = {"X-MBX-USED-WEIGHT-1M": str(used)}
-        if now < self._forbidden_until:
-            if time.monotonic() - self._forbade_at > IN_FLIGHT_SECONDS:
-                self.counts["asked_while_forbidden"] += 1
-            return self._forbid(418, 120)
-        if used > WEIGHT_LIMIT:
-            self.counts["over_the_limit"] += 1
-            return self._forbid(429, 60)
-        if dice.hits("too_many"):
-            self.counts["too_many"] += 1
-            return self._forbid(429, dice.rng.randint(1, 90))
-        if dice.hits("ban"):
-            self.counts["ban"] += 1
-            return self._forbid(418, dice.rng.randint(60, 600))
-        if dice.hits("server_error"):
-            self.counts["server_error"] += 1
-            return web.Response(status=dice.rng.choice([500, 502, 503, 504]), text="<html>bad gateway</html>")
-        if dice.hits("slow"):
-            self.counts["slow"] += 1
-            await self.clock.sleep(dice.rng.uniform(1, 40))
-        return None
-
-    def _forbid(self, status: int, seconds: int) -> web.Response:
-        self._forbade_at = time.monotonic()
-        self._forbidden_until = max(self._forbidden_until, self.clock.now_ms() + 900 * seconds)
-        body = {"code": -1003, "msg": "Way too much request weight used; IP banned"}
-        return web.json_response(body, status=status, headers={"Retry-After": str(seconds)})
-
     async def _answer(self, found: object) -> web.StreamResponse:
         body = msgspec.json.encode(found)
         if self.dice.hits("broken_body"):
             self.counts["broken_body"] += 1
             body = self.dice.rng.choice([body[: len(body) // 2], *RUBBISH])
-        return web.Response(body=body, content_type="application/json", headers=self._used)
+        return web.Response(body=body, content_type="application/json", headers=self._guard.headers)
 
     async def _klines(self, request: web.Request) -> web.StreamResponse:
-        if (fault := await self._guarded(2)) is not None:
+        if (fault := await self._guard.check(2)) is not None:
             return fault
         query, now = request.query, self.clock.now_ms()
         if query["symbol"] not in self.market.rows:
             return web.json_response({"code": -1121, "msg": "Invalid symbol."}, status=400)
         start, limit = int(query["startTime"]), min(int(query["limit"]), 1000)
-        found = self.market.window(query["symbol"], start, limit, now)
+        found = [] if self._forgets() else self.market.window(query["symbol"], start, limit, now)
         rows = [(t, *map(text, row), t + MINUTE_MS - 1, "0.0", 1, "0.0", "0.0", "0") for t, row in found]
         if self.dice.hits("cut_body"):
             self.counts["cut_body"] += 1
@@ -297,11 +258,15 @@ class Simulator:
             return answer
         return await self._answer(rows)
 
+    def _forgets(self) -> bool:
+        self.counts["empty_answer"] += (empty := self.dice.hits("empty_answer"))
+        return empty
+
     async def _time(self, request: web.Request) -> web.StreamResponse:
-        return await self._guarded(1) or await self._answer({"serverTime": self.clock.now_ms()})
+        return await self._guard.check(1) or await self._answer({"serverTime": self.clock.now_ms()})
 
     async def _info(self, request: web.Request) -> web.StreamResponse:
-        if (fault := await self._guarded(20)) is not None:
+        if (fault := await self._guard.check(20)) is not None:
             return fault
         filters = [
             {"filterType": "PRICE_FILTER", "tickSize": "0.01000000"},
@@ -314,19 +279,21 @@ class Simulator:
         return await self._answer({"timezone": "UTC", "rateLimits": [], "symbols": symbols})
 
     async def _bybit_klines(self, request: web.Request) -> web.StreamResponse:
-        if (fault := await self._guarded(1)) is not None:
+        if (fault := await self._guard.check(1, "bybit")) is not None:
             return fault
         query, now = request.query, self.clock.now_ms()
         end = int(query["end"])
         found = self.market.window(query["symbol"], int(query["start"]), 1 << 20, min(now, end + MINUTE_MS))
         rows = [(str(t), *map(text, row), "0") for t, row in found if t <= end][::-1][: int(query["limit"])]
+        if self._forgets():
+            rows = []
         return await self._answer(self._enveloped({"symbol": query["symbol"], "category": "spot", "list": rows}))
 
     async def _bybit_time(self, request: web.Request) -> web.StreamResponse:
-        return await self._guarded(1) or await self._answer(self._enveloped({}))
+        return await self._guard.check(1, "bybit") or await self._answer(self._enveloped({}))
 
     async def _bybit_info(self, request: web.Request) -> web.StreamResponse:
-        if (fault := await self._guarded(1)) is not None:
+        if (fault := await self._guard.check(1, "bybit")) is not None:
             return fault
         rows = [
             {

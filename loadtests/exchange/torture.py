@@ -1,42 +1,54 @@
 """Everything goes wrong for a simulated day, per seed; then the store must equal the exchange, row for row.
 
-    python -m loadtests.exchange.torture --seeds 100 [--first 1] [--hours 24] [--speed 7200]
+    python -m loadtests.exchange.torture --seeds 100 [--first 1] [--hours 24] [--speed 3600]
 
-A feed runs as a process of its own against the simulator with the full menu of faults, with a skewed clock, with a
-database that is down for an hour, and is killed with SIGKILL at random moments; every fourth seed runs two feeds at
-once against one served database. Then the faults end, the feed catches up and is asked to stop, half a day passes,
-and the files of the archive are ingested, corrections and all. Prints a line per seed; exit 1 if a store differs.
-Offences (asking while the exchange forbids it) count where one feed runs: two behind one address do not know of each
-other's refusals.
+A feed runs as a process of its own against the simulator with the full menu of faults, with a skewed clock, and with a
+database that is down for an hour, twice. Again and again it is killed with SIGKILL: while it starts, while it
+back-fills, while the database is down, at any moment, and before, within and after chosen calls of the database. Every
+fourth seed runs two feeds at once against one served database, which is killed too; every fifth seed the exchange is
+Bybit.
+
+Then the faults end, the feed catches up and is asked to stop, half a day passes, and an ingest brings the files of the
+archive, corrections and all; it is killed as well, and begun again. Prints a line per seed, what went wrong in all, and
+where the kills hit; exit 1 if a store differs.
 """
 
 import argparse
 import asyncio
+import contextlib
+import math
 import os
 import random
+import signal
+import socket
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from candlemill.io.download import Downloader
 from candlemill.io.feedstore import FeedStore
 
 from loadtests.exchange.faults import NONE, Menu
-from loadtests.exchange.market import MINUTE_MS, Market, synthetic
-from loadtests.exchange.run import Stage, adapter, differences, digests_true
-from loadtests.exchange.victim import Orders, Standing
+from loadtests.exchange.judge import judge, judge_live
+from loadtests.exchange.market import MINUTE_MS, synthetic
+from loadtests.exchange.run import Stage, adapter
+from loadtests.exchange.victim import Death, Orders, Standing
 
 START_MS = 1_709_164_800_000  # 2024-02-29
 DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
 SYMBOLS = ["BTCUSDT", "ETHUSDT", "XRPUSDT"]
 DAYS = 30
-PATIENCE = 120.0
+PATIENCE = 240.0
 CALM_SPEED = 300.0
+LONGEST_LIFE = 9.0
+KILLS_LEAST = 6  # of each feed: on a busy machine the day gets longer
 ROOT = Path(__file__).parents[2]
+ARCHIVE = Menu(too_many=0.02, ban=0.0, server_error=0.1, slow=0.0, broken_body=0.05, cut_body=0.1, stale_checksum=0.1)
 
 
 class Victim:
@@ -44,152 +56,232 @@ class Victim:
 
     def __init__(self, orders: Orders) -> None:
         self.orders = orders
-        self.standing = Standing(0, 0, 0, 0)
+        self.standing = Standing("not begun")
+        self.process: asyncio.subprocess.Process | None = None
 
-    async def start(self) -> None:
+    async def start(self, **changes: Any) -> None:
+        self.orders = msgspec.structs.replace(self.orders, **changes)
         paths = os.pathsep.join([str(ROOT), str(ROOT / "core"), os.environ.get("PYTHONPATH", "")])
+        self.standing = Standing("process")
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "loadtests.exchange.victim", msgspec.json.encode(self.orders).decode(),
             stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths},
+            stderr=None if os.environ.get("TORTURE_LOG") else asyncio.subprocess.DEVNULL,
         )  # fmt: skip
-        self.standing = Standing(0, 0, 0, 0)
-        self._listening = asyncio.create_task(self._listen())
+        self._listening = asyncio.create_task(self._listen(self.process))
 
-    async def _listen(self) -> None:
-        assert self.process.stdout is not None
-        async for line in self.process.stdout:
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        async for line in process.stdout:
             self.standing = msgspec.json.decode(line, type=Standing)
 
-    async def end(self, kill: bool) -> None:
+    async def ended(self, seconds: float) -> int | None:
+        """Its status, if it ends by itself within some seconds."""
+        assert self.process is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                status = await self.process.wait()
+                await asyncio.shield(self._listening)
+                return status
+        return None
+
+    async def end(self, kill: bool) -> int:
+        """End it now; its status."""
+        assert self.process is not None
         if self.process.returncode is None:
             self.process.kill() if kill else self.process.terminate()
         status = await self.process.wait()
         await self._listening
-        if not kill and status not in (0, -15):  # -15: it had only just begun to start
+        return status
+
+    async def stop(self) -> None:
+        """Ask it to end, as an operator does."""
+        began = self.standing.phase not in ("process", "start")
+        status = await self.end(kill=False)
+        if status and (began or status != -15):  # -15: it had only just begun to start
             raise RuntimeError(f"the feed ended with {status} when asked to stop")
+
+
+async def haunt(victim: Victim, chance: random.Random, ends: float, kills: Counter[str]) -> None:
+    """Start it and end it, in ever other ways, until `ends` and so often at least; it runs when this returns."""
+    left = KILLS_LEAST
+    while True:
+        fate = chance.choice(["write", "write", "soon", "live", "live", "back-fill", "database down", "stop"])
+        await victim.start(death=_death(chance) if fate == "write" else None)
+        if left <= 0 and time.monotonic() >= ends:
+            return
+        status = await victim.ended(await _life(victim, fate, chance))
+        left -= 1
+        if status is None and fate == "stop":
+            await victim.stop()
+            kills["stopped"] += 1
+        else:
+            kills[victim.standing.phase] += 1
+            if status is None:
+                await victim.end(kill=True)
+            elif status != -9:  # the database that it wanted to open was killed: whoever runs feeds starts them again
+                kills["ended by itself"] += 1
+                await asyncio.sleep(0.3)
+
+
+async def _life(victim: Victim, fate: str, chance: random.Random) -> float:
+    """Wait for the moment that fate is about; returns for how many seconds more it may live."""
+    if fate == "soon":
+        return math.exp(chance.uniform(math.log(0.2), math.log(3)))
+    phases = {"live": ["live"], "stop": ["live", "back-fill"]}.get(fate, [fate])
+    last = time.monotonic() + LONGEST_LIFE
+    gone = asyncio.ensure_future(victim.ended(LONGEST_LIFE))
+    while time.monotonic() < last and not gone.done() and victim.standing.phase not in phases:
+        await asyncio.sleep(0.02)
+    gone.cancel()
+    return chance.uniform(0, 5 if fate in ("live", "stop") else 0.4)
+
+
+def _death(chance: random.Random) -> Death:
+    number = int(math.exp(chance.uniform(0, math.log(80))))
+    return Death(number, chance.choice(["before", "during", "after"]), chance.uniform(0, 8))
+
+
+class Served:
+    """`candlemill db`, for several processes, which can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+        self.dsn = f"http://127.0.0.1:{self.port}/default"
+
+    async def start(self) -> None:
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "candlemill.cli", "db", "--port", str(self.port),
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "CANDLEMILL_CLICKHOUSE_DSN": f"chdb://{self.folder / 'db'}"},
+        )  # fmt: skip
+        assert self.process.stderr is not None
+        await self.process.stderr.readline()
+
+    async def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+
+    async def haunt(self, chance: random.Random, ends: float, down: list[float], seconds: float) -> None:
+        """Kill it now and then; at the times `down` (real) it stays away for so long. It runs when this returns."""
+        sudden = [time.monotonic() + chance.uniform(0, ends - time.monotonic()) for _ in range(2)]
+        for at, away in sorted([*((t, 0.0) for t in sudden), *((t, seconds) for t in down)]):
+            await asyncio.sleep(max(at - time.monotonic(), 0))
+            await self.kill()
+            await asyncio.sleep(away)
+            await self.start()
+
+    async def stop(self) -> None:
+        if self.process.returncode is None:
+            self.process.terminate()
+        await self.process.wait()
 
 
 async def torture(seed: int, hours: float, speed: float, folder: Path) -> dict[str, Any]:
     chance = random.Random(seed)
-    pair = seed % 4 == 0
+    pair, name = seed % 4 == 0, "bybit" if seed % 5 == 3 else "binance"
     if pair:  # three processes have to keep up
         hours, speed = hours / 3, speed / 6
     market = synthetic(seed, SYMBOLS, START_MS, 1440 * DAYS)
-    base = START_MS + DAY_MS + chance.randrange(DAY_MS // MINUTE_MS) * MINUTE_MS
+    history, new_days = chance.choice([(1, 9), (10, 18)])  # days: so all of it is the feed's business
+    base = START_MS + history * DAY_MS + chance.randrange(DAY_MS // MINUTE_MS) * MINUTE_MS
     skew = chance.choice([0, 0, 90_000, -90_000, 3_600_000])
-    down_at = base + int(chance.uniform(0.2, 0.6) * hours * 3_600_000)
+    down = [base + int(chance.uniform(*part) * hours * HOUR_MS) for part in ((0.15, 0.4), (0.5, 0.8))]
+    kills: Counter[str] = Counter()
     began = time.monotonic()
     async with AsyncExitStack() as stack:
         stage = await stack.enter_async_context(Stage(market, base, speed, seed, Menu(), skew))
-        server = await _served(folder) if pair else None
-        if server:
-            stack.callback(_kill, server[0])
-        dsn = server[1] if server else f"chdb://{folder / 'db'}"
         orders = Orders(
-            dsn, stage.port, SYMBOLS, base, stage.clock.start, speed, seed, skew, [(down_at, down_at + 3_600_000)],
-            buffer_rows=chance.choice([60, 400_000]),
+            f"chdb://{folder / 'db'}", stage.port, SYMBOLS, base, stage.clock.start, speed, seed, str(folder), skew,
+            [(t, t + HOUR_MS) for t in down], name, chance.choice([60, 400_000]), new_days,
         )  # fmt: skip
-        victims = [Victim(orders), *([Victim(msgspec.structs.replace(orders, seed=seed + 1))] if pair else [])]
-        for victim in victims:
-            stack.push_async_callback(victim.end, kill=True)
-            await victim.start()
         ends = began + hours * 3600 / speed
-        kills = 0
-        while (left := ends - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, chance.uniform(4.0, 11.0)))
-            if time.monotonic() < ends:
-                victim = chance.choice(victims)
-                await victim.end(kill=chance.random() < 0.8)
-                kills += 1
-                await victim.start()
-        counts = dict(stage.simulator.counts)
-        stage.simulator.dice.menu = NONE
-        for subscriber in list(stage.simulator.subscribers):
-            stage.simulator.abort(subscriber)
-        calm = stage.clock.now_ms()
-        for clock in (stage.clock, stage.ours):
-            clock.change(CALM_SPEED)
-        for victim in victims:
-            await victim.end(kill=chance.random() < 0.5)
-            victim.orders = msgspec.structs.replace(
-                victim.orders, base_ms=stage.clock.base_ms, start=stage.clock.start, speed=CALM_SPEED
-            )
-            await victim.start()
-        last = time.monotonic() + PATIENCE
-        slow = time.monotonic()
-        while any(victim.standing.until_ms < calm for victim in victims):
-            await asyncio.sleep(0.1)
-            if os.environ.get("TORTURE_LOG") and time.monotonic() > slow:
-                slow = time.monotonic() + 2
-                print([((v.standing.until_ms - calm) / 3600000, v.standing) for v in victims], file=sys.stderr)
-            if time.monotonic() > last:
-                raise TimeoutError(f"seed {seed}: {[v.standing for v in victims]}, but {calm} is to be reached")
-        for victim in victims:
-            await victim.end(kill=False)
+        haunted = []
+        server = Served(folder) if pair else None
         if server:
-            server[0].terminate()
-            await server[0].wait()
-        live = _compare(folder, market, base, calm)
-        for clock in (stage.clock, stage.ours):
-            clock.change(1.0, DAY_MS // 2 + 3_600_000)
-        found = await _nightly(folder, stage, market, base)
-    offences = ("asked_while_forbidden", "over_the_limit", "too_many_messages")
-    ordinary = ("messages", "requests", "connections")
+            await server.start()
+            stack.push_async_callback(server.kill)
+            orders = msgspec.structs.replace(orders, dsn=server.dsn, down=[])
+            times = [began + (t - base) / 1000 / speed for t in down]
+            haunted.append(server.haunt(random.Random(seed), ends, times, 3600 / speed))
+        victims = [Victim(msgspec.structs.replace(orders, seed=seed + k)) for k in range(2 if pair else 1)]
+        for k, victim in enumerate(victims):
+            stack.push_async_callback(_end, victim)
+            haunted.append(haunt(victim, random.Random(seed * 10 + k), ends, kills))
+        await asyncio.gather(*haunted)
+
+        calm = await _calm(stage, victims)
+        counts = Counter(stage.simulator.counts)
+        for victim in victims:
+            await victim.stop()
+        if server:
+            await server.stop()
+        live = judge_live(folder, market, name, SYMBOLS, START_MS, calm, alone=not pair)
+        stage.change(CALM_SPEED, DAY_MS // 2 + HOUR_MS)
+        found = await _nightly(folder, stage, orders, chance, kills)
     return {
-        "seed": seed,
-        "feeds": len(victims),
-        "kills": kills,
-        "faults": sum(number for name, number in counts.items() if name not in ordinary),
-        "offences": sum(counts.get(name, 0) for name in offences),
-        "live": live,
-        "files": found,
-        "seconds": round(time.monotonic() - began, 1),
-    }
+        "seed": seed, "exchange": name, "feeds": len(victims), "days": history, "kills": dict(kills),
+        "faults": {k: n for k, n in counts.items() if k not in ("messages", "requests", "connections")},
+        "live": live, "files": found, "seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip
 
 
-def _kill(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.kill()
+async def _end(victim: Victim) -> None:
+    if victim.process is not None:
+        await victim.end(kill=True)
 
 
-async def _served(folder: Path) -> tuple[asyncio.subprocess.Process, str]:
-    """`candlemill db`, for several processes."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "candlemill.cli", "db", "--port", "0",
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "CANDLEMILL_CLICKHOUSE_DSN": f"chdb://{folder / 'db'}"},
+async def _calm(stage: Stage, victims: list[Victim]) -> int:
+    """The faults end, the feeds start a last time and catch up; returns until when everything must be there."""
+    stage.simulator.dice.menu = NONE
+    for subscriber in list(stage.simulator.subscribers):
+        stage.simulator.abort(subscriber)
+    calm = stage.clock.now_ms()
+    stage.change(CALM_SPEED)
+    for victim in victims:
+        await victim.end(kill=True)
+        await victim.start(death=None, base_ms=stage.clock.base_ms, start=stage.clock.start, speed=CALM_SPEED, down=[])
+    last = time.monotonic() + PATIENCE
+    while any(victim.standing.until_ms < calm for victim in victims):
+        await asyncio.sleep(0.1)
+        for victim in victims:
+            if victim.process and victim.process.returncode is not None:
+                raise RuntimeError(f"the feed ended with {victim.process.returncode} though nothing is wrong any more")
+        if time.monotonic() > last:
+            raise TimeoutError(f"{[v.standing for v in victims]}, but {calm} is to be reached")
+    return calm
+
+
+async def _nightly(
+    folder: Path, stage: Stage, orders: Orders, chance: random.Random, kills: Counter[str]
+) -> dict[str, Any]:
+    """The operator's nightly ingest: killed, begun again until it ends, and once more, to find nothing to do."""
+    span = (START_MS, stage.clock.now_ms() - 10 * MINUTE_MS)
+    stage.simulator.dice.menu = ARCHIVE
+    orders = msgspec.structs.replace(
+        orders, dsn=f"chdb://{folder / 'db'}", base_ms=stage.clock.base_ms, start=stage.clock.start, speed=CALM_SPEED,
+        span=span, down=[],
     )  # fmt: skip
-    assert process.stderr is not None
-    line = (await process.stderr.readline()).decode()
-    return process, line.split()[-1]
-
-
-def _compare(folder: Path, market: Market, start: int, end: int) -> dict[str, Any]:
-    """What the feeds alone ended with: everything, but for corrections that came after their audits."""
-    with FeedStore(f"chdb://{folder / 'db'}") as store:
-        found = differences(store, market.at(end), {s: s for s in SYMBOLS}, start, end)
-        corrected = {(c.symbol, c.t) for c in market.corrections}
-        found = {k: [t for t in v if (k.split()[0], t) not in corrected] for k, v in found.items()}
-        return {"differences": {k: short(v) for k, v in found.items() if v}, "digests": digests_true(store, SYMBOLS)}
-
-
-def short(minutes: list[int]) -> list[int]:
-    """How many, the first and the last."""
-    return [len(minutes), minutes[0], minutes[-1]]
-
-
-async def _nightly(folder: Path, stage: Stage, market: Market, base: int) -> dict[str, Any]:
-    """The operator's nightly ingest, twice: the second one must find nothing to do."""
-    with FeedStore(f"chdb://{folder / 'db'}") as store:
-        span = (START_MS, stage.clock.now_ms() - 10 * MINUTE_MS)
-        for _ in range(2):
-            loader = Downloader(adapter("binance", stage.port), store, stage.ours, folder / "files")
-            report = await loader.run(SYMBOLS, span)
-        found = differences(
-            store, market.at(span[1]), {s: s for s in SYMBOLS}, START_MS, span[1] // MINUTE_MS * MINUTE_MS
-        )
-        found = {k: short(v) for k, v in found.items()}
-        return {"differences": found, "digests": digests_true(store, SYMBOLS), "again": report.stored}
+    victim = Victim(orders)
+    for death in (Death(chance.randint(1, 8), chance.choice(["before", "during", "after"]), 1.0), None, None):
+        if death is None:
+            stage.simulator.dice.menu = NONE
+        await victim.start(death=death)
+        status = await victim.ended(PATIENCE)
+        if status == -9:
+            kills[f"ingest: {victim.standing.phase}"] += 1
+        elif status:
+            raise RuntimeError(f"the ingest ended with {status}")
+    with FeedStore(orders.dsn) as store:
+        exchange = adapter(orders.exchange, stage.port)
+        names = {symbol: exchange.store_name(symbol) for symbol in SYMBOLS}
+        market = stage.market.at(span[1])
+        end = span[1] // MINUTE_MS * MINUTE_MS
+        return judge(store, names, market.rows, market.rows, START_MS, end) | {"again": victim.standing.rows}
 
 
 def main() -> int:
@@ -197,20 +289,23 @@ def main() -> int:
     ask.add_argument("--seeds", type=int, default=10)
     ask.add_argument("--first", type=int, default=1)
     ask.add_argument("--hours", type=float, default=24.0)
-    ask.add_argument("--speed", type=float, default=7200.0)
+    ask.add_argument("--speed", type=float, default=3600.0)
     args = ask.parse_args()
-    bad = 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that its victims end with it
+    bad, faults, kills = 0, Counter[str](), Counter[str]()
     for seed in range(args.first, args.first + args.seeds):
-        with tempfile.TemporaryDirectory(prefix="torture-") as name:
+        with tempfile.TemporaryDirectory(prefix="torture-", ignore_cleanup_errors=True) as name:
             try:
                 found = asyncio.run(torture(seed, args.hours, args.speed, Path(name)))
             except Exception as error:
                 found = {"seed": seed, "error": f"{type(error).__name__}: {error}"}
-        wrong = "error" in found or any(
-            found[k]["differences"] or not found[k]["digests"] for k in ("live", "files")
-        ) or (found["offences"] and found["feeds"] == 1)  # fmt: skip
-        bad += bool(wrong)
+        wrong = "error" in found or any(any(found[k].values()) for k in ("live", "files"))
+        bad += wrong
+        faults.update(found.pop("faults", {}))
+        kills.update(found.get("kills", {}))
         print(("BAD  " if wrong else "same ") + msgspec.json.encode(found).decode(), flush=True)
+    print("what went wrong: " + ", ".join(f"{name} {n:,}" for name, n in faults.most_common()))
+    print("where kills hit: " + ", ".join(f"{name} {n:,}" for name, n in kills.most_common()))
     print(f"{args.seeds - bad} of {args.seeds} seeds ended equal to the exchange")
     return 1 if bad else 0
 

@@ -13,9 +13,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import msgspec
 import pytest
 
 if not os.environ.get("KUBECONFIG"):
@@ -23,6 +24,7 @@ if not os.environ.get("KUBECONFIG"):
 
 from candlemill import events
 from candlemill.engine.tape import DAY_MS
+from candlemill.errors import ClusterError
 from candlemill.io import cluster
 from candlemill.io.jobs import Home
 from candlemill.io.kubeapi import Api
@@ -53,8 +55,32 @@ class World:
             given.pop(name, None)
         spec = resolve(symbol=SYMBOL, strategy=given.pop("strategy"), span=span, **{"params": {}, **given})
         job = self._home.prepare(spec, None)
-        self._home.run(job, None, 1, False, lambda done, known: None)
+        self._home.run(job, events.Requested(spec), 1, lambda done, known: None)
         return str(json.loads(self._home.store.results([job.job_id])[0].result)["result_digest"])
+
+    def check_sweep(self, job: str, body: Body) -> None:
+        """The job's best sets have the digests of the same sweep, embedded."""
+        assert self.ended(job)["state"] == "done"
+        query = {"sort": "total_pnl", "limit": "50"}
+        rows = self.gateway.call("GET", f"/api/v1/backtest/{job}/results", **query)["items"]
+        assert len(rows) == 50
+        for row in rows[:: len(rows) // 5]:
+            one = {"strategy": body["strategy"], "params": row["params"]}
+            assert row["result_digest"] == self.expected(one)
+
+    def task_of(self, body: Body) -> tuple[str, Body]:
+        """A job's id, and the data of the one task that it is uncut."""
+        span = (START, START + DAYS * DAY_MS)
+        spec = resolve(symbol=SYMBOL, strategy=body["strategy"], span=span, params=body["params"])
+        job = self._home.prepare(spec, 1)
+        task = events.SliceRequested(job.job_id, job.data_digest, job.spec, 0, 0, 1, 0, [*span])
+        found: Body = json.loads(msgspec.json.encode(task))
+        return job.job_id, found
+
+    def running(self, job: str) -> None:
+        """Returns while some of its tasks are done, and some are not."""
+        wait_for(lambda: self.state(job)["progress"]["done"] > 0, "the first task's end")
+        assert self.state(job)["state"] not in cluster.FINISHED, "it was too short to be disturbed"
 
     def ask(self, body: Body) -> str:
         given = {"symbol": SYMBOL, "range": range_text(*body.get("days", (0, DAYS))), **body}
@@ -110,8 +136,12 @@ def range_text(first: int, last: int) -> str:
 
 
 def wait_for(done: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """The gateway may be away: it is not ready while the database is not."""
     until = time.monotonic() + seconds
-    while not done():
+    while True:
+        with suppress(ClusterError):
+            if done():
+                return
         assert time.monotonic() < until, f"{what} did not come within {seconds:g} s"
         time.sleep(0.5)
 
@@ -129,6 +159,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 SMALL: Body = {"strategy": "sma_cross", "params": {"fast": 5, "slow": 30}}
+# Long enough to be disturbed: 3,600 sets over 12 slices are 96 tasks.
+LARGE: Body = {"strategy": "sma_cross", "grid": {"fast": list(range(2, 62)), "slow": list(range(70, 190, 2))}}
 
 
 def fresh(**more: Any) -> Body:
@@ -162,17 +194,19 @@ def test_executors_come_from_zero_and_go_again(world: World) -> None:
     while world.state(job)["state"] not in cluster.FINISHED:
         most = max(most, world.pods("execute").all)
         time.sleep(0.2)
-    assert world.digest(job) == world.expected(SMALL)
     assert most >= 1
+    assert world.digest(job) == world.expected(SMALL)
     wait_for(lambda: world.pods("execute").all == 0, "zero executors again")
 
 
-def test_a_pod_that_is_killed_in_mid_slice_costs_time_only(world: World) -> None:
-    job = world.ask(fresh(slices=DAYS, strategy="donchian", params={}))
-    wait_for(lambda: world.pods("execute").ready > 0, "an executor")
-    for name in world.names("serving.knative.dev/service=execute"):
+def test_pods_that_are_killed_in_mid_job_cost_time_only(world: World) -> None:
+    job = world.ask({**LARGE, "fresh": True, "slices": DAYS})
+    world.running(job)
+    killed = world.names("serving.knative.dev/service=execute")
+    for name in killed:
         world.kill(name)
-    assert world.digest(job) == world.expected({"strategy": "donchian"})
+    assert killed
+    world.check_sweep(job, LARGE)
 
 
 def test_doubled_and_reordered_events(world: World) -> None:
@@ -205,12 +239,12 @@ def _known(world: World, job: str) -> bool:
 
 def test_kn_sends_fields(world: World) -> None:
     """What `kn event send --field …` puts on the wire."""
-    data = {"symbol": SYMBOL, "strategy": "rsi", "range": range_text(0, 3), "slices": 3}
+    data = {"symbol": SYMBOL, "strategy": "rsi_reversion", "range": range_text(0, 3), "slices": 3}
     world.send(events.REQUESTED, data)
     plan = world.gateway.call("POST", "/api/v1/plan", data)
     job = str(plan["job_id"])
     wait_for(lambda: _known(world, job) and world.state(job)["state"] == "done", "the job that was sent")
-    assert world.digest(job) == world.expected({"strategy": "rsi", "days": (0, 3)})
+    assert world.digest(job) == world.expected({"strategy": "rsi_reversion", "days": (0, 3)})
 
 
 @contextmanager
@@ -224,24 +258,42 @@ def scaled(world: World, replicas: int) -> Iterator[None]:
 
 
 def test_the_database_is_away_for_a_while(world: World) -> None:
-    job = world.ask(fresh(slices=4, params={"fast": 7, "slow": 33}))
+    job = world.ask({**LARGE, "fresh": True, "slices": DAYS})
+    world.running(job)
     with scaled(world, 0):
         wait_for(lambda: not world.names("app.kubernetes.io/name=database"), "the database's end")
         time.sleep(10)
-    wait_for(lambda: bool(world.names("app.kubernetes.io/name=database")), "the database")
-    time.sleep(5)
-    assert world.digest(job) == world.expected({"strategy": "sma_cross", "params": {"fast": 7, "slow": 33}})
+    selector = "app.kubernetes.io/name=database"
+    wait_for(lambda: cluster.pods_with(world.api, NAMESPACE, selector).ready > 0, "the database")
+    world.check_sweep(job, LARGE)
 
 
 def test_a_rolling_update_during_a_job(world: World) -> None:
     path = f"/apis/serving.knative.dev/v1/namespaces/{NAMESPACE}/services/execute"
-    before = world.api.get(path)
-    assert before is not None
-    job = world.ask(fresh(slices=DAYS, params={"fast": 9, "slow": 21}))
+    before = _revision(world, path)
+    job = world.ask({**LARGE, "fresh": True, "slices": DAYS})
+    world.running(job)
     stamp = {"spec": {"template": {"metadata": {"annotations": {"candlemill.dev/rolled": uuid.uuid4().hex}}}}}
     world.patch(path, stamp)
-    assert world.digest(job) == world.expected({"strategy": "sma_cross", "params": {"fast": 9, "slow": 21}})
-    wait_for(lambda: _revision(world, path) != before["status"]["latestReadyRevisionName"], "the new revision")
+    world.check_sweep(job, LARGE)
+    wait_for(lambda: _revision(world, path) != before, "the new revision")
+
+
+def test_a_long_task_is_a_kubernetes_job(world: World) -> None:
+    """One that split would mark so, of a job that is there; and poison, which ends as a dead letter all the same."""
+    world.digest(world.ask(SMALL))
+    job, task = world.task_of(SMALL)
+    world.send(events.SLICE_REQUESTED, task, partitionkey=job, work="long")
+    wait_for(lambda: _succeeded(world) > 0, "the Job's end")
+    unknown = uuid.uuid4().hex
+    world.send(events.SLICE_REQUESTED, {**task, "job_id": unknown}, partitionkey=unknown, work="long")
+    wait_for(lambda: _known(world, unknown), "the dead letter")
+    assert "a long task answered 422" in world.state(unknown)["reason"]
+
+
+def _succeeded(world: World) -> int:
+    found = world.api.items("batch/v1", "Job", NAMESPACE, labelSelector="app.kubernetes.io/name=execute-long")
+    return sum(one.get("status", {}).get("succeeded", 0) for one in found)
 
 
 def _revision(world: World, path: str) -> str:

@@ -80,8 +80,7 @@ def test_corrections_upstream_are_noticed_by_checksum(store: FeedStore, tmp_path
     async def run() -> None:
         async with Stage(market, base, 1, 1) as stage:
             first = await fetch(stage, store, tmp_path, 44.9)
-            for clock in (stage.clock, stage.ours):
-                clock.change(1.0, 2 * DAY_MS)
+            stage.change(1.0, 2 * DAY_MS)
             second = await fetch(stage, store, tmp_path, 44.9)
             assert first.stored > 60_000 and second.stored == 2 and second.files == 2
 
@@ -97,7 +96,7 @@ def test_a_bad_archive_and_a_bad_exchange_lose_nothing(store: FeedStore, tmp_pat
     async def run() -> None:
         async with Stage(market, START + 12 * DAY_MS + HOUR_MS, 600, seed, ARCHIVE_FAULTS) as stage:
             for _ in range(3):
-                stage.clock.change(600.0)
+                stage.change(600.0)
                 report = await fetch(stage, store, tmp_path / "files", 12)
                 stage.simulator.dice.menu = ARCHIVE_FAULTS
             assert report.stored == 0 or report.files

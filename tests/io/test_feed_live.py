@@ -1,6 +1,7 @@
 """A feed against the simulated exchange, over real sockets: the store ends equal to the exchange, row for row."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -12,14 +13,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from candlemill.errors import BadInput, StoreDown, UnknownName
+from candlemill.errors import BadInput, UnknownName
 from candlemill.io.feed import LiveFeed
 from candlemill.io.feedstore import FeedStore
-from candlemill.minutes import Span
 
 from loadtests.exchange.faults import Menu
 from loadtests.exchange.market import MINUTE_MS, Market, VirtualClock, synthetic
-from loadtests.exchange.run import FAST, Stage, audited, differences, digests_true, stored, with_feed
+from loadtests.exchange.run import FAST, Stage, audited, differences, digests_true, stored, until, with_feed
+from loadtests.exchange.victim import RiggedStore
 
 ROOT = Path(__file__).parents[2]
 START = 1_709_164_800_000  # 2024-02-29
@@ -61,7 +62,7 @@ async def live(stage: Stage, feed: LiveFeed, hours: float, during: Callable[[], 
 @pytest.mark.parametrize("name", ["binance", "bybit"])
 def test_a_calm_exchange_is_followed(store: FeedStore, name: str) -> None:
     async def run() -> None:
-        async with Stage(market_of(1, calm=True), START + 3 * DAY_MS, 900, 1) as stage:
+        async with Stage(market_of(1, calm=True), START + 3 * DAY_MS, 1800, 1) as stage:
             feed = stage.feed(store, name)
             begin = stage.clock.now_ms()
             end = await live(stage, feed, 0.5)
@@ -92,42 +93,32 @@ def test_with_everything_on_the_menu_nothing_is_lost_wrong_or_unfinished(store: 
     asyncio.run(run())
 
 
-class DownStore(FeedStore):
-    """A store that refuses candles between two virtual times."""
-
-    clock: VirtualClock
-    down: Span = (0, 0)
-
-    def insert_rows(self, parts) -> None:  # type: ignore[no-untyped-def]
-        if self.down[0] <= self.clock.now_ms() < self.down[1]:
-            raise StoreDown("the database does not answer: it is simulated to be down")
-        super().insert_rows(parts)
-
-
 @pytest.mark.parametrize("buffer_rows", [30, 400_000])
 def test_an_hour_without_a_database_loses_nothing_and_memory_stays_bounded(tmp_path: Path, buffer_rows: int) -> None:
-    async def run(store: DownStore) -> None:
-        async with Stage(market_of(5, calm=True), START + 3 * DAY_MS, 2400, 5) as stage:
+    async def run(store: RiggedStore) -> None:
+        async with Stage(market_of(5, calm=True), START + 3 * DAY_MS, 3600, 5) as stage:
             store.clock = stage.clock
             feed = stage.feed(store, settings=msgspec.structs.replace(FAST, buffer_rows=buffer_rows, batch_rows=20))
             begin = stage.clock.now_ms()
-            store.down = (begin + HOUR_MS, begin + 2 * HOUR_MS)
-            most = 0
+            counts, most = feed.batches.counts, 0
 
             async def watch() -> None:
                 nonlocal most
-                while stage.clock.now_ms() < store.down[1]:
+                assert await until(lambda: feed.feed.counts.candles > 9, 60)
+                store.down = [(stage.clock.now_ms(), 1 << 60)]
+                back = stage.clock.now_ms() + HOUR_MS
+                while stage.clock.now_ms() < back or counts.failures < 2 or (buffer_rows == 30 and not counts.given_up):
                     if feed.batches.failing_since_ms:
                         most = max(most, feed.batches.waiting)
                     await asyncio.sleep(0.01)
+                store.down = []
 
-            end = await live(stage, feed, 0.5, watch)
+            end = await live(stage, feed, 0.2, watch)
             same(store, stage, feed, begin - 20 * HOUR_MS, end)
-            counts = feed.batches.counts
-            assert counts.failures >= 2 and most <= buffer_rows + 8 * 1000  # and what is being answered
+            assert most <= buffer_rows + 8 * 1000  # and what is being answered
             assert (counts.given_up > 0) == (buffer_rows == 30)
 
-    with DownStore(f"chdb://{tmp_path / 'db'}") as store:
+    with RiggedStore(f"chdb://{tmp_path / 'db'}") as store:
         asyncio.run(run(store))
 
 
@@ -142,25 +133,56 @@ def forget(store: FeedStore, symbol: str, start: int, end: int) -> None:
 
 
 def test_a_feed_that_starts_again_heals_what_it_missed(store: FeedStore) -> None:
-    """Holes in the middle, the time in between, and days whose last write broke off."""
+    """Holes in the middle, the time in between, days whose last write broke off, and beside them an outage."""
+    market = market_of(7, calm=True)
+    outage = range(START + 3 * DAY_MS + 2 * HOUR_MS, START + 3 * DAY_MS + 2 * HOUR_MS + 40 * MINUTE_MS, MINUTE_MS)
+    for rows in (market.rows["ETHUSDT"], market.first["ETHUSDT"]):
+        for t in outage:
+            del rows[t]
 
     async def run() -> None:
-        async with Stage(market_of(7), START + 3 * DAY_MS, 3600, 7) as stage:
+        async with Stage(market, START + 3 * DAY_MS, 3600, 7) as stage:
             begin = stage.clock.now_ms()
-            end = await live(stage, stage.feed(store), 1)
+            await live(stage, stage.feed(store), 1)
             forget(store, "BTCUSDT", begin - HOUR_MS, begin)
             assert len(stored(store, "BTCUSDT", begin - HOUR_MS, begin)) == 0
+            stage.change(3600)
             await stage.clock.sleep(2 * 3600)
             feed = stage.feed(store)
             end = await live(stage, feed, 0.5)
+            assert end > outage[-1]
             same(store, stage, feed, begin - 20 * HOUR_MS, end)
+            assert [t for a, b in store.outages("ETHUSDT") for t in range(a, b, MINUTE_MS)] == list(outage)
+
+    asyncio.run(run())
+
+
+def test_what_a_feed_did_not_come_to_audit_the_next_one_audits_however_late(store: FeedStore) -> None:
+    """What the stream said is not what the exchange's history says, and the process is gone for four days."""
+    market = market_of(11, calm=True)
+
+    async def run() -> None:
+        async with Stage(market, START + 3 * DAY_MS, 1800, 7) as stage:
+            first = stage.feed(store, settings=msgspec.structs.replace(FAST, audit=False))
+
+            async def a_while() -> int:
+                assert await until(lambda: first.feed.counts.candles > 9, 60)
+                return 0
+
+            await with_feed(first, a_while)
+            wrong = store.days("BTCUSDT")[-1].last
+            market.rows["BTCUSDT"][wrong] = (*market.first["BTCUSDT"][wrong][:4], 123)
+            stage.change(1800, 4 * DAY_MS)
+            feed = stage.feed(store)
+            end = await live(stage, feed, 0.1)
+            same(store, stage, feed, START + 2 * DAY_MS, end)
 
     asyncio.run(run())
 
 
 def test_the_schedule_finds_what_vanished_meanwhile(store: FeedStore) -> None:
     async def run() -> None:
-        async with Stage(market_of(8, calm=True), START + 3 * DAY_MS, 2400, 8) as stage:
+        async with Stage(market_of(8, calm=True), START + 3 * DAY_MS, 4800, 8) as stage:
             feed = stage.feed(store)
             begin = stage.clock.now_ms()
 
@@ -180,7 +202,7 @@ def test_the_schedule_finds_what_vanished_meanwhile(store: FeedStore) -> None:
 def test_symbols_change_without_a_restart(store: FeedStore) -> None:
     async def run() -> None:
         market = market_of(9, calm=True)
-        async with Stage(market, START + 3 * DAY_MS, 1800, 9) as stage:
+        async with Stage(market, START + 3 * DAY_MS, 3600, 9) as stage:
             feed = stage.feed(store, silence_ms=1 << 40)
             begin = stage.clock.now_ms()
 
@@ -215,7 +237,8 @@ def test_a_volume_that_does_not_fit_is_refused_and_named(store: FeedStore, caplo
             assert all(t % (5 * MINUTE_MS) for t in stored(store, "XRPUSDT", 0, 1 << 42))
 
     asyncio.run(run())
-    assert "XRPUSDT" in caplog.text and "do not fit its volume scale" in caplog.text
+    (found,) = {(r.symbol, r.levelname) for r in caplog.records if "do not fit the volume scale" in r.getMessage()}  # type: ignore[attr-defined]
+    assert found == ("XRPUSDT", "ERROR")
 
 
 def test_no_or_too_many_symbols(store: FeedStore) -> None:
@@ -227,50 +250,103 @@ def test_no_or_too_many_symbols(store: FeedStore) -> None:
 # -- the process -------------------------------------------------------------------------------------------------------
 
 
+class Service:
+    """functions/feed/main.py as it runs in a container, at the real speed of time."""
+
+    def __init__(self, stage: Stage, folder: Path, *before: str) -> None:
+        """`before`: statements to execute first, as a saboteur would."""
+        self.port = free_port()
+        env = {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT / 'core'}",
+            "XDG_DATA_HOME": str(folder),
+            "CANDLEMILL_CLICKHOUSE_DSN": f"chdb://{folder / 'db'}",
+            "CANDLEMILL_FEED_SYMBOLS": "btcusdt",
+            "CANDLEMILL_FEED_REST": f"http://127.0.0.1:{stage.port}",
+            "CANDLEMILL_FEED_STREAM": f"ws://127.0.0.1:{stage.port}/stream",
+            "PORT": str(self.port),
+        }
+        main = ROOT / "functions" / "feed" / "main.py"
+        script = "\n".join([*before, f"import runpy; runpy.run_path({str(main)!r}, run_name='__main__')"])
+        self.process = subprocess.Popen([sys.executable, "-c", script], env=env, stderr=subprocess.PIPE, text=True)
+
+    async def ask(self, path: str) -> str:
+        return await asyncio.to_thread(fetch, self.port, path)
+
+    async def says(self, path: str, *texts: str) -> str:
+        """What it says as soon as that contains all of the texts."""
+        for _ in range(400):
+            said = await self.ask(path)
+            if all(text in said for text in texts):
+                return said
+            await asyncio.sleep(0.05)
+        raise TimeoutError(f"{texts} not in {said}")
+
+    async def stop(self) -> tuple[int, float, list[dict[str, str]]]:
+        """SIGTERM; its status, how long it took, and its log."""
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        _, said = await asyncio.to_thread(self.process.communicate, timeout=30)
+        return self.process.returncode, time.monotonic() - began, [json.loads(line) for line in said.splitlines()]
+
+
+def recent(days: int = 4) -> Market:
+    today = int(time.time() * 1000) // DAY_MS * DAY_MS
+    return synthetic(4, ["BTCUSDT"], today - 2 * DAY_MS, days * 1440, calm=True)
+
+
 def test_the_service_says_how_it_is_and_ends_in_order(tmp_path: Path) -> None:
-    """functions/feed/main.py as it runs in a container: health, metrics, SIGTERM; at the real speed of time."""
-    market_ms = int(time.time() * 1000) // DAY_MS * DAY_MS - 2 * DAY_MS
-    market = synthetic(4, ["BTCUSDT"], market_ms, 4 * 1440, calm=True)
+    market = recent()
 
-    async def run() -> tuple[str, str, str, int, float]:
+    async def run() -> None:
         async with Stage(market, int(time.time() * 1000), 1.0, 1) as stage:
-            port = free_port()
-            env = {
-                **os.environ,
-                "PYTHONPATH": f"{ROOT / 'core'}",
-                "CANDLEMILL_CLICKHOUSE_DSN": f"chdb://{tmp_path / 'db'}",
-                "CANDLEMILL_FEED_SYMBOLS": "btcusdt",
-                "CANDLEMILL_FEED_REST": f"http://127.0.0.1:{stage.port}",
-                "CANDLEMILL_FEED_STREAM": f"ws://127.0.0.1:{stage.port}/stream",
-                "PORT": str(port),
-            }
-            command = [sys.executable, str(ROOT / "functions" / "feed" / "main.py")]
-            process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+            service = Service(stage, tmp_path)
             try:
-                early = await asyncio.to_thread(fetch, port, "/healthz")
-                for _ in range(200):
-                    text = await asyncio.to_thread(fetch, port, "/metrics")
-                    if 'lag_seconds{symbol="BTCUSDT"} 0.0' in text and "feed_gap_minutes 0.0" in text:
-                        break
-                    await asyncio.sleep(0.1)
-                health = await asyncio.to_thread(fetch, port, "/healthz")
-                began = time.monotonic()
-                process.send_signal(signal.SIGTERM)
-                status = await asyncio.to_thread(process.wait, 20)
-                return early, health, text, status, time.monotonic() - began
+                # Asked before the back-fill is done, it may well say that its symbol lags.
+                early = await service.ask("/healthz")
+                assert early in ("still starting\n", "ok\n", "1 of 1 symbols lag more than 180 s\n")
+                text = await service.says("/metrics", 'lag_seconds{symbol="BTCUSDT"} 0.0', "feed_gap_minutes 0.0")
+                assert await service.ask("/healthz") == "ok\n"
+                status, seconds, log = await service.stop()
             finally:
-                process.kill()
-                process.communicate()
+                service.process.kill()
+            assert (status, seconds < 10, {row["level"] for row in log}) == (0, True, {"info"})
+            assert log[0]["message"].startswith("following 1 symbols of binance, 14")
+            assert log[-1]["message"] == "ended: all that had come is stored"
+            for name in ("messages_total", "reconnects_total", "batch_rows", "lag_seconds", "requests_total"):
+                assert f"candlemill_feed_{name}" in text
 
-    early, health, text, status, seconds = asyncio.run(run())
-    # Asked before the back-fill is done, it may well say that its symbol lags.
-    assert early in ("still starting\n", "ok\n", "1 of 1 symbols lag more than 180 s\n") and health == "ok\n"
-    assert (status, seconds < 10) == (0, True)
-    for name in ("messages_total", "reconnects_total", "gap_minutes", "batch_rows", "lag_seconds", "requests_total"):
-        assert f"candlemill_feed_{name}" in text
-    with FeedStore(f"chdb://{tmp_path / 'db'}") as store:
+    asyncio.run(run())
+    with FeedStore(f"chdb://{tmp_path / 'db'}") as store:  # the last batch was still gathering when it was asked to end
         have = stored(store, "BTCUSDT", 0, 1 << 42)
         assert len(have) >= 1438 and all(market.rows["BTCUSDT"][t] == row for t, row in have.items())
+
+
+def test_a_service_whose_exchange_is_stuck_and_whose_database_hangs_says_so_and_still_ends(tmp_path: Path) -> None:
+    market = recent()
+    now = int(time.time() * 1000)
+    for rows in (market.rows["BTCUSDT"], market.first["BTCUSDT"]):
+        for t in [t for t in rows if t > now - 10 * MINUTE_MS]:
+            del rows[t]
+
+    async def run() -> None:
+        async with Stage(market, now, 1.0, 1) as stage:
+            service = Service(
+                stage, tmp_path, "import functools, time, candlemill.io.feed as feed, candlemill.io.feedstore as store",
+                "store.FeedStore.insert_rows = lambda self, parts: time.sleep(1000)",
+                "feed.Settings = functools.partial(feed.Settings, drain_seconds=1.0)",
+            )  # fmt: skip
+            try:
+                assert "symbols lag more than 180 s" in await service.says("/healthz", "lag")
+                await service.says("/metrics", "feed_filled_total 14", "feed_buffered_rows 0.0")
+                status, seconds, log = await service.stop()
+            finally:
+                service.process.kill()
+            assert status == 1 and seconds < 10
+            assert [(row["level"], row["logger"]) for row in log][-1] == ("error", "candlemill.feed")
+            assert "the next start asks for them again" in log[-1]["message"]
+
+    asyncio.run(run())
 
 
 def free_port() -> int:

@@ -33,7 +33,9 @@ def lines(monkeypatch: pytest.MonkeyPatch, json: bool | None, terminal: bool = F
         raise ValueError("no")
     except ValueError:
         log.exception("broken")
-    return stream.getvalue().rstrip("\n").split("\n")
+    said = stream.getvalue()
+    assert ("\r\x1b[K" in said) == terminal
+    return said.replace("\r\x1b[K", "").rstrip("\n").split("\n")
 
 
 @pytest.mark.parametrize("json_", [True, None])

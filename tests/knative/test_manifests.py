@@ -205,6 +205,12 @@ def _references(value: Any) -> Iterator[Object]:
             yield from _references(item)
 
 
+def test_the_brokers_channel_is_the_one_that_it_looks_for() -> None:
+    (broker,), (channel,) = of_kind("local", "Broker"), of_kind("local", "InMemoryChannel")
+    assert name_of(channel) == f"{name_of(broker)}-kne-trigger"
+    assert channel["metadata"]["annotations"]["messaging.knative.dev/async-handler"] == "true"
+
+
 # -- time ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,9 @@
 """The exchanges that are known, by name."""
 
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
-from candlemill.errors import UnknownName
+from candlemill.errors import BadInput, UnknownName
 from candlemill.exchange import Exchange
 from candlemill.exchanges.binance import Binance, BinanceUS
 from candlemill.exchanges.bybit import Bybit
@@ -11,13 +12,22 @@ _MAKERS: dict[str, Callable[[], Exchange]] = {"binance": Binance, "binanceus": B
 
 
 def exchange(name: str, rest: str = "", stream: str = "", archive: str | None = None) -> Exchange:
-    """An adapter by name, with other addresses where they are given; raises UnknownName."""
+    """An adapter by name, with other addresses where they are given; raises UnknownName, or BadInput for no address."""
     maker = _MAKERS.get(name)
     if maker is None:
         raise UnknownName("exchange", name, sorted(_MAKERS), "known are " + ", ".join(sorted(_MAKERS)))
     found = maker()
-    found.rest_url = (rest or found.rest_url).rstrip("/")
-    found.stream_url = (stream or found.stream_url).rstrip("/")
-    if archive is not None and found.archive_url:
-        found.archive_url = archive.rstrip("/")
+    found.rest_url = _address(rest or found.rest_url, "http")
+    found.stream_url = _address(stream or found.stream_url, "ws")
+    if archive and found.archive_url:
+        found.archive_url = _address(archive, "http")
+    elif archive is not None:
+        found.archive_url = ""
     return found
+
+
+def _address(text: str, scheme: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in (scheme, f"{scheme}s") or not parts.hostname:
+        raise BadInput(f"{text!r} is no address: write it like {scheme}s://host or {scheme}://host:port")
+    return text.rstrip("/")

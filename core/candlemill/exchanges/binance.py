@@ -23,6 +23,7 @@ from candlemill.exchange import (
     Rules,
     candle,
     decoded,
+    plausible,
     shown,
     symbol_name,
 )
@@ -165,8 +166,7 @@ class Binance:
         return Ask("/api/v3/time", {}, 1)
 
     def time(self, body: bytes) -> int:
-        found: int = decoded(_time, body).serverTime
-        return found
+        return plausible(decoded(_time, body).serverTime)
 
     def ask_rules(self) -> Ask:
         return Ask("/api/v3/exchangeInfo", {}, 20)

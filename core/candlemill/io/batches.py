@@ -1,30 +1,31 @@
 """Candles on their way into the store: gathered, bounded, retried. Belongs to one event loop.
 
 A batch is written by age or by size, whichever comes first. One that fails stays and is tried again; what comes
-meanwhile is gathered up to a bound. Beyond the bound rows are given up, and only then, and only after the feed has been
-told that they are missing: it asks the exchange for them when the store takes candles again.
+meanwhile is gathered up to a bound, whether the store fails or hangs. Beyond the bound rows are given up, and only
+then, and only after the feed has been told that they are missing: it asks the exchange for them when the store takes
+candles again.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import numpy as np
 
-from candlemill.engine.tape import DAY_MS
 from candlemill.errors import StoreError
 from candlemill.exchange import MINUTE_MS, Candle
-from candlemill.io.coverage import CANDLE_COLUMNS, Columns, recount, touched_days, write
+from candlemill.io.coverage import Columns, recount, touched_days, write
 from candlemill.io.feedstore import FeedStore
+from candlemill.io.healing import SCALE_DIGITS, columns_of, storable
 from candlemill.io.rest import Clock
-from candlemill.minutes import Span, Spans
+from candlemill.minutes import Span
 
-SCALE_DIGITS: Final = 8
 RETRY_SECONDS: Final = 1.0
 RETRY_SECONDS_MAX: Final = 30.0
+HANGS_SECONDS: Final = 60.0  # a write that takes so long is one that fails
 
 log = logging.getLogger("candlemill.feed")
 
@@ -65,7 +66,11 @@ class Batches:
         self._buffer_rows = buffer_rows
         self._rows: Rows = {}
         self._writing: Rows = {}
+        self._writing_rows = 0
+        self._writing_since_ms = 0
+        self._hangs_at = 0.0  # on this machine's clock
         self._since_ms = 0
+        self._given_up = 0  # since a write last succeeded
         self._outages: list[tuple[str, int, int]] = []
         self._unsure: dict[str, set[int]] = {}
         self._full = asyncio.Event()
@@ -81,8 +86,12 @@ class Batches:
             self._since_ms = self._clock.now_ms()
         if self.waiting >= self._rows_max:
             self._full.set()
-        if self.failing_since_ms and self.waiting + sum(map(len, self._writing.values())) > self._buffer_rows:
+        if self.waiting + self._writing_rows > self._buffer_rows and self._fails():
             self._give_up()
+
+    def _fails(self) -> bool:
+        """Whether the store takes nothing, by its word or by its silence."""
+        return bool(self.failing_since_ms or (self._writing_since_ms and time.monotonic() > self._hangs_at))
 
     def add_outage(self, symbol: str, start: int, end: int) -> None:
         self._outages.append((symbol, start, end))
@@ -94,11 +103,11 @@ class Batches:
     @property
     def crowded(self) -> bool:
         """Whether nothing should be asked for that can wait."""
-        return self.waiting > self._buffer_rows // 4 or bool(self.failing_since_ms)
+        return self.waiting > self._buffer_rows // 4 or self._fails()
 
     def oldest_ms(self) -> int:
-        """When the oldest candle that waits was taken; 0 when none does."""
-        return self.failing_since_ms or self._since_ms
+        """Since when candles have been waiting, or are being written; 0 when none are."""
+        return self.failing_since_ms or self._writing_since_ms or self._since_ms
 
     def _give_up(self) -> None:
         rows, self._rows, self.waiting, self._since_ms = self._rows, {}, 0, 0
@@ -106,7 +115,9 @@ class Batches:
         for symbol, found in rows.items():
             self._on_lost(symbol, [(t, t + MINUTE_MS) for t in sorted(found)])
             self.counts.given_up += len(found)
-        log.warning("the store takes no candles: %d are given up, to be asked for again", sum(map(len, rows.values())))
+            self._given_up += len(found)
+        if self._given_up == sum(map(len, rows.values())):  # the first time
+            log.warning("the store takes no candles: some are given up, to be asked for again")
 
     async def run(self) -> None:
         """Write batches until cancelled."""
@@ -124,40 +135,42 @@ class Batches:
                 return
             await self._clock.sleep(min(max(self._age_seconds - age, 0.02), 0.25))
 
-    async def flush(self, tries: int = 1 << 30) -> bool:
-        """Write what is there now; whether it is written. Tries again and again unless told otherwise."""
-        for symbol, rows in self._rows.items():  # what a flush was cancelled over may still be in `_writing`
-            self._writing.setdefault(symbol, {}).update(rows)
-        self._rows = {}
-        outages, self._outages = self._outages, []
-        self.waiting, self._since_ms = 0, 0
+    async def flush(self) -> None:
+        """Write what is there now; tries again until it is written."""
+        # What an earlier flush was cancelled over is still in `_writing`.
+        self._writing = {
+            name: self._writing.get(name, {}) | self._rows.get(name, {}) for name in self._writing | self._rows
+        }
+        self._writing_rows = sum(map(len, self._writing.values()))
+        self._rows, self.waiting, self._since_ms = {}, 0, 0
         self._full.clear()
-        loop, wait = asyncio.get_running_loop(), RETRY_SECONDS
-        for k in range(tries):
-            if k:
-                await self._clock.sleep(wait)
-                wait = min(2 * wait, RETRY_SECONDS_MAX)
+        outages, wait = list(self._outages), RETRY_SECONDS
+        while True:
+            self._writing_since_ms = self._clock.now_ms()
+            self._hangs_at = time.monotonic() + self._clock.patience(HANGS_SECONDS)
             try:
-                await loop.run_in_executor(self._pool, self._write, self._writing, outages)
+                await asyncio.get_running_loop().run_in_executor(self._pool, self._write, self._writing, outages)
+                break
             except StoreError as error:
                 self.counts.failures += 1
                 self.failing_since_ms = self.failing_since_ms or self._clock.now_ms()
-                log.warning("a batch of %d candles is tried again: %s", sum(map(len, self._writing.values())), error)
-                continue
-            done = sum(map(len, self._writing.values()))
-            self.counts.batches += 1
-            self.counts.rows += done
-            self.counts.last_rows = done
-            self._writing, self.failing_since_ms = {}, 0
-            return True
-        for symbol, rows in self._writing.items():
-            self._on_lost(symbol, [(t, t + MINUTE_MS) for t in sorted(rows)])
-        self._writing = {}
-        return False
+                log.warning("a batch of %d candles is tried again: %s", self._writing_rows, error)
+            await self._clock.sleep(wait)
+            wait = min(2 * wait, RETRY_SECONDS_MAX)
+        self.counts.batches += 1
+        self.counts.rows += self._writing_rows
+        self.counts.last_rows = self._writing_rows
+        self._writing, self._writing_rows, self._writing_since_ms, self.failing_since_ms = {}, 0, 0, 0
+        del self._outages[: len(outages)]
+        if self._given_up:
+            log.info("the store takes candles again: %d had been given up", self._given_up)
+            self._given_up = 0
 
     def _write(self, rows: Rows, outages: list[tuple[str, int, int]]) -> None:
         """In the store's thread. Writing a batch twice changes nothing."""
-        parts = {symbol: part for symbol in rows if (part := self._columns(symbol, rows[symbol])) is not None}
+        parts = {
+            symbol: part for symbol in rows if (part := self._columns(symbol, list(rows[symbol].values()))) is not None
+        }
         if outages:
             self._store.put_outages(outages)
         if parts:
@@ -171,75 +184,11 @@ class Batches:
         if recount(self._store, {symbol: sorted(days) for symbol, days in self._unsure.items()}).kept:
             self._unsure = {}
 
-    def _columns(self, symbol: str, rows: Mapping[int, Candle]) -> Columns | None:
-        divisor = 10 ** (SCALE_DIGITS - self.digits.get(symbol, SCALE_DIGITS))
-        kept = [c for c in rows.values() if c.volume % divisor == 0 and c.volume // divisor < 1 << 64]
-        if len(kept) < len(rows):
-            self.counts.unstorable += len(rows) - len(kept)
-            log.error("%s: %d volumes do not fit its volume scale of 10^%d: ingest it anew with another one",
-                      symbol, len(rows) - len(kept), self.digits.get(symbol, SCALE_DIGITS))  # fmt: skip
-        return columns_of(kept, divisor) if kept else None
-
-
-def columns_of(candles: list[Candle], divisor: int) -> Columns:
-    """Candles as columns in time order."""
-    ordered = sorted(candles, key=lambda c: c.t)
-    columns: dict[str, Any] = {
-        name: np.array([getattr(c, name) for c in ordered], np.int64) for name in CANDLE_COLUMNS[:-1]
-    }
-    columns["volume"] = np.array([c.volume // divisor for c in ordered], np.uint64)
-    return columns
-
-
-def missing_spans(times: set[int], start: int, end: int) -> list[Span]:
-    """The stretches of `start <= t < end` that have no minute among `times`."""
-    out: list[Span] = []
-    at = start
-    for t in sorted(x for x in times if start <= x < end):
-        if t > at:
-            out.append((at, t))
-        at = t + MINUTE_MS
-    if at < end:
-        out.append((at, end))
-    return out
-
-
-def holes_of(store: FeedStore, name: str, start: int, end: int) -> list[Span]:
-    """What the store lacks of `start <= t < end` and the exchange is not known to lack."""
-    if start >= end:
-        return []
-    full = {day.start for day in store.days(name, start, end) if day.rows == DAY_MS // MINUTE_MS}
-    lacking = Spans()
-    for day in range(midnight(start), end, DAY_MS):
-        if day not in full:
-            lacking.add(max(day, start), min(day + DAY_MS, end))
-    for a, b in store.outages(name):
-        lacking.remove(a, b)
-    holes = Spans()
-    for a, b in lacking:
-        for span in missing_spans(set(store.times(name, a, b).tolist()), a, b):
-            holes.add(*span)
-    return list(holes)
-
-
-def correct(store: FeedStore, name: str, candles: list[Candle], digits: int) -> int:
-    """Write those of the candles that are not stored like that, and count them."""
-    divisor = 10 ** (SCALE_DIGITS - digits)
-    candles = [c for c in candles if c.volume % divisor == 0 and c.volume // divisor < 1 << 64]
-    if not candles:
-        return 0
-    new = columns_of(candles, divisor)
-    old = store.read_columns(name, int(new["t"][0]), int(new["t"][-1]) + 1, CANDLE_COLUMNS[1:])
-    stored = set(zip(*(old[column].tolist() for column in CANDLE_COLUMNS), strict=True))
-    rows = zip(*(new[column].tolist() for column in CANDLE_COLUMNS), strict=True)
-    different = np.array([row not in stored for row in rows])
-    if not different.any():
-        return 0
-    part = {column: values[different] for column, values in new.items()}
-    write(store, {name: part})
-    recount(store, touched_days({name: part}))
-    return int(different.sum())
-
-
-def midnight(ms: int) -> int:
-    return ms // DAY_MS * DAY_MS
+    def _columns(self, symbol: str, candles: list[Candle]) -> Columns | None:
+        digits = self.digits.get(symbol, SCALE_DIGITS)
+        kept = storable(candles, digits)
+        if len(kept) < len(candles):
+            self.counts.unstorable += len(candles) - len(kept)
+            text = "%d volumes do not fit the volume scale of 10^%d: ingest the symbol anew with another one"
+            log.error(text, len(candles) - len(kept), digits, extra={"symbol": symbol})
+        return columns_of(kept, digits) if kept else None

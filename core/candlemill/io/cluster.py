@@ -148,7 +148,12 @@ def remove(api: Api, objects: Sequence[Object], everything: bool, say: Say) -> i
 
 def pods_of(api: Api, namespace: str, function: str) -> Pods:
     """A function's pods that are not on their way out."""
-    found = api.items("v1", "Pod", namespace, labelSelector=f"serving.knative.dev/service={function}")
+    return pods_with(api, namespace, f"serving.knative.dev/service={function}")
+
+
+def pods_with(api: Api, namespace: str, selector: str) -> Pods:
+    """As `pods_of`, by labels."""
+    found = api.items("v1", "Pod", namespace, labelSelector=selector)
     here = [one for one in found if "deletionTimestamp" not in one["metadata"]]
     return Pods(len(here), sum(_takes_requests(one) for one in here))
 

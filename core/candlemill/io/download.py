@@ -7,6 +7,7 @@ is new, and what the exchange has replaced since. A download that broke off goes
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +23,10 @@ from candlemill.binance import ZIP_BYTES_MAX, verify_checksum
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadFile, BadInput, ExchangeDown, NotThere, UnknownName
 from candlemill.exchange import MINUTE_MS, Candle, Exchange
-from candlemill.io.batches import correct, holes_of
 from candlemill.io.feedstore import FeedStore
+from candlemill.io.healing import correct, holes_of
 from candlemill.io.ingest import ingest
-from candlemill.io.rest import CLOSED_MS, Clock, Rest
+from candlemill.io.rest import CLOSED_MS, Clock, Rest, Silence, reason
 from candlemill.minutes import SETTLED_MS, Span, Spans
 from candlemill.plan import months_of
 
@@ -70,12 +71,15 @@ class Report(msgspec.Struct):
 class Downloader:
     """`folder` keeps files on their way. Symbols are the exchange's own names."""
 
-    def __init__(self, exchange: Exchange, store: FeedStore, clock: Clock, folder: Path) -> None:
+    def __init__(
+        self, exchange: Exchange, store: FeedStore, clock: Clock, folder: Path, silence: Silence | None = None
+    ) -> None:
         self._exchange = exchange
         self._store = store
         self._clock = clock
         self._folder = folder
         self._rng = random.Random()
+        self._silence = silence
         self._pool = ThreadPoolExecutor(1, "store")
         self._turns = asyncio.Semaphore(AT_ONCE)
 
@@ -88,7 +92,7 @@ class Downloader:
         self.report = Report()
         connector = aiohttp.TCPConnector(limit=AT_ONCE + 2)
         async with aiohttp.ClientSession(connector=connector) as self._session:
-            self._rest = Rest(self._exchange, self._session, self._clock, self._rng)
+            self._rest = Rest(self._exchange, self._session, self._clock, self._rng, self._silence)
             await self._rest.sync()
             await self._learn_rules(symbols)
             spans = {symbol: span or await self._all(symbol) for symbol in dict.fromkeys(symbols)}
@@ -98,12 +102,13 @@ class Downloader:
             }
             if span is not None and span[0] >= now:
                 raise BadInput("the range begins in the future: nothing to ingest")
-            days = sum(max(1, (b - a) // DAY_MS) for a, b in spans.values())
-            self._bar = tqdm(total=days, desc="ingest", unit="day", delay=1, disable=None, dynamic_ncols=True)
+            days = [max(1, (b - a) // DAY_MS) for a, b in spans.values()]
+            self._bar = tqdm(total=sum(days), desc="ingest", unit="day", delay=1, disable=None, dynamic_ncols=True)
             with self._bar:
-                for symbol, (start, end) in spans.items():
+                for (symbol, (start, end)), done in zip(spans.items(), itertools.accumulate(days), strict=True):
                     await self._symbol(symbol, start, end)
                     self.report.symbols.append(self._exchange.store_name(symbol))
+                    self._bar.update(done - self._bar.n)
         return self.report
 
     async def _learn_rules(self, symbols: Sequence[str]) -> None:
@@ -126,8 +131,7 @@ class Downloader:
     async def _all(self, symbol: str) -> Span:
         if self._exchange.windowed:
             raise BadInput(f"{self._exchange.name} does not say where {symbol} begins: give --from or --days")
-        ask = self._exchange.ask_candles(symbol, 0, 1)
-        first = await self._rest.get(ask, lambda body: self._exchange.candles(symbol, body))
+        first, _ = await self._rest.candles(symbol, 0, 0)
         now = self._rest.now()
         return (first[0].t // DAY_MS * DAY_MS if first else now, now)
 
@@ -166,11 +170,8 @@ class Downloader:
             fetched = {file: sha for file, sha in zip(group, outcomes, strict=True) if sha}
             stored = await self._in_store(self._store_files, fetched, known)
             done += stored
-            for file in group:
-                if file not in stored and file.is_month:
-                    wanted = [*days_of(symbol, file.start, file.end), *wanted]
-                else:
-                    self._bar.update((file.end - file.start) // DAY_MS)
+            again = [file for file in group if file not in stored and file.is_month]
+            wanted = [day for file in again for day in days_of(symbol, file.start, file.end)] + wanted
         return done
 
     def _months_by_days(self, symbol: str, start: int, end: int) -> set[int]:
@@ -220,6 +221,7 @@ class Downloader:
                     text = (await self._get(f"{file.path}.CHECKSUM")).decode("utf-8", "replace")
                     sha = text[:64].lower()
                     if sha == known:
+                        self._bar.update((file.end - file.start) // DAY_MS)
                         return sha
                     data = await self._resume(file)
                     verify_checksum(data, text, file.name)
@@ -233,6 +235,7 @@ class Downloader:
                     problem = error
                     continue
                 (self._folder / f"{file.name}.part").replace(self._folder / file.name)
+                self._bar.update((file.end - file.start) // DAY_MS)
                 return hashlib.sha256(data).hexdigest()
             self.report.notes.append(f"passed over {file.name}, for REST instead: {problem}")
             return ""
@@ -271,14 +274,14 @@ class Downloader:
         try:
             yield
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            raise ExchangeDown(f"{path}: {error or type(error).__name__}") from None
+            raise ExchangeDown(f"{self._exchange.name}'s archive, {path}: {reason(error)}") from None
 
     @staticmethod
     def _check(status: int, path: str) -> None:
         if status in (403, 404):  # the archive's store answers 403 for what it does not have
             raise NotThere(path)
         if status not in (200, 206):
-            raise ExchangeDown(f"{path}: status {status}")
+            raise ExchangeDown(f"the archive, {path}: status {status}")
 
     # -- REST ----------------------------------------------------------------------------------------------------------
 

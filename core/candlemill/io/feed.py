@@ -6,7 +6,6 @@ REST once more and compared candle by candle: the exchange's own history is the 
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -19,16 +18,19 @@ import msgspec
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, BadMessage, ExchangeDown, NotThere, StoreError, UnknownName
 from candlemill.exchange import MINUTE_MS, Exchange, Rules
-from candlemill.feed import Close, Feed, Open, Outage, Question, Send, Tuning
-from candlemill.io.batches import SCALE_DIGITS, Batches, correct, holes_of, midnight
+from candlemill.feed import Feed, Outage, Question
+from candlemill.io.batches import Batches
 from candlemill.io.coverage import recount, unsure_days
-from candlemill.io.feedstore import FeedStore
-from candlemill.io.rest import Clock, Rest
+from candlemill.io.feedstore import FeedStore, iso
+from candlemill.io.healing import SCALE_DIGITS, correct, holes_of
+from candlemill.io.rest import Clock, Rest, Silence
+from candlemill.io.sockets import Sockets
+from candlemill.lines import Close, Open, Send, Tuning
 from candlemill.minutes import Minutes, Span, Spans
 
-MESSAGE_BYTES_MAX: Final = 2**20
 SETTLE_MS: Final = 600_000  # the schedule looks at minutes older than this: younger ones are the live path's
 SYMBOLS_MAX: Final = 5000
+LATE_MS: Final = 180_000  # a symbol whose last candle is older lags
 
 log = logging.getLogger("candlemill.feed")
 T = TypeVar("T")
@@ -47,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True):
     sync_seconds: float = 600.0
     tick_seconds: float = 0.25
     drain_seconds: float = 20.0
+    report_seconds: float = 3600.0
     audit: bool = True
 
 
@@ -66,6 +69,7 @@ class LiveFeed:
         settings: Settings,
         clock: Clock,
         rng: random.Random,
+        silence: Silence | None = None,
     ) -> None:
         if not 0 < len(set(symbols)) <= SYMBOLS_MAX:
             raise BadInput(f"{len(set(symbols))} symbols, but a feed follows 1 to {SYMBOLS_MAX}")
@@ -78,16 +82,15 @@ class LiveFeed:
         self._wanted = list(dict.fromkeys(symbols))
         self._clock = clock
         self._rng = rng
+        self._silence = silence
         self._pool = ThreadPoolExecutor(1, "store")
         self.batches = Batches(
             store, self._pool, clock, self._missing, settings.batch_rows, settings.batch_seconds, settings.buffer_rows
         )
         self._stop = asyncio.Event()
-        self._connections: dict[int, asyncio.Task[None]] = {}
-        self._sockets: dict[int, aiohttp.ClientWebSocketResponse] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._names: dict[str, str] = {}  # the store's name of a symbol -> the exchange's
-        self.audited: dict[str, int] = {}
+        self.audited: dict[str, int] = {}  # by the store's names: everything before it has been compared with REST
         self._known: dict[str, Rules] = {}
         self._rules_stored: dict[str, Rules] = {}
 
@@ -97,11 +100,14 @@ class LiveFeed:
         """End soon, and in order: what has come is written first. May be called more than once."""
         self._stop.set()
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
+        """Feed until `stop`; whether all that had come is written. What is not, the next start asks for."""
         connector = aiohttp.TCPConnector(limit=0, limit_per_host=0)
         async with aiohttp.ClientSession(connector=connector, auto_decompress=True) as session:
-            self._session = session
-            self.rest = Rest(self.exchange, session, self._clock, self._rng)
+            self._sockets = Sockets(
+                session, self.exchange.stream_url, self._clock, self._opened, self._received, self._closed
+            )
+            self.rest = Rest(self.exchange, session, self._clock, self._rng, self._silence)
             jobs = [self._spawn(self._work())]
             stopping = asyncio.create_task(self._stop.wait())
             try:
@@ -111,32 +117,41 @@ class LiveFeed:
                         job.result()
             finally:
                 stopping.cancel()
-                await self._drain()
+                written = await self._drain()
+        return written
 
     async def _work(self) -> None:
         await self._until_done(self.rest.sync)
         await self._until_done(self._learn_rules)
-        await self.follow(self._wanted)
+        await self._until_done(lambda: self.follow(self._wanted))
         self.started = True
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tick())
             group.create_task(self.batches.run())
+            group.create_task(self._report())
             group.create_task(self._every(self.settings.sync_seconds, self.rest.sync))
             group.create_task(self._every(self.settings.heal_seconds, self._learn_rules))
             group.create_task(self._every(self.settings.heal_seconds, self.heal))
             if self.settings.audit:
                 group.create_task(self._every(self.settings.heal_seconds, self.audit))
 
-    async def _drain(self) -> None:
-        """Close what is open, write what is there."""
-        running = [*self._connections.values(), *self._tasks]
+    async def _drain(self) -> bool:
+        """Close what is open, write what is there. Never waits longer than it may for a database that hangs."""
+        running = list(self._tasks)
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await self._sockets.end()
         self._pump_candles()
-        with contextlib.suppress(TimeoutError):
+        try:
             await asyncio.wait_for(self.batches.flush(), self._clock.patience(self.settings.drain_seconds))
-        self._pool.shutdown(wait=True)
+        except TimeoutError:
+            log.error("the store does not take the last candles: the next start asks for them again")
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            return False
+        self._pool.shutdown()
+        log.info("ended: all that had come is stored")
+        return True
 
     def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(job)
@@ -164,6 +179,25 @@ class LiveFeed:
 
     async def _in_store(self, job: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, job, *arguments)
+
+    async def _report(self) -> None:
+        """A line when nothing is missing any more, and then from time to time."""
+        minutes = self.feed.hole_minutes()
+        log.info("following %d symbols of %s, %d minutes to fill", len(self._wanted), self.exchange.name, minutes)
+        while self.feed.hole_minutes() or self.batches.waiting:
+            await self._clock.sleep(1.0)
+        while True:
+            now, accounts = self.rest.now(), self.feed.minutes
+            fresh = sum(self.feed.lag_ms(symbol, now) < LATE_MS for symbol in accounts)
+            rows, minutes = self.batches.counts.rows, self.feed.hole_minutes()
+            log.info(
+                "%d of %d symbols up to date, %d candles stored, %d minutes missing",
+                fresh,
+                len(accounts),
+                rows,
+                minutes,
+            )
+            await self._clock.sleep(self.settings.report_seconds)
 
     # -- symbols -------------------------------------------------------------------------------------------------------
 
@@ -211,6 +245,8 @@ class LiveFeed:
         now = whole_minute(self.rest.now())
         start = self._begin(name, now)
         end = max([start, *(min(day.last + MINUTE_MS, now) for day in self.store.days(name)[-1:])])
+        # Whoever fed before may have ended, long ago, before it came to audit what it had stored.
+        self.audited.setdefault(name, max(start, end // DAY_MS * DAY_MS - DAY_MS))
         return Minutes(end, holes_of(self.store, name, start, end))
 
     def _begin(self, name: str, now: int) -> int:
@@ -229,17 +265,14 @@ class LiveFeed:
 
     def _pump(self) -> None:
         self._pump_candles()
-        while self.feed.actions:
-            actions, self.feed.actions = self.feed.actions, []
+        while actions := self.feed.take():
             for action in actions:
                 if isinstance(action, Open):
-                    self._connections[action.connection] = asyncio.create_task(self._connection(action.connection))
+                    self._sockets.open(action.connection)
                 elif isinstance(action, Close):
-                    if action.connection in self._connections:
-                        log.info("connection %d: closed, %s", action.connection, action.why)
-                        self._connections[action.connection].cancel()
+                    self._sockets.close(action.connection, action.why)
                 elif isinstance(action, Send):
-                    self._spawn(self._send(action))
+                    self._spawn(self._sockets.send(action.connection, action.text))
                 elif isinstance(action, Question):
                     self._spawn(self._ask(action))
                 elif isinstance(action, Outage):
@@ -252,47 +285,28 @@ class LiveFeed:
             for candle in fresh:
                 self.batches.add(self.exchange.store_name(candle.symbol), candle)
 
-    async def _connection(self, number: int) -> None:
-        limit = aiohttp.ClientWSTimeout(ws_close=1.0)
-        try:
-            async with asyncio.timeout(self._clock.patience(20)):
-                socket = await self._session.ws_connect(
-                    self.exchange.stream_url, timeout=limit, max_msg_size=MESSAGE_BYTES_MAX
-                )
-            async with socket:
-                self._sockets[number] = socket
-                self.feed.opened(number, self.rest.now())
-                self._pump()
-                async for message in socket:
-                    if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-                        break
-                    self.feed.received(number, message.data, self.rest.now())
-                    if self.feed.fresh or self.feed.actions:
-                        self._pump()
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            log.info("connection %d: %s", number, error or type(error).__name__)
-        finally:
-            self._sockets.pop(number, None)
-            self._connections.pop(number, None)
-            self.feed.closed(number, self.rest.now())
+    def _opened(self, number: int) -> None:
+        self.feed.opened(number, self.rest.now())
+        self._pump()
 
-    async def _send(self, action: Send) -> None:
-        socket = self._sockets.get(action.connection)
-        if socket is not None and not socket.closed:
-            with contextlib.suppress(aiohttp.ClientError, ConnectionError, RuntimeError):
-                await socket.send_str(action.text)
+    def _received(self, number: int, raw: bytes | str) -> None:
+        self.feed.received(number, raw, self.rest.now())
+        self._pump()
+
+    def _closed(self, number: int) -> None:
+        self.feed.closed(number, self.rest.now())
 
     async def _ask(self, question: Question) -> None:
         try:
             candles, full = await self.rest.candles(question.symbol, question.start, question.end)
         except (ExchangeDown, BadMessage, NotThere) as error:
-            log.info("%s from %d: %s", question.symbol, question.start, error)
-            self.feed.unanswered(question.symbol, self.rest.now())
+            log.info("asked for candles from %s: %s", iso(question.start), error, extra={"symbol": question.symbol})
+            self.feed.unanswered(question, self.rest.now())
         except BaseException:
-            self.feed.unanswered(question.symbol, self.rest.now())
+            self.feed.unanswered(question, self.rest.now())
             raise
         else:
-            self.feed.answered(question.symbol, candles, full, self.rest.now())
+            self.feed.answered(question, candles, full, self.rest.now())
         self._pump()
 
     def _missing(self, name: str, spans: Iterable[Span]) -> None:
@@ -317,7 +331,8 @@ class LiveFeed:
             for a, b in coming:
                 missing.remove(a, b)
             if missing:
-                log.warning("%s: %d minutes are not in the store", symbol, missing.total() // MINUTE_MS)
+                minutes = missing.total() // MINUTE_MS
+                log.warning("%d minutes are not in the store", minutes, extra={"symbol": symbol})
                 self.feed.missing(symbol, missing)
 
     def _lacking(self, name: str, now: int, end: int) -> list[Span]:
@@ -327,10 +342,7 @@ class LiveFeed:
         return holes_of(self.store, name, self._begin(name, whole_minute(now)), end)
 
     async def audit(self) -> None:
-        """Read what has come since the last audit over REST once more, and correct what differs from it.
-
-        The first audit goes back to the midnight before the last: whoever fed before may not have come to it.
-        """
+        """Read what has come since the last audit over REST once more, and correct what differs from it."""
         for name, symbol in list(self._names.items()):
             account = self.feed.minutes.get(symbol)
             if account is None:
@@ -338,7 +350,7 @@ class LiveFeed:
             # Not beyond what is still on its way: a first edition must not be written after its correction.
             firsts = [account.next, *(a for a, _ in account.holes), *self.batches.pending(name)]
             end = min(whole_minute(self.rest.now() - SETTLE_MS), *firsts)
-            start = self.audited.get(name, max(midnight(end) - DAY_MS, await self._in_store(self._begin, name, end)))
+            start = self.audited[name]
             while start < end:
                 while self.batches.crowded:
                     await self._clock.sleep(1.0)
@@ -349,7 +361,7 @@ class LiveFeed:
                 )
                 self.audits.minutes += len(candles)
                 start = candles[-1].t + MINUTE_MS if candles and full else end
-            self.audited[name] = max(end, self.audited.get(name, end))
+            self.audited[name] = max(start, self.audited[name])
 
 
 def whole_minute(ms: int) -> int:

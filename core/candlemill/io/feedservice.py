@@ -1,6 +1,8 @@
 """The feed as a service: `/healthz` and `/metrics` beside it, an end in order when it is asked to end."""
 
 import asyncio
+import logging
+import os
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +13,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from candlemill.exchange import Exchange
 from candlemill.io import logs, meters
-from candlemill.io.feed import LiveFeed, Settings
+from candlemill.io.feed import LATE_MS, LiveFeed, Settings
 from candlemill.io.feedstore import FeedStore
-from candlemill.io.rest import Clock
+from candlemill.io.rest import Clock, silence_of
+from candlemill.io.settings import SILENCE, data_folder
 
-LAG_LIMIT_MS: Final = 180_000
 STUCK_LIMIT_MS: Final = 120_000
 START_LIMIT_MS: Final = 120_000
 
@@ -29,24 +31,22 @@ class Health:
         self._feed = feed
         self._clock = clock
         self._since = clock.now_ms()
-        self._connected_at = self._since
 
     def problem(self) -> str:
         """Empty where all is well. A symbol that does not trade lags for ever: only when half of them do, it counts."""
         feed, now = self._feed, self._clock.now_ms()
         if not feed.started:
             return "still starting" if now - self._since < START_LIMIT_MS else "cannot start: see the log"
-        if feed.feed.connected():
-            self._connected_at = now
-        elif now - self._connected_at > STUCK_LIMIT_MS:
-            return f"no connection for {(now - self._connected_at) // 1000} s"
+        apart = feed.rest.now() - feed.feed.lines.connected_at
+        if apart > STUCK_LIMIT_MS:
+            return f"no connection for {apart // 1000} s"
         oldest = feed.batches.oldest_ms()
         if oldest and now - oldest > STUCK_LIMIT_MS:
             return f"the store has taken nothing for {(now - oldest) // 1000} s"
         lags = [feed.feed.lag_ms(symbol, feed.rest.now()) for symbol in feed.feed.minutes]
-        late = sum(lag > LAG_LIMIT_MS for lag in lags)
+        late = sum(lag > LATE_MS for lag in lags)
         if 2 * late > len(lags):
-            return f"{late} of {len(lags)} symbols lag more than {LAG_LIMIT_MS // 1000} s"
+            return f"{late} of {len(lags)} symbols lag more than {LATE_MS // 1000} s"
         return ""
 
 
@@ -58,17 +58,17 @@ class Figures:
 
     def collect(self) -> Iterator[Metric]:
         live, feed, counts = self._feed, self._feed.feed, self._feed.feed.counts
-        batches, audits = self._feed.batches.counts, self._feed.audits
+        lines, batches, audits = self._feed.feed.lines, self._feed.batches.counts, self._feed.audits
         exchange = live.exchange.name
         messages = CounterMetricFamily("candlemill_feed_messages", "Messages by kind", labels=["exchange", "kind"])
         for kind in _MESSAGES:
             messages.add_metric([exchange, kind], getattr(counts, kind))
         yield messages
         for name, text, value in (
-            ("connects", "Connections that were begun", counts.connects),
-            ("reconnects", "Connections that ended unasked", counts.breaks),
-            ("silences", "Connections that were given up as silent", counts.silences),
-            ("resubscribed", "Symbols that had gone quiet", counts.resubscribed),
+            ("connects", "Connections that were begun", lines.counts.connects),
+            ("reconnects", "Connections that ended unasked", lines.counts.breaks),
+            ("silences", "Connections that were given up as silent", lines.counts.silences),
+            ("resubscribed", "Symbols that had gone quiet", lines.counts.resubscribed),
             ("filled", "Candles that came over REST", counts.filled),
             ("outage_minutes", "Minutes that the exchange itself lacks", counts.outage_minutes),
             ("audited", "Candles that were read again over REST", audits.minutes),
@@ -83,7 +83,7 @@ class Figures:
         ):
             yield CounterMetricFamily(f"candlemill_feed_{name}", text, value=value)
         for name, text, value in (
-            ("connections", "Connections that are open", feed.connected()),
+            ("connections", "Connections that are open", lines.connected()),
             ("gap_minutes", "Minutes that are missing and being asked for", feed.hole_minutes()),
             ("buffered_rows", "Candles that wait for the store", live.batches.waiting),
             ("batch_rows", "Candles in the last batch", batches.last_rows),
@@ -125,10 +125,12 @@ async def serve_feed(
     host: str,
     port: int | None,
     ready: Callable[[int], None] = lambda port: None,
-) -> None:
-    """Feed until SIGTERM or SIGINT, then write what has come and return. `port` None serves no page, 0 any free one."""
+) -> bool:
+    """Feed until SIGTERM or SIGINT, then write what has come; whether that succeeded. `port` None serves no page, 0 any
+    free one."""
     clock = Clock()
-    feed = LiveFeed(exchange, symbols, store, settings, clock, random.Random())
+    silence = silence_of(exchange, data_folder() / SILENCE)
+    feed = LiveFeed(exchange, symbols, store, settings, clock, random.Random(), silence)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, feed.stop)
@@ -138,7 +140,7 @@ async def serve_feed(
         if port is not None:
             await web.TCPSite(runner, host, port).start()
             ready(int(runner.addresses[0][1]))
-        await feed.run()
+        return await feed.run()
     finally:
         await runner.cleanup()
 
@@ -147,4 +149,6 @@ def run_service(exchange: Exchange, symbols: Sequence[str], dsn: str, settings: 
     """The whole of it, for a process that does nothing else."""
     logs.setup()
     with FeedStore(dsn) as store:
-        asyncio.run(serve_feed(exchange, symbols, store, settings, **where))
+        if not asyncio.run(serve_feed(exchange, symbols, store, settings, **where)):
+            logging.shutdown()
+            os._exit(1)  # a thread that waits for the database would keep this process beyond its grace

@@ -26,7 +26,7 @@ from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent, from_http
 
 from candlemill.errors import BadInput, CandlemillError, SinkDown, StoreError
-from candlemill.events import EVENT_BYTES_LIMIT, SLICE_REQUESTED, Event
+from candlemill.events import COMPLETED, EVENT_BYTES_LIMIT, FAILED, SLICE_REQUESTED, Event
 from candlemill.io import logs, meters, plugins, telemetry, tracing
 from candlemill.io.clock import clock_ms
 from candlemill.io.functions import Handler, function_of
@@ -45,6 +45,7 @@ PUBLISH_THREADS = 16  # per process, whatever the number of requests
 PUBLISH_SECONDS = 30
 PUBLISH_RETRIES = 3
 ASKED_LIMIT = 65_536
+SAID_ONCE = frozenset({SLICE_REQUESTED, COMPLETED, FAILED})
 TOKEN = Path("/oidc/token")  # who sends, where Eventing asks for it: a SinkBinding mounts it, and renews it
 # A PingSource cannot choose its events' type. Its Trigger lets those of knative/base/watch.yaml through only.
 ALIASES = {"dev.knative.sources.ping": "dev.candlemill.jobs.watch.v1"}
@@ -279,11 +280,12 @@ def _not_taken(reason: str) -> SinkDown:
 
 
 class Asked:
-    """The repairs that this process has asked for, so that it asks once.
+    """The repairs that this process has asked for, and the ends of jobs that it has told, so that it says them once.
 
     Many completions lead to the same repair: the last ones of a batch, and every duplicate. Each copy of a repair is
     completed, and each completion would lead to copies of the next one: without this they multiply along a chain.
-    A job that is started again may ask again, which is why the start takes part in the key.
+    Those that come after a job's end lead to word of it. A job that is started again may say the same again, which is
+    why the start takes part in the key.
     """
 
     def __init__(self) -> None:
@@ -310,9 +312,10 @@ class Asked:
 
     @staticmethod
     def _keys_of(events: Sequence[Event], ledger: Ledger) -> dict[tuple[str, int], None]:
-        repairs = [e for e in events if e.type == SLICE_REQUESTED and e.source == "/candlemill/aggregate"]
-        job = ledger.job(repairs[0].partitionkey) if repairs else None
-        return {} if job is None else {(event.id, job.started_ms): None for event in repairs}
+        own = [event for event in events if event.source == "/candlemill/aggregate" and event.type in SAID_ONCE]
+        jobs = ledger.job_rows(list(dict.fromkeys(event.partitionkey for event in own))) if own else {}
+        started = {name: job.started_ms for name, job in jobs.items()}
+        return {(event.id, started[event.partitionkey]): None for event in own if event.partitionkey in started}
 
 
 _asked = Asked()
@@ -332,7 +335,7 @@ class RequestIndex:
         self._request = threading.local()
 
     def renew(self) -> None:
-        self._request.days = {}
+        self._request.days, self._request.funding = {}, {}
 
     def symbols(self) -> list[str]:
         return self._store.symbols()
@@ -349,7 +352,10 @@ class RequestIndex:
         return self._store.volume_scale(symbol) or SCALE
 
     def funding(self, symbol: str) -> Funding:
-        return self._store.funding(symbol)
+        seen: dict[str, Funding] = self._request.funding
+        if symbol not in seen:
+            seen[symbol] = self._store.funding(symbol)
+        return seen[symbol]
 
 
 _made: tuple[Runtime, RequestIndex] | None = None

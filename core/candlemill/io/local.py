@@ -63,7 +63,10 @@ class LocalLedger(LocalOutcomes):
         """The job as it is known here; where somebody has cancelled it, that shows after a moment."""
         known = self._jobs.get(job_id)
         if known is None:
-            return self._store.job(job_id)
+            stored = self._store.job(job_id)
+            if stored is None:
+                self._rows.setdefault(job_id, {})  # there are no tasks of a job that there is not
+            return stored
         now = time.monotonic()
         if not known.finished and now - self._looked.setdefault(job_id, now) > LOOK_SECONDS:
             self._looked[job_id] = now
@@ -141,11 +144,14 @@ class LocalLedger(LocalOutcomes):
         self._store.put_results(results)
         self.last_results = results
 
-    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
+    def sweep_scores(self, sweep_id: str) -> dict[str, int] | None:
         return self._store.sweep_scores(sweep_id)
 
     def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]:
-        return self._store.sweep_daily(sweep_id, job_ids)
+        last = {row.job_id: row.daily for row in self.last_results if row.sweep_id == sweep_id}
+        if not last.keys() >= set(job_ids):
+            return self._store.sweep_daily(sweep_id, job_ids)
+        return {job_id: last[job_id] for job_id in job_ids}
 
     def flush(self) -> None:
         """Write what is not in the store yet."""
@@ -176,8 +182,8 @@ class ScratchLedger(LocalLedger):
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._take(results)
 
-    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
-        return {}
+    def sweep_scores(self, sweep_id: str) -> None:
+        return None
 
     def flush(self) -> None:
         """Nothing of it goes anywhere."""

@@ -26,7 +26,7 @@ _about: ContextVar[dict[str, Any] | None] = ContextVar("about", default=None)
 
 def setup(json: bool | None = None, level: int = logging.INFO) -> None:
     """Send the log of the whole process to stderr; as JSON if told so, and by default where that is no terminal."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(JsonLines() if json or (json is None and not sys.stderr.isatty()) else TextLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
@@ -63,6 +63,17 @@ def tell(**fields: Any) -> None:
     known = _about.get()
     if known is not None:
         known.update(fields)
+
+
+class _Stderr(logging.Handler):
+    """Writes to what stderr is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a progress bar may stand there
+            print(f"{clear}{self.format(record)}", file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:

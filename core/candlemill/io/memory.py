@@ -192,6 +192,25 @@ class MemoryStore(Store):
 
         return iter([row.result for row in sorted(self._of_sweep(sweep_id), key=key)[offset:][:limit]])
 
+    def best_figures(self, job_ids: Sequence[str]) -> dict[str, tuple[int, int, int, int]]:
+        found: dict[str, tuple[int, int, int, int]] = {}
+        for job_id in job_ids:
+            rows = self._of_sweep(job_id) or self.results([job_id])
+            if rows:
+                best = max(rows, key=lambda row: row.sharpe_ratio)
+                found[job_id] = (best.total_pnl, best.sharpe_ratio, best.max_drawdown, len(rows))
+        return found
+
+    def sweep_figures(self, sweep_id: str, path: Sequence[str]) -> list[tuple[str, dict[str, Any], int | None]]:
+        told = []
+        for row in sorted(self._of_sweep(sweep_id), key=lambda row: row.job_id):
+            result = json.loads(row.result)
+            figure = result
+            for name in path:
+                figure = (figure or {}).get(name)
+            told.append((row.job_id, result["params"], figure))
+        return told
+
     def sweep_scores(self, sweep_id: str) -> dict[str, int]:
         return {row.job_id: row.sharpe_ratio for row in self._of_sweep(sweep_id)}
 

@@ -4,23 +4,32 @@ aiohttp is the one library for WebSocket and HTTP, client and server: the feed, 
 """
 
 import asyncio
+import contextlib
+import logging
+import os
 import random
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from candlemill.errors import BadMessage, ExchangeDown, NotThere
 from candlemill.exchange import MINUTE_MS, Ask, Candle, Exchange, Rules
 
-SHARE: Final = 0.8  # of the limit: others behind the same address ask too
+SHARE: Final = 0.8  # of the limit: others behind the same address ask at the same moment
+SILENCE_SECONDS_MAX: Final = 3 * 86_400  # the longest ban that there is
+JITTER_SECONDS: Final = 2.0
 SECONDS: Final = 20
 TRIES: Final = 6
 CLOSED_MS: Final = 3_000  # after a candle's end, until it is taken for closed: the exchange finishes it that late
 WINDOWS: Final = 60
+EMPTY_ANSWERS: Final = 3  # so often an exchange has to say that it has no candles, until it is believed
 
+log = logging.getLogger("candlemill.rest")
 T = TypeVar("T")
 
 
@@ -41,18 +50,57 @@ class Clock:
         return seconds
 
 
-class Rest:
-    """One per address of ours: it counts what all requests together weigh."""
+class Silence:
+    """Until when (ms) an exchange wants to hear nothing from us. Kept as the time of a file, so that every process on
+    this machine knows it, and one that starts again. Without a file it is this object's alone."""
 
-    def __init__(self, exchange: Exchange, session: aiohttp.ClientSession, clock: Clock, rng: random.Random) -> None:
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
+        self._until = 0
+
+    def until(self, now: int) -> int:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._until = self._file.stat().st_mtime_ns // 10**6
+        # A time beyond all bans is none: somebody's clock was wrong, or somebody touched the file.
+        return self._until if self._until <= now + 1000 * SILENCE_SECONDS_MAX else 0
+
+    def keep(self, now: int, until: int) -> None:
+        self._until = max(self.until(now), until)
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # a folder that cannot be written costs others a refusal, no more
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                self._file.touch()
+                os.utime(self._file, ns=(self._until * 10**6, self._until * 10**6))
+
+
+def silence_of(exchange: Exchange, folder: Path) -> Silence:
+    """The one for whoever asks this exchange from here; `folder` keeps such files."""
+    return Silence(folder / urlsplit(exchange.rest_url).netloc.replace(":", "-"))
+
+
+class Rest:
+    """Requests of one process. It counts what they weigh together, or what the exchange says that all behind our
+    address weigh. After a refusal, and at first, it asks one thing at a time until it is answered."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        session: aiohttp.ClientSession,
+        clock: Clock,
+        rng: random.Random,
+        silence: Silence | None = None,
+    ) -> None:
         self.exchange = exchange
         self.requests = 0
         self.refused = 0
         self._session = session
         self._clock = clock
         self._rng = rng
+        self._silence = silence or Silence()
         self._spent: deque[tuple[int, int]] = deque()  # when, weight
-        self._silent_until = 0
+        self._under_way = 0
+        self._careful = True
         self._ahead_ms = 0  # the exchange's clock before ours, at least
         self.synced = False
 
@@ -77,8 +125,7 @@ class Rest:
         rows = min(self.exchange.limits.rows, (end - start) // MINUTE_MS + 1)
         for _ in range(WINDOWS):
             closed_until = self.now() - CLOSED_MS
-            ask = self.exchange.ask_candles(symbol, start, rows)
-            found = await self.get(ask, lambda body: self.exchange.candles(symbol, body))
+            found = await self._page(symbol, start, rows)
             if any(row.t < start for row in found):
                 raise BadMessage(f"{symbol}: candles from {found[0].t} on where {start} was asked for")
             closed = [row for row in _unique(found) if row.t + MINUTE_MS <= closed_until]
@@ -88,6 +135,14 @@ class Rest:
             rows = self.exchange.limits.rows
         return closed, len(found) >= rows or (self.exchange.windowed and start < closed_until)
 
+    async def _page(self, symbol: str, start: int, rows: int) -> list[Candle]:
+        """One request's candles, the unfinished one too. That there are none is believed only when it is said again."""
+        ask = self.exchange.ask_candles(symbol, start, rows)
+        for _ in range(EMPTY_ANSWERS):
+            if found := await self.get(ask, lambda body: self.exchange.candles(symbol, body)):
+                return found
+        return []
+
     async def get(self, ask: Ask, decode: Callable[[bytes], T]) -> T:
         """The decoded answer. What is damaged is asked for again, like what does not come.
 
@@ -96,6 +151,7 @@ class Rest:
         problem: ExchangeDown | BadMessage = ExchangeDown("never asked")
         for k in range(TRIES):
             if k:
+                log.log(logging.INFO if k == 1 else logging.WARNING, "%s; trying again", problem)
                 await self._clock.sleep(self._rng.uniform(0.5, 1.0) * 2**k)
             await self._turn(ask.weight)
             try:
@@ -112,16 +168,23 @@ class Rest:
             while self._spent and self._spent[0][0] <= now - 1000 * limits.weight_seconds:
                 self._spent.popleft()
             spent = sum(each for _, each in self._spent)
-            if now >= self._silent_until and (not spent or spent + weight <= limits.weight * SHARE):
+            silent_until = self._silence.until(now)
+            if now < silent_until:
+                wait = (silent_until - now) / 1000 + self._rng.uniform(0, JITTER_SECONDS)
+            elif spent and spent + weight > limits.weight * SHARE:
+                wait = (self._spent[0][0] - now) / 1000 + limits.weight_seconds
+            elif self._careful and self._under_way:
+                wait = 1.0
+            else:
                 self._spent.append((now, weight))
+                self._under_way += 1
                 return
-            wait = max(self._silent_until - now, 0)
-            if wait == 0:
-                wait = self._spent[0][0] + 1000 * limits.weight_seconds - now
-            await self._clock.sleep(max(wait, 10) / 1000)
+            await self._clock.sleep(max(wait, 0.01))
 
     async def _once(self, ask: Ask) -> bytes:
+        what = f"{self.exchange.name}, {ask.path}"
         self.requests += 1
+        refused = self.refused
         limit = aiohttp.ClientTimeout(total=self._clock.patience(SECONDS))
         try:
             async with self._session.get(
@@ -129,17 +192,22 @@ class Rest:
             ) as answer:
                 body, status, headers = await answer.read(), answer.status, answer.headers
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ExchangeDown(f"{ask.path}: {error or type(error).__name__}") from None
+            raise ExchangeDown(f"{what}: {reason(error)}") from None
+        finally:
+            self._under_way -= 1
         self._count(self.exchange.used_weight(headers))
         refusal = self.exchange.refusal(status, body)
         if refusal is not None and refusal.kind in ("limit", "ban"):
             self.refused += 1
             wait = self._be_silent(headers.get("Retry-After", ""), refusal.kind)
-            raise ExchangeDown(f"{ask.path}: {status}, {refusal.text}", wait)
+            log.warning("%s: %d, %s; silent for %d s", what, status, refusal.text, wait)
+            raise ExchangeDown(f"{what}: {status}, {refusal.text}", wait)
+        if self.refused == refused:  # nobody was refused since this was sent
+            self._careful = False
         if refusal is not None:
-            raise NotThere(f"{ask.path} with {ask.query}: {status}, {refusal.text}")
+            raise NotThere(f"{what} with {ask.query}: {status}, {refusal.text}")
         if status != 200:
-            raise ExchangeDown(f"{ask.path}: status {status}")
+            raise ExchangeDown(f"{what}: status {status}")
         return body
 
     def _be_silent(self, text: str, kind: str) -> float:
@@ -147,7 +215,10 @@ class Rest:
         limits = self.exchange.limits
         named = float(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0.0
         wait = max(named, 1.0) if named else float(limits.ban_seconds if kind == "ban" else limits.weight_seconds)
-        self._silent_until = max(self._silent_until, self._clock.now_ms() + int(1000 * wait))
+        wait = min(wait, SILENCE_SECONDS_MAX)
+        self._careful = True
+        now = self._clock.now_ms()
+        self._silence.keep(now, now + int(1000 * wait))
         return wait
 
     def _count(self, used: int | None) -> None:
@@ -155,6 +226,13 @@ class Rest:
         ours = sum(each for _, each in self._spent)
         if used is not None and used > ours:
             self._spent.append((self._clock.now_ms(), used - ours))
+
+
+def reason(error: Exception) -> str:
+    """Why a request failed, in a few words."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect to {error.host}:{error.port}"
+    return "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
 
 
 def _unique(candles: list[Candle]) -> list[Candle]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 DSN_VARIABLE = "CANDLEMILL_CLICKHOUSE_DSN"
 STRATEGIES_VARIABLE = "CANDLEMILL_STRATEGIES"
+SILENCE = "silence"  # the folder, in the data folder, of what exchanges have forbidden for a while
 
 
 def dsn() -> str:

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from candlemill.engine.tape import MINUTE_MS, Tape
+from candlemill.engine.tape import DAY_MS, MINUTE_MS, Tape
 from candlemill.errors import BeingWritten, StoreError
 from candlemill.io import telemetry
 from candlemill.io.store import Store
@@ -74,12 +74,20 @@ class Tapes:
         first = last = bisect_left(months, start + 1, key=lambda month: month.end)
         while last < len(months) and months[last].start < stop:
             last += 1
-        before = 0
+        before = (
+            self._rows_between(spec.symbol, max(months[first].start, spec.start), start) if first < len(months) else 0
+        )
         while first > 0 and before < context:
             first -= 1
             before += months[first].rows
         chosen = months[first:last]
         return chosen, chosen[:1] == months[:1]
+
+    def _rows_between(self, symbol: str, start: int, end: int) -> int:
+        """The rows of the days that lie in `start` to `end` with all of their minutes."""
+        days = self._index(symbol)
+        a, b = (bisect_left(days, at, key=lambda day: day.start) for at in (start, end - DAY_MS + 1))
+        return sum(day.rows for day in days[a:b])
 
     def _cut(
         self,

@@ -89,7 +89,7 @@ function planRows({ rows, start, end, slices, tasks, cached, reuse, estimated_se
   if (cached) found.push(["known already", "all: the answer is stored"]);
   else if (reuse) found.push(["known already", `${count(reuse.reused_slices)} of ${count(reuse.slices)} slices`]);
   if (reuse && !cached && reuse.outcomes > reuse.slices) {
-    found.push(["", `${count(reuse.reused_outcomes)} of ${count(reuse.outcomes)} outcomes`]);
+    found.push(["of all sets", `${count(reuse.reused_outcomes)} of ${count(reuse.outcomes)} outcomes`]);
   }
   found.push(["estimate", cached ? "at once" : seconds(estimate)]);
   return found;

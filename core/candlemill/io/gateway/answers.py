@@ -109,10 +109,10 @@ class JobLine(msgspec.Struct, frozen=True):
     grid: dict[str, list[Any]]
     sizing: str
     progress: Progress
-    total_pnl: int | None
-    sharpe_ratio: int | None
-    max_drawdown: int | None
-    sets: int | None
+    total_pnl: int | None = None
+    sharpe_ratio: int | None = None
+    max_drawdown: int | None = None
+    sets: int | None = None
 
 
 class Jobs(msgspec.Struct, frozen=True):

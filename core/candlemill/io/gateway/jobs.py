@@ -97,8 +97,11 @@ async def show(request: HttpRequest[Any, Any, Any], job_id: JobId, world: World)
 
 def _job(world: World, job_id: str, row: JobRow | None) -> Job:
     row = row or _set_of_sweep(world, job_id)
-    spec = msgspec.json.decode(row.spec, type=Spec)
     found = progress_of(world, row)
+    links = links_of(row.job_id, row.kind)
+    if not row.spec:  # a task was given up that belongs to no job that was ever asked for
+        return Job(row.job_id, row.kind, found.state, row.reason, found, row.attempt, {}, {}, links)
+    spec = msgspec.json.decode(row.spec, type=Spec)
     wanted = states.request_of(row)
     again = request_of(spec) if wanted is None else request_of(spec, wanted.weights, wanted.walk_forward)
     return Job(
@@ -110,7 +113,7 @@ def _job(world: World, job_id: str, row: JobRow | None) -> Job:
         row.attempt,
         msgspec.to_builtins(spec),
         again,
-        links_of(row.job_id, row.kind),
+        links,
         _result(world, row) if row.state == "done" else None,
     )
 
@@ -253,10 +256,13 @@ def _figures_of(row: JobRow) -> str:
 
 
 def _line(world: World, entry: JobEntry, figures: tuple[int, int, int, int] | None) -> JobLine:
-    row, spec = entry.row, msgspec.json.decode(entry.row.spec, type=Spec)
+    row, found = entry.row, progress_of(world, entry.row)
+    if not row.spec:
+        times = (entry.created_ms, entry.updated_ms)
+        return JobLine(row.job_id, row.kind, found.state, row.reason, *times, "", "", 0, 0, {}, {}, "", found)
+    spec = msgspec.json.decode(row.spec, type=Spec)
     wanted = states.request_of(row)
     profit, ratio, drawdown, sets = figures or (None, None, None, None)
-    found = progress_of(world, row)
     return JobLine(
         row.job_id,
         row.kind,

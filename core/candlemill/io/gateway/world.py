@@ -211,7 +211,8 @@ class World:
     def _ask(self, asked: list[tuple[Ready, str]]) -> list[Answer]:
         """Have jobs run that are not done or under way; the state of each. All are looked for at once, told to the
         store at once and then published: a job of which nothing is heard after that is found and asked for again."""
-        known = self.store.job_rows([ready.job_id for ready, _ in asked])
+        rows = self._jobs([ready.job_id for ready, _ in asked])
+        known = {row.job_id: row for row in rows if row is not None}
         new: dict[str, JobRow] = {}
         published = []
         for ready, traceparent in asked:
