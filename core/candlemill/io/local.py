@@ -24,7 +24,7 @@ import msgspec
 from candlemill import events
 from candlemill.errors import Cancelled, CandlemillError
 from candlemill.events import Event
-from candlemill.io import plugins, telemetry
+from candlemill.io import plugins, telemetry, tracing
 from candlemill.io.clock import clock_ms
 from candlemill.io.coverage import current_days
 from candlemill.io.functions import DEAD_LETTERS, ROUTES, handler
@@ -458,6 +458,7 @@ def _start_worker(shared: Shared, index: SymbolIndex, strategy: str) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tapes = Tapes(index.days, None)
     tapes.adopt(shared)
+    tracing.switch_off()
     _worker = (tapes, index, strategy)
 
 

@@ -5,7 +5,7 @@ docs/operations.md lists the metrics with what to watch. A metric's labels have 
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Final, TypeVar
@@ -94,11 +94,9 @@ def handling(function: str, event: Event) -> Iterator[None]:
     about = identity(event)
     if event.error:
         DEAD_LETTERS.add(_type(event))
-    attributes = {"cloudevents.event_id": event.id, "cloudevents.event_type": event.type}
-    attributes |= {f"candlemill.{name}": about[name] for name in ("job", "slice", "batch") if about[name] is not None}
     began = time.perf_counter()
     with (
-        tracing.span(function, "consumer", event.traceparent or tracing.current(), attributes),
+        tracing.span(function, "consumer", event.traceparent or tracing.current(), _attributes(event, about)),
         logs.about(**about, trace=tracing.trace_id()),
     ):
         try:
@@ -107,6 +105,12 @@ def handling(function: str, event: Event) -> Iterator[None]:
             handled(function, event, time.perf_counter() - began, error)
             raise
         handled(function, event, time.perf_counter() - began)
+
+
+def _attributes(event: Event, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a span says of an event."""
+    found = {f"candlemill.{name}": about[name] for name in ("job", "slice", "batch") if about[name] is not None}
+    return {"cloudevents.event_id": event.id, "cloudevents.event_type": event.type, **found}
 
 
 def handled(function: str, event: Event, seconds: float, error: Exception | None = None) -> None:
@@ -185,6 +189,7 @@ def taken(function: str, event: Event, found: "Timed[R]") -> R:
     """What `timed` gave elsewhere, told of here. Raises why it failed."""
     result, seconds, error = found
     with working(event):
+        tracing.record(function, "consumer", seconds, _attributes(event, identity(event)), error)
         handled(function, event, seconds, error)
     if error is not None:
         raise error

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -93,7 +94,31 @@ def inside(name: str, kind: Kind, attributes: Mapping[str, Any]) -> "AbstractCon
     return span(name, kind, None, attributes) if _current.get() else nullcontext()
 
 
-def _started(tracer: "Tracer", name: str, kind: Kind, parent: str, attributes: Mapping[str, Any] | None) -> "Span":
+def record(name: str, kind: Kind, seconds: float, attributes: Mapping[str, Any], error: Exception | None) -> None:
+    """A span, of the trace under way, of what has just ended after so many seconds in another process."""
+    tracer = _tracer()
+    if tracer is None:
+        return
+    end = time.time_ns()
+    found = _started(tracer, name, kind, _current.get(), attributes, end - int(seconds * 1e9))
+    if error is not None:
+        _mark_failed(found, error)
+    found.end(end)
+
+
+def switch_off() -> None:
+    """This process is not traced, whatever the environment says: another one tells what it does."""
+    _made[:] = [None]
+
+
+def _started(
+    tracer: "Tracer",
+    name: str,
+    kind: Kind,
+    parent: str,
+    attributes: Mapping[str, Any] | None,
+    start_ns: int | None = None,
+) -> "Span":
     from opentelemetry import trace
 
     context = None
@@ -101,7 +126,7 @@ def _started(tracer: "Tracer", name: str, kind: Kind, parent: str, attributes: M
         flags = trace.TraceFlags(int(found[3], 16))
         above = trace.SpanContext(int(found[1], 16), int(found[2], 16), is_remote=True, trace_flags=flags)
         context = trace.set_span_in_context(trace.NonRecordingSpan(above))
-    return tracer.start_span(name, context, trace.SpanKind[kind.upper()], attributes)
+    return tracer.start_span(name, context, trace.SpanKind[kind.upper()], attributes, start_time=start_ns)
 
 
 def _mark_failed(span: "Span", error: Exception) -> None:

@@ -54,7 +54,7 @@ class Observed:
                 route = scope.get("path_template") or telemetry.OTHER
                 if job := scope.get("path_params", {}).get("job_id"):
                     about.setdefault("job", job[:32])
-                telemetry.REQUESTS.observe(seconds, method, route, str(status))
+                telemetry.REQUESTS.observe(seconds, method, route, str(status or "none"))
                 more = {"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 2)}
                 log.info("%s %s %d", method, route, status, extra=more)
                 if span is not None:
