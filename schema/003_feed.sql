@@ -37,3 +37,12 @@ CREATE TABLE IF NOT EXISTS candle_writers
 ENGINE = ReplacingMergeTree(version)
 ORDER BY (writer)
 TTL toDateTime(intDiv(version, 1000000000)) + INTERVAL 7 DAY;
+
+-- Until when a feed has compared what is stored with the exchange's history: the streams' word alone is a first edition.
+CREATE TABLE IF NOT EXISTS candle_audits
+(
+    symbol LowCardinality(String),
+    until_ms Int64
+)
+ENGINE = ReplacingMergeTree(until_ms)
+ORDER BY (symbol);

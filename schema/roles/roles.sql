@@ -31,6 +31,7 @@ GRANT SELECT, INSERT ON market_data_1m TO candlemill_feed;
 GRANT SELECT, INSERT ON symbols TO candlemill_feed;
 GRANT SELECT, INSERT ON coverage_days TO candlemill_feed;
 GRANT SELECT, INSERT ON candle_outages TO candlemill_feed;
+GRANT SELECT, INSERT ON candle_audits TO candlemill_feed;
 GRANT SELECT, INSERT ON archive_files TO candlemill_feed;
 GRANT SELECT, INSERT ON candle_writers TO candlemill_feed;
 GRANT SELECT, INSERT ON funding_rates TO candlemill_feed;

@@ -30,6 +30,7 @@ from candlemill.minutes import Minutes, Span, Spans
 
 SETTLE_MS: Final = 600_000  # the schedule looks at minutes older than this: younger ones are the live path's
 SYMBOLS_MAX: Final = 5000
+KEEP_AUDITS_MS: Final = 60_000
 LATE_MS: Final = 180_000  # a symbol whose last candle is older lags
 
 log = logging.getLogger("candlemill.feed")
@@ -91,6 +92,7 @@ class LiveFeed:
         self._tasks: set[asyncio.Task[None]] = set()
         self._names: dict[str, str] = {}  # the store's name of a symbol -> the exchange's
         self.audited: dict[str, int] = {}  # by the store's names: everything before it has been compared with REST
+        self._audits_kept: dict[str, int] = {}
         self._known: dict[str, Rules] = {}
         self._rules_stored: dict[str, Rules] = {}
 
@@ -227,17 +229,19 @@ class LiveFeed:
         self._wanted = list(dict.fromkeys(symbols))
         if self.started:
             await self._learn_rules()
+        audits = await self._in_store(self.store.audits)
         accounts: dict[str, Minutes] = {}
         for symbol in self._wanted:
             account = self.feed.minutes.get(symbol)
             if account is None:
-                account = await self._in_store(self._account, self.exchange.store_name(symbol))
+                name = self.exchange.store_name(symbol)
+                account = await self._in_store(self._account, name, audits.get(name, 0))
             accounts[symbol] = account
         self._names = {self.exchange.store_name(symbol): symbol for symbol in self._wanted}
         self.feed.want(accounts)
         self._pump()
 
-    def _account(self, name: str) -> Minutes:
+    def _account(self, name: str, audited: int) -> Minutes:
         """Where to go on: after the last candle that is stored, with the holes before it."""
         unsure = unsure_days(self.store, [name])  # whoever wrote last may have died writing
         if unsure:
@@ -245,8 +249,9 @@ class LiveFeed:
         now = whole_minute(self.rest.now())
         start = self._begin(name, now)
         end = max([start, *(min(day.last + MINUTE_MS, now) for day in self.store.days(name)[-1:])])
-        # Whoever fed before may have ended, long ago, before it came to audit what it had stored.
-        self.audited.setdefault(name, max(start, end // DAY_MS * DAY_MS - DAY_MS))
+        # Whoever fed before may have ended before it came to audit what it had stored; a feed beside this one may have
+        # stored something after that was audited.
+        self.audited.setdefault(name, max(start, min(audited, end - DAY_MS)))
         return Minutes(end, holes_of(self.store, name, start, end))
 
     def _begin(self, name: str, now: int) -> int:
@@ -343,6 +348,7 @@ class LiveFeed:
 
     async def audit(self) -> None:
         """Read what has come since the last audit over REST once more, and correct what differs from it."""
+        kept_at = self._clock.now_ms()
         for name, symbol in list(self._names.items()):
             account = self.feed.minutes.get(symbol)
             if account is None:
@@ -362,6 +368,16 @@ class LiveFeed:
                 self.audits.minutes += len(candles)
                 start = candles[-1].t + MINUTE_MS if candles and full else end
             self.audited[name] = max(start, self.audited[name])
+            if self._clock.now_ms() > kept_at + KEEP_AUDITS_MS:  # with many symbols a round takes long
+                kept_at = await self._keep_audits()
+        await self._keep_audits()
+
+    async def _keep_audits(self) -> int:
+        """Have the store know; returns when."""
+        new = {name: until for name, until in self.audited.items() if self._audits_kept.get(name) != until}
+        await self._in_store(self.store.put_audits, new)
+        self._audits_kept |= new
+        return self._clock.now_ms()
 
 
 def whole_minute(ms: int) -> int:

@@ -22,6 +22,14 @@ class FeedStore(Store):
     def put_outages(self, found: Sequence[tuple[str, int, int]]) -> None:
         self._insert("candle_outages", [{"symbol": s, "start_ms": a, "end_ms": b} for s, a, b in found])
 
+    def audits(self) -> dict[str, int]:
+        """Until when (ms) each symbol has been compared with its exchange's history."""
+        rows = self._rows("SELECT symbol, max(until_ms) FROM candle_audits GROUP BY symbol", {})
+        return {str(symbol): int(until) for symbol, until in rows}
+
+    def put_audits(self, found: Mapping[str, int]) -> None:
+        self._insert("candle_audits", [{"symbol": symbol, "until_ms": until} for symbol, until in found.items()])
+
     def archive_files(self, names: Sequence[str]) -> dict[str, str]:
         """The sha256 of those of the files that are stored."""
         sql = "SELECT name, sha256 FROM archive_files FINAL WHERE name IN {names:Array(String)}"
