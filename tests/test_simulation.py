@@ -14,7 +14,7 @@ from loadtests.simulation.__main__ import told
 from loadtests.simulation.faults import EVENTS, RATES
 from loadtests.simulation.run import shrunk, simulate
 
-RUNS = 1_000
+RUNS = 500
 FIRST = 1_000_000
 
 

@@ -10,7 +10,7 @@ from gateway.conftest import Gateway
 
 pytest.importorskip("schemathesis")
 
-CASES, SEED = 8, 7  # per operation, beside those that each boundary of the description gives
+CASES, SEED = 3, 7  # per operation, beside those that each boundary of the description gives
 # A request can be well-formed and mean nothing (fast >= slow, a strategy that is not there): that is no shape's to say.
 # And the framework's OPTIONS names one method of a path that has two.
 EXCLUDED = "positive_data_acceptance,allow_header_conformance"

@@ -12,7 +12,7 @@ from conftest import said
 
 from gateway.conftest import Gateway, serving
 
-SEED, KILLS = 11, 4
+SEED, KILLS = 11, 3
 REQUESTS: list[dict[str, Any]] = [
     {"symbol": "AAAUSDT", "strategy": "sma_cross", "grid": {"fast": "2:30", "slow": "31:70"}, "slices": 8},
     {"symbol": "AAAUSDT", "strategy": "momentum_v1", "params": {"lookback": 77}, "slices": 5},
