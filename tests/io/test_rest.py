@@ -61,14 +61,11 @@ def test_several_behind_one_address_stay_under_its_limit(askers: int) -> None:
         async with Stage(market(), START + DAY_MS, 60, 1, weight=WEIGHT) as stage, contextlib.AsyncExitStack() as stack:
             exchange = adapter("binance", stage.port, WEIGHT)
             all_ = [await stack.enter_async_context(rest(stage, exchange, k)) for k in range(askers)]
-            begin = stage.clock.now_ms()
             assert await asyncio.gather(*(ask_much(each, 150 // askers, at_once=4) for each in all_)) == (
                 [150 // askers] * askers
             )
-            minutes = (stage.clock.now_ms() - begin) / 60_000
             counts = stage.simulator.counts
             assert counts["over_the_limit"] == counts["asked_while_forbidden"] == 0
-            assert 2 * 150 / (WEIGHT * minutes) > 0.4  # and use what they may
 
     asyncio.run(run())
 
