@@ -58,11 +58,11 @@ def test_several_behind_one_address_stay_under_its_limit(askers: int) -> None:
     """They know of each other only by what the exchange says that all of them weigh."""
 
     async def run() -> None:
-        async with Stage(market(), START + DAY_MS, 60, 1, weight=WEIGHT) as stage, contextlib.AsyncExitStack() as stack:
+        async with Stage(market(), START + DAY_MS, 20, 1, weight=WEIGHT) as stage, contextlib.AsyncExitStack() as stack:
             exchange = adapter("binance", stage.port, WEIGHT)
             all_ = [await stack.enter_async_context(rest(stage, exchange, k)) for k in range(askers)]
-            assert await asyncio.gather(*(ask_much(each, 150 // askers, at_once=4) for each in all_)) == (
-                [150 // askers] * askers
+            assert await asyncio.gather(*(ask_much(each, 90 // askers, at_once=2) for each in all_)) == (
+                [90 // askers] * askers
             )
             counts = stage.simulator.counts
             assert counts["over_the_limit"] == counts["asked_while_forbidden"] == 0

@@ -100,6 +100,7 @@ class Rest:
         self._silence = silence or Silence()
         self._spent: deque[tuple[int, int]] = deque()  # when, weight
         self._under_way = 0
+        self._in_a_row = 0  # refusals since the last answer
         self._careful = True
         self._ahead_ms = 0  # the exchange's clock before ours, at least
         self.synced = False
@@ -203,7 +204,7 @@ class Rest:
             log.warning("%s: %d, %s; silent for %d s", what, status, refusal.text, wait)
             raise ExchangeDown(f"{what}: {status}, {refusal.text}", wait)
         if self.refused == refused:  # nobody was refused since this was sent
-            self._careful = False
+            self._careful, self._in_a_row = False, 0
         if refusal is not None:
             raise NotThere(f"{what} with {ask.query}: {status}, {refusal.text}")
         if status != 200:
@@ -215,7 +216,10 @@ class Rest:
         limits = self.exchange.limits
         named = float(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0.0
         wait = max(named, 1.0) if named else float(limits.ban_seconds if kind == "ban" else limits.weight_seconds)
-        wait = min(wait, SILENCE_SECONDS_MAX)
+        # Others behind our address, of whom we know nothing, may lengthen the same ban by asking when ours is over:
+        # whoever is refused again waits longer than it was told, each by its own chance.
+        again, self._in_a_row = self._in_a_row, self._in_a_row + 1
+        wait = min(wait * (1 + again * self._rng.random()), SILENCE_SECONDS_MAX)
         self._careful = True
         now = self._clock.now_ms()
         self._silence.keep(now, now + int(1000 * wait))
