@@ -9,17 +9,35 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 ENGINE  := $(wildcard core/candlemill/engine/*.py)
 BUILT   := $(VENV)/.built
-EXTRAS  := embedded,functions,feed,test,bench,dataframes
+EXTRAS  := embedded,functions,feed,gateway,test,bench,dataframes
 
-.PHONY: help install demo demo-live test lint bench schemas clean
+# Images: `make images BUILDER=podman` (or buildah) where docker's buildx is not at hand. All build the same bits from
+# the same commit: files are as old as it is.
+BUILDER ?= docker
+IMAGES  := gateway split execute aggregate feed db
+PREFIX  ?= dev.local/candlemill
+TAG     ?= dev
+EPOCH   := $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
+BASE     = $(shell sed -n 's/^ARG BASE=//p' images/Dockerfile)
+BUILD-docker  := docker buildx build --output type=docker,rewrite-timestamp=true
+BUILD-podman  := podman build --timestamp $(EPOCH)
+BUILD-buildah := buildah build --layers --timestamp $(EPOCH)
+LOCK    := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+# What the three functions behind the Broker have no use for.
+LEAN    := --no-emit-package tqdm --no-emit-package tabulate --no-emit-package isal
+
+.PHONY: help install demo demo-live test lint simulate bench schemas images pin locks clean
 
 help:
 	@echo "make demo [DATA=folder]  from nothing to a backtest's result"
 	@echo "make demo-live           an exchange full of faults, simulated, and a feed that keeps the store complete"
 	@echo "make test                lint, types and all tests, on the compiled and the pure engine"
+	@echo "make simulate [MINUTES=10] the functions in a world where everything fails, by seed"
 	@echo "make install             .venv with candlemill and all that use, tests and benchmarks need"
 	@echo "make bench               the engine beside C, numba and vectorbt"
 	@echo "make schemas             write schema/events from the code"
+	@echo "make images              an image for each function; make pin: is their base the newest?"
+	@echo "make locks               write images/*.txt, the hashes of their libraries"
 	@echo "make clean               remove what the others made"
 
 install: $(BUILT)
@@ -46,11 +64,32 @@ lint: install
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/python -m mypy
 
+simulate: install
+	@$(BIN)/python -m loadtests.simulation $(if $(MINUTES),--minutes $(MINUTES))
+
 bench: install
 	$(BIN)/python benchmarks/bench.py
 
 schemas: install
 	$(BIN)/python schema/generate.py
+
+images:
+	@set -e; for image in $(IMAGES); do \
+		$(BUILD-$(BUILDER)) --file images/Dockerfile --target $$image --build-arg SOURCE_DATE_EPOCH=$(EPOCH) \
+			--tag $(PREFIX)/$$image:$(TAG) .; \
+	done
+
+pin:
+	@echo "pinned: $(BASE)"
+	@echo "newest: $$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' $(firstword $(subst @, ,$(BASE))))"
+
+# Needs uv. Of the functions only the gateway makes tables and reports.
+locks:
+	$(LOCK) --allow-unsafe images/build.in -o images/build.txt
+	$(LOCK) pyproject.toml $(LEAN) --extra functions --extra tracing -o images/functions.txt
+	$(LOCK) pyproject.toml --extra gateway --extra report --extra tracing -o images/gateway.txt
+	$(LOCK) pyproject.toml --extra feed -o images/feed.txt
+	$(LOCK) pyproject.toml --extra embedded -o images/db.txt
 
 clean:
 	rm -rf $(VENV) .tmp .demo build core/*.egg-info core/*.so core/candlemill/engine/*.so

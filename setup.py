@@ -1,4 +1,4 @@
-"""Compile the engine with mypyc and put `functions/` and `schema/` into the wheel.
+"""Compile the engine with mypyc and put `functions/`, `schema/` and `knative/` into the wheel.
 
 CANDLEMILL_PURE=1    build without compiling: the same sources, interpreted.
 CANDLEMILL_NATIVE=1  tune the compiled code for this machine (-march=native); not for wheels that travel.
@@ -15,6 +15,8 @@ ROOT = Path(__file__).parent
 ENGINE_FOLDER = ROOT / "core/candlemill/engine"
 ENGINE = sorted(str(p.relative_to(ROOT)) for p in ENGINE_FOLDER.glob("*.py") if p.name != "__init__.py")
 
+SHARED = (("functions", "*/main.py"), ("schema", "**/*.sql"), ("schema", "**/*.json"), ("knative", "**/*.yaml"))
+
 
 class BuildPy(build_py):
     """Also carries the files that the installed program reads at run time."""
@@ -24,7 +26,7 @@ class BuildPy(build_py):
         if self.editable_mode:  # a checkout is read in place
             return
         share = Path(self.build_lib) / "candlemill" / "_share"
-        for folder, pattern in (("functions", "*/main.py"), ("schema", "**/*.sql"), ("schema", "**/*.json")):
+        for folder, pattern in SHARED:
             for source in (ROOT / folder).glob(pattern):
                 target = share / source.relative_to(ROOT)
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -16,9 +16,12 @@ from pathlib import Path
 from lab import RESULTS, Lab, say
 from measure import Row, machine
 from rows_engine import rows_run, rows_stops, rows_sweep, rows_vectorbt
+from rows_gateway import rows_gateway
 from rows_guess import rows_guesses
 from rows_process import rows_ingest, rows_memory, rows_process, rows_slices
+from rows_ready import rows_ready
 from rows_research import rows_guards, rows_report
+from rows_reuse import rows_reuse
 from strategies import rows_strategies
 from tabulate import tabulate
 
@@ -29,12 +32,15 @@ ROWS: dict[str, Callable[[Lab], Iterator[Row]]] = {
     "vectorbt": rows_vectorbt,
     "memory": rows_memory,
     "process": rows_process,
+    "ready": rows_ready,
     "ingest": rows_ingest,
     "slices": rows_slices,
+    "reuse": rows_reuse,
     "guesses": rows_guesses,
     "strategies": rows_strategies,
     "guards": rows_guards,
     "report": rows_report,
+    "gateway": rows_gateway,
 }
 HEADERS = ("what", "candlemill", "peer", "ratio", "reach", "aim")
 ALIGNED = ("left", "right", "left", "right", "right", "right")

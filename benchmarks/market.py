@@ -67,7 +67,7 @@ class Market:
         """Where slices come from, with all columns in its cache already."""
         days = self.days
         source = Tapes(lambda _: days, _Columns(self.columns, days))  # type: ignore[arg-type]
-        source.prefetch(self.spec("buy_and_hold", {}), ("t", *COLUMNS))
+        source.prefetch(self.spec("buy_and_hold", {}), [self.span], 0, ("t", *COLUMNS))
         return source
 
     def spec(self, strategy: str, params: dict[str, object], **rest: object) -> Spec:
@@ -82,8 +82,8 @@ class _Columns:
         self._columns = columns
         self._days = days
 
-    def days(self, symbol: str) -> Sequence[Day]:
-        return self._days
+    def days(self, symbol: str, start: int, end: int) -> Sequence[Day]:
+        return [day for day in self._days if start <= day.start < end]
 
     def read_columns(self, symbol: str, start: int, end: int, names: Sequence[str]) -> dict[str, Ints]:
         a, b = np.searchsorted(self._columns["t"], [start, end]).tolist()

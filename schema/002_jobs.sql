@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS backtest_results
 ENGINE = MergeTree()
 ORDER BY (job_id);
 
--- The state of every job; the last row of a job counts.
+-- The state of every job; 005 says which row of a job counts.
 CREATE TABLE IF NOT EXISTS backtest_jobs
 (
     job_id String,
@@ -32,8 +32,8 @@ CREATE TABLE IF NOT EXISTS backtest_jobs
 ENGINE = ReplacingMergeTree(updated_at)
 ORDER BY (job_id);
 
--- Partial results, one row per task: kind 'guess' (from a warm-up), 'exact' (a repair), 'done' (a merged batch).
--- A task's rows are the same bytes however often it runs, so replacing them changes nothing.
+-- The log of a job's tasks that are done: kind 'guess' (from a warm-up), 'exact' (a repair), 'done' (a merged batch).
+-- What they found is in slice_outcomes. A task's row is the same however often it runs.
 CREATE TABLE IF NOT EXISTS backtest_slices
 (
     job_id String,
@@ -41,7 +41,6 @@ CREATE TABLE IF NOT EXISTS backtest_slices
     kind LowCardinality(String),
     slice UInt32,
     task String,
-    payload String,
     created_at DateTime DEFAULT now()
 )
 ENGINE = ReplacingMergeTree()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from candlemill import service
+from candlemill import execution
 from candlemill.daily import unpack
 from candlemill.io.store import Store
 from candlemill.model import SCALE
@@ -58,7 +58,7 @@ def test_a_portfolio_is_the_same_however_its_jobs_are_cut_and_reuses_them(
     whole = said(run("backtest", *PORTFOLIO, "--slices", 1, "--json"))
     cut = said(run("backtest", *PORTFOLIO, "--slices", 3, "--no-cache", "--json"))
     assert cut["result_digest"] == whole["result_digest"] and cut["job_id"] == whole["job_id"]
-    monkeypatch.setattr(service, "run_task", None)  # nothing is computed from here on
+    monkeypatch.setattr(execution, "run_task", None)  # nothing is computed from here on
     assert said(run("backtest", "--symbol", "?AA*,BBBUSDT", *PORTFOLIO[2:], "--json"))["job_id"] == whole["job_id"]
     status, out, _ = run("results", whole["job_id"])
     assert status == 0 and "AAAUSDT" in out and whole["result_digest"] in out

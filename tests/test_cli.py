@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from candlemill import service
+from candlemill import execution
 from candlemill.engine.tape import DAY_MS
 from candlemill.io.settings import DSN_VARIABLE
 from candlemill.io.store import Store
@@ -36,13 +37,13 @@ SETS = 5
 def tasks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Grows with every task that this process computes."""
     made: list[object] = []
-    real = service.run_task
+    real = execution.run_task
 
     def counting(*arguments: Any) -> Any:
         made.append(arguments)
         return real(*arguments)
 
-    monkeypatch.setattr(service, "run_task", counting)
+    monkeypatch.setattr(execution, "run_task", counting)
     return made
 
 
@@ -301,7 +302,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_stored(tiny: Path, market: Path
 def test_verbose_shows_where(run: Cli, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, err = run("backtest", *JOB, "--range", "x", "-v")
     assert "Traceback" in err and err.splitlines()[-1].startswith("candlemill: range 'x'")
-    monkeypatch.setattr(service, "run_task", lambda *_: 1 / 0)
+    monkeypatch.setattr(execution, "run_task", lambda *_: 1 / 0)
     status, out, err = run("backtest", *JOB)
     assert (status, out, err) == (
         1,
@@ -402,7 +403,7 @@ def test_a_result_of_other_code_is_verified_by_its_figures(
 SWEEP = ("sweep", *JOB, "--grid", "fast=1:10", "--grid", "slow=11:20", "--slices", "4", "--json")
 DRIVER = """
 import os, signal, sys
-from candlemill import cli, plan, service
+from candlemill import cli, execution, plan
 from candlemill.io import local
 step, number = int(sys.argv[1]), int(sys.argv[2])
 local.FLUSH_SECONDS, plan.BATCH_SETS = 0, 25
@@ -415,7 +416,7 @@ def counting(real):
             os.killpg(0, number)
         return real(*arguments)
     return call
-service.run_task = counting(service.run_task)
+execution.run_task = counting(execution.run_task)
 local.Pool.submit = counting(local.Pool.submit)
 status = cli.main(sys.argv[3:])
 print("tasks:", tasks, file=sys.stderr)
@@ -478,11 +479,63 @@ def test_ctrl_c_says_how_to_go_on_and_only_the_missing_is_computed(database: Pat
     assert digests(again.stdout) == undisturbed and len(undisturbed) == 100
 
 
-def test_kill_9_and_again(database: Path, undisturbed: dict[str, str]) -> None:
-    assert drive(database, 10, signal.SIGKILL, *SWEEP).returncode == -signal.SIGKILL
-    again = drive(database, 0, 0, *SWEEP)
-    assert (again.returncode, again.stderr) == (0, "tasks: 7\n")
-    assert digests(again.stdout) == undisturbed
+KILLER = """
+import os, signal, sys, threading
+from candlemill import cli, plan
+from candlemill.io import local
+from candlemill.io.store import Store
+step, wait = int(sys.argv[1]), float(sys.argv[2])
+local.FLUSH_SECONDS, plan.BATCH_SETS = 0, 25
+writes, real = 0, Store._insert
+def counting(*arguments):
+    global writes
+    writes += 1
+    if writes == step:
+        threading.Timer(wait, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return real(*arguments)
+Store._insert = counting
+status = cli.main(sys.argv[3:])
+print("writes:", writes, file=sys.stderr)
+sys.exit(status)
+"""
+PORTFOLIO = ("backtest", "--symbol", "AAAUSDT,BBBUSDT", *JOB[2:], "--slices", "3", "--json")
+WALK = ("walk-forward", *SWEEP[1:], "--train", "3d", "--test", "2d")
+KILLS = 4
+
+
+def killed(database: Path, step: int, wait: float, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """The command line, which is killed `wait` seconds after it has begun to write for the `step`th time."""
+    command = [sys.executable, "-c", KILLER, str(step), str(wait), *arguments]
+    env = environment(**{DSN_VARIABLE: f"chdb://{database}"})
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def said_digests(out: str) -> set[str]:
+    """All digests in a command's answer."""
+    return set(re.findall(r'"result_digest": ?"([0-9a-f]{64})"', out))
+
+
+@pytest.mark.parametrize(
+    ("seed", "command"), [(1, SWEEP), (2, PORTFOLIO), (3, WALK)], ids=["sweep", "portfolio", "walk"]
+)
+def test_killed_at_any_moment_and_begun_again_it_ends_the_same(
+    stored_market: Path, database: Path, tmp_path: Path, seed: int, command: tuple[str, ...]
+) -> None:
+    """At random moments of a random write, or between writes; then again, until it gets through."""
+    rng = random.Random(seed)
+    calm = killed(shutil.copytree(stored_market, tmp_path / "calm", symlinks=True), 0, 0, *command)
+    assert calm.returncode == 0, calm.stderr
+    writes = int(calm.stderr.removeprefix("writes: "))
+    ends = []
+    for _ in range(KILLS):
+        step, wait = rng.randrange(1, writes), rng.choice([0.0, 0.001, 0.01]) * rng.random()
+        ends.append(killed(database, step, wait, *command).returncode)
+    assert set(ends) <= {0, -signal.SIGKILL} and -signal.SIGKILL in ends
+    again = killed(database, 0, 0, *command)
+    assert again.returncode == 0, again.stderr
+    assert said_digests(again.stdout) == said_digests(calm.stdout) != set()
+    with Store(f"chdb://{database}") as store:
+        assert {entry.row.state for entry in store.jobs()} == {"done"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill-9"])
@@ -529,7 +582,7 @@ def test_a_sweep_goes_on_with_another_number_of_slices(
     monkeypatch.setattr("candlemill.plan.BATCH_OUTCOMES", 100)
     monkeypatch.setattr("candlemill.io.local.FLUSH_SECONDS", 0)
     sweep = [argument for argument in SWEEP if argument not in ("--slices", "4")]
-    real, made = service.run_task, []
+    real, made = execution.run_task, []
 
     def interrupted(*arguments: Any) -> Any:
         made.append(arguments)
@@ -538,7 +591,7 @@ def test_a_sweep_goes_on_with_another_number_of_slices(
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(service, "run_task", interrupted)
+        patch.setattr(execution, "run_task", interrupted)
         assert run(*sweep, "--slices", first)[0] == 130
     assert digests(run(*sweep, "--slices", then)[1]) == undisturbed
 

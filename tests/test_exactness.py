@@ -15,11 +15,15 @@ import candlemill
 import msgspec
 import pytest
 from candlemill import work
+from candlemill.addresses import Addresses, ground_of
 from candlemill.engine import loop
 from candlemill.engine.flag import COMPILED
 from candlemill.engine.summary import Summary
 from candlemill.errors import CandlemillError, TooLarge
+from candlemill.ledger import OutcomeRow
 from candlemill.model import Spec
+from candlemill.outcomes import outcomes_of
+from candlemill.plan import Plan
 from candlemill.reduce import compounded
 from candlemill.strategies import REGISTERED
 from candlemill.work import Window, run_task, summary_of
@@ -155,15 +159,13 @@ def test_summaries_merge_in_any_tree(job: tuple[Market, Spec], data: st.DataObje
 def _chain(world: World, spec: Spec) -> list[Summary]:
     """The summaries of a finished job's slices, each from its true start."""
     ((job_id, row),) = world.jobs.items()
-    plan = json.loads(row.plan)
-    outcomes: dict[tuple[int, str], work.Outcome] = {}
-    for partial in world.partials(job_id):
-        if partial.kind != "done":
-            for outcome in msgspec.json.decode(partial.payload, type=work.Done).outcomes:
-                outcomes[partial.slice, outcome.start] = outcome
+    plan, spec = msgspec.json.decode(row.plan, type=Plan), msgspec.json.decode(row.spec, type=Spec)
+    addresses = Addresses(spec, ground_of(world, spec))
+    outcomes = outcomes_of(addresses, addresses.sets(0, 1), plan.cuts, world)
     state, parts = work.COLD, []
-    for number in range(len(plan["cuts"]) - 1):
-        outcome = outcomes[number, work.digest_of(state)]
+    for number in range(plan.slices):
+        outcome = outcomes.find(0, number, work.digest_of(state))
+        assert outcome is not None, job_id
         parts.append(summary_of(outcome))
         state = outcome.end.encode()
     return parts
@@ -180,15 +182,14 @@ def test_no_slice_depends_on_later_days(job: tuple[Market, Spec], days: int) -> 
     altered = [bar if bar.t < midnight else Bar(bar.t, 7, 9, 5, 7, 0) for bar in market.bars]
     rates = [(t, rate if t < midnight else 5) for t, rate in market.funding]
     later = Market(altered, rates, market.volume_scale)
-    assert _payloads(market.world(), spec, midnight) == _payloads(later.world(), spec, midnight)
+    assert _outcomes(market.world(), spec, midnight) == _outcomes(later.world(), spec, midnight)
 
 
-def _payloads(world: World, spec: Spec, midnight: int) -> dict[str, str]:
-    """What the tasks of slices that end at `midnight` or earlier wrote, with every day a slice."""
+def _outcomes(world: World, spec: Spec, midnight: int) -> dict[int, OutcomeRow]:
+    """What the tasks of slices that end at `midnight` or earlier found first, with every day a slice."""
     with suppress(CandlemillError):
         world.run(spec, slices=len(world.days("X")))
-    rows = [row for row in world.rows.values() if row.kind == "guess"]
-    return {row.task: row.payload for row in rows if int(row.task.split("/")[0].split("-")[1]) <= midnight}
+    return {row.start_ms: row for row in world.kept.values() if row.guessed and row.end_ms <= midnight}
 
 
 def test_sums_beyond_64_bits_take_more_passes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,8 +91,8 @@ def test_asked_afresh_nothing_stored_is_used(world: World) -> None:
     list(deliver(world.runtime, request(spec, DAYS)))
     right = dict(world.results)
     world.results.clear()
-    for key, row in world.rows.items():  # whoever reads these will not get far
-        world.rows[key] = msgspec.structs.replace(row, payload="spoilt")
+    for key, row in world.kept.items():  # whoever reads these will not get far
+        world.kept[key] = msgspec.structs.replace(row, summary="spoilt")
     runtime = Runtime(world, world, world.runtime.tapes, lambda: 1234)
     said = list(deliver(runtime, request(spec, DAYS, fresh=True)))
     assert sum(event.type == events.SLICE_REQUESTED for event in said) >= DAYS

@@ -1,15 +1,15 @@
 """Cutting jobs into tasks: every bar in one slice, every parameter set in one batch."""
 
+from datetime import UTC, date, datetime
 from itertools import chain, pairwise
 
+import msgspec
 import pytest
 from candlemill.errors import BadInput
-from candlemill.model import Spec
+from candlemill.model import Spec, to_ms
 from candlemill.plan import (
     BATCH_OUTCOMES,
     BATCH_SETS,
-    SLICE_BARS,
-    SWEEP_SLICE_BARS,
     Day,
     digest_of_days,
     make_plan,
@@ -72,12 +72,48 @@ def test_batches_cover_all_grid_points_once_and_stay_small(points: int, slices: 
     assert plan.tasks == plan.slices * len(batches)
 
 
-def test_left_alone_the_planner_cuts_by_work() -> None:
-    """Ten years of a single run are a few slices, those of a sweep some more, and a day is not cut."""
-    years = [day(k) for k in range(3650)]
-    assert make_plan(spec(years), years, None).slices == round(3650 * 1440 / SLICE_BARS) <= 50
-    assert make_plan(spec(years, 100), years, None).slices == round(3650 * 1440 / SWEEP_SLICE_BARS) <= 50
+def year(number: int) -> int:
+    """The first of January, counted in days from 2021."""
+    return (date(number, 1, 1) - date(2021, 1, 1)).days
+
+
+def test_left_alone_the_planner_cuts_where_the_calendar_says() -> None:
+    """Ten years of a single run are half-years, those of a sweep quarters, and a day is not cut."""
+    years = [day(k) for k in range(year(2021), year(2031))]
+    single, sweep = make_plan(spec(years), years, None), make_plan(spec(years, 100), years, None)
+    assert (single.slices, sweep.slices) == (20, 40)
+    assert set(single.cuts) < set(sweep.cuts) and {to_ms(datetime(2024, m, 1, tzinfo=UTC)) for m in (4, 10)} <= set(
+        sweep.cuts
+    )
     assert make_plan(spec(years[:1], 100), years[:1], None).slices == 1
+    alone = make_plan(spec(years[:200]), years[:200], None).cuts
+    assert [(b - a) // DAY_MS for a, b in pairwise(alone)] == [181, 19]
+
+
+@given(some_days(), st.integers(1, 2), st.integers(0, 60), st.integers(0, 60))
+def test_calendar_cuts_stay_where_they_are(days: list[Day], points: int, first: int, last: int) -> None:
+    """Whatever the range, each of its slices has candles, and is cut where those of any other range are."""
+    days = [day(30 * k, d.rows) for k, d in enumerate(days)]  # over some years, with gaps
+    part = days[min(first, len(days) - 1) :][: last + 1]
+    whole, less = (set(make_plan(spec(some, points), some, None).cuts[1:-1]) for some in (days, part))
+    inside = {cut for cut in whole if part[0].start < cut <= part[-1].start}
+    stub = {part[-1].start} if part[-1].rows < 1440 and len(part) > 1 else set()
+    assert less - stub <= inside | stub and inside <= less
+    cuts = make_plan(spec(part, points), part, None).cuts
+    assert all(any(a <= d.first < b for d in part) for a, b in pairwise(cuts))
+
+
+def test_a_range_that_ends_within_a_day_is_cut_before_it() -> None:
+    days = [day(k) for k in range(10)]
+    job = spec(days)
+    for end, cuts in {
+        days[-1].start + DAY_MS: [],
+        days[-1].start + 5 * MINUTE: [days[-1].start],
+        days[-1].start: [],
+    }.items():
+        inside = [d for d in days if d.start < end]
+        found = make_plan(msgspec.structs.replace(job, end=end), inside, None).cuts
+        assert found == [job.start, *cuts, end]
 
 
 @pytest.mark.parametrize("slices", [0, -1, 10_001])

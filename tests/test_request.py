@@ -2,10 +2,12 @@
 
 import msgspec
 import pytest
+from candlemill import events
 from candlemill.errors import BadInput, UnknownName
+from candlemill.events import Event
 from candlemill.model import SCALE, parse_range, resolve
 from candlemill.plan import Day
-from candlemill.request import WalkForward, parse_request, request_of, request_of_fields, understand
+from candlemill.request import WalkForward, parse_request, request_of, request_of_fields, requested, understand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,6 +80,48 @@ def test_flat_fields_as_texts():
     fields = {"symbol": "BTCUSDT", "strategy": "sma_cross", "params.fast": "10", "fee": "750", "funding": "false"}
     found = understand(request_of_fields(fields | {"range": "2023-05"}), TwoSymbols())
     assert (found.spec.params["fast"], found.spec.fee) == (10, 750)
+
+
+def event_of(data: object) -> Event:
+    return Event(id="1", source="/me", type=events.REQUESTED, data=msgspec.json.encode(data))
+
+
+def test_an_events_fields_are_a_request():
+    """As kn sends them: nested, what looks like a number as one. The gateway's own data is taken as it is."""
+    sent = {
+        "symbol": "BTCUSDT",
+        "strategy": "sma_cross",
+        "range": 2023,
+        "params": {"fast": 10},
+        "slices": 4,
+        "fee": 750,
+    }
+    found = requested(event_of(sent), TwoSymbols())
+    same = asked(symbol="BTCUSDT", strategy="sma_cross", range="2023", params={"fast": 10}, fee=750)
+    assert found == events.Requested(same.spec, 4)
+    assert requested(event_of(found), TwoSymbols()) == found
+    swept = requested(event_of({**sent, "params": {}, "grid": {"fast": "5:15:5"}}), TwoSymbols())
+    assert swept.spec.grid == {"fast": [5, 10, 15]}
+    both = requested(event_of({**sent, "symbol": "BTCUSDT,ETHUSDT", "weights.ETHUSDT": "2"}), TwoSymbols())
+    assert both.is_campaign and both.weights == {"BTCUSDT": SCALE, "ETHUSDT": 2 * SCALE}
+    walk = requested(event_of({**sent, "params": {}, "grid.fast": "5,10", "walk_forward.train": "3mo"}), TwoSymbols())
+    assert walk.walk_forward is not None and walk.walk_forward.train == "3mo"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"symbol": "BTCUSDT", "strategy": "sma_cross", "colour": "red"}, "colour"),
+        ({"symbol": "BTCUSDT", "strategy": "sma_corss"}, "did you mean"),
+        ({"symbol": "BTCUSDT", "strategy": "sma_cross", "max_gap": 5}, "max_gap cannot be asked for"),
+        ({"strategy": "sma_cross"}, "unknown field `strategy`"),
+        (["symbol"], "array"),
+        ({"symbol": "x" * 70_000}, "the limit is 65,536"),
+    ],
+)
+def test_an_events_fields_may_be_poison(data, said):
+    with pytest.raises(BadInput, match=said):
+        requested(event_of(data), TwoSymbols())
 
 
 rates = st.integers(0, 10**6)

@@ -14,9 +14,10 @@ from candlemill.daily import unpack
 from candlemill.events import Event
 from candlemill.io.coverage import count_days
 from candlemill.io.tapes import Tapes
-from candlemill.ledger import Funding, JobRow, Partial, ResultRow, Runtime
+from candlemill.ledger import Funding, JobRow, KnownSlice, OutcomeRow, Partial, ResultRow, Runtime
 from candlemill.model import Spec, parameters_of
 from candlemill.plan import Day
+from candlemill.states import later, steps_of
 from candlemill.strategies import build
 from reference import DAY, MINUTE, Bar
 
@@ -35,17 +36,24 @@ class World:
     def __init__(self, bars: Sequence[Bar], funding: Sequence[tuple[int, int]] = (), volume_scale: int = 10**8) -> None:
         self._volume_scale = volume_scale
         self._funding = Funding(*(np.array([pair[k] for pair in funding], dtype=np.int64) for k in (0, 1)))
+        self.store(bars)
+        self.jobs: dict[str, JobRow] = {}
+        self.jobs_at: dict[str, int] = {}  # when they, and their tasks, were written last
+        self.tasks_at: dict[str, int] = {}
+        self.rows: dict[tuple[str, int, str, int, str], Partial] = {}
+        self.kept: dict[tuple[str, str, str, str], OutcomeRow] = {}  # outcomes by set, code, slice and start
+        self.results: dict[str, dict[str, Any]] = {}
+        self.result_rows: dict[str, ResultRow] = {}
+        self.runtime = Runtime(self, self, Tapes(self.days, self), lambda: 0)  # type: ignore[arg-type]
+
+    def store(self, bars: Sequence[Bar]) -> None:
+        """Have these bars instead of what was there."""
         rows = sorted({bar.t: bar for bar in bars}.values(), key=lambda bar: bar.t)
         self.columns: dict[str, Any] = {
             name: np.array([getattr(bar, name) for bar in rows], dtype=np.uint64 if name == "volume" else np.int64)
             for name in COLUMNS
         }
         self._days = count_days(self.columns)
-        self.jobs: dict[str, JobRow] = {}
-        self.rows: dict[tuple[str, int, str, int, str], Partial] = {}
-        self.results: dict[str, dict[str, Any]] = {}
-        self.result_rows: dict[str, ResultRow] = {}
-        self.runtime = Runtime(self, self, Tapes(self.days, self), lambda: 0)  # type: ignore[arg-type]
 
     # the store, as far as tapes use it
     def read_columns(self, symbol: str, start: int, end: int, names: Sequence[str]) -> dict[str, Any]:
@@ -56,7 +64,7 @@ class World:
     def symbols(self) -> list[str]:
         return ["X"]
 
-    def days(self, symbol: str) -> list[Day]:
+    def days(self, symbol: str, start: int = 0, end: int = 1 << 62) -> list[Day]:
         return self._days
 
     def volume_scale(self, symbol: str) -> int:
@@ -76,19 +84,68 @@ class World:
         return self.jobs.get(job_id)
 
     def put_job(self, job: JobRow) -> None:
-        self.jobs[job.job_id] = job
+        self.jobs[job.job_id] = later(self.jobs.get(job.job_id), job)
+        self.jobs_at[job.job_id] = self.runtime.clock_ms()
+
+    def job_history(self, job_id: str) -> list[tuple[int, JobRow]]:
+        return [(self.jobs_at[job_id], self.jobs[job_id])]
+
+    def unfinished_jobs(self) -> list[JobRow]:
+        return [row for row in self.jobs.values() if not row.finished]
+
+    def last_activity_ms(self, job_id: str) -> int:
+        return max(self.jobs_at[job_id], self.tasks_at.get(job_id, 0))
+
+    def job_rows(self, job_ids: Sequence[str]) -> dict[str, JobRow]:
+        return {one: self.jobs[one] for one in job_ids if one in self.jobs}
+
+    def waiting_for(self, job_id: str) -> list[JobRow]:
+        return [row for row in self.unfinished_jobs() if any(step.job_id == job_id for step in steps_of(row))]
+
+    def results_of(self, job_ids: Sequence[str]) -> list[ResultRow]:
+        return [self.result_rows[one] for one in job_ids if one in self.result_rows]
+
+    def has_result(self, job_id: str) -> bool:
+        return job_id in self.result_rows
 
     def partials(self, job_id: str, batch: int | None = None) -> list[Partial]:
         return [r for r in self.rows.values() if r.job_id == job_id and batch in (None, r.batch)]
 
     def put_partials(self, partials: Sequence[Partial]) -> None:
         for row in partials:
+            self.tasks_at[row.job_id] = self.runtime.clock_ms()
             key = (row.job_id, row.batch, row.kind, row.slice, row.task)
             assert self.rows.get(key, row) == row, "a task that runs twice writes the same bytes"
             self.rows[key] = row
 
     def count_partials(self, job_id: str, kind: str, ending: str, batch: int | None = None) -> int:
         return sum(row.kind == kind and row.task.endswith(ending) for row in self.partials(job_id, batch))
+
+    def put_outcomes(self, rows: Sequence[OutcomeRow]) -> None:
+        for row in rows:
+            key = (row.set_key, row.code, row.slice_key, row.start_state)
+            known = self.kept.setdefault(key, row)
+            assert msgspec.structs.replace(known, guessed=row.guessed) == row, "one address, one outcome"
+
+    def known_slices(self, set_keys: Sequence[str], code: str) -> list[KnownSlice]:
+        return [
+            KnownSlice(row.slice_key, row.first_ms, row.start_ms, row.end_ms, {row.set_key})
+            for row in self.kept.values()
+            if row.code == code and row.set_key in set_keys
+        ]
+
+    def other_code(self, set_keys: Sequence[str], code: str) -> bool:
+        return any(row.code != code and row.set_key in set_keys for row in self.kept.values())
+
+    def outcomes(self, set_keys: Sequence[str], code: str, slice_keys: Sequence[str]) -> list[OutcomeRow]:
+        return [
+            row
+            for row in self.kept.values()
+            if row.code == code and row.set_key in set_keys and row.slice_key in slice_keys
+        ]
+
+    def release(self, set_keys: Sequence[str]) -> None:
+        """Everything is kept."""
 
     def put_results(self, results: Sequence[ResultRow]) -> None:
         for row in results:

@@ -241,8 +241,8 @@ class _Asked:
                 self._refuse_volume(tape, spec)
         if self._range != "all":
             return spec
-        spans = [home.full_span(symbol) for symbol in symbols]
-        return msgspec.structs.replace(spec, start=min(a for a, _ in spans), end=max(b for _, b in spans))
+        start, end = home.full_span(*symbols)
+        return msgspec.structs.replace(spec, start=start, end=end)
 
     def _refuse_volume(self, tape: Tape, spec: Spec) -> None:
         some = [strategy for _, _, strategy in grid_points(spec, 0, 64)]

@@ -13,7 +13,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from candlemill import cli_check, cli_feed
+from candlemill import cli_check, cli_cluster, cli_feed
 from candlemill import cli_jobs as jobs
 from candlemill._version import __version__
 from candlemill.cli_common import Parser, count_argument, open_store, output, progress_bar, text_argument
@@ -114,9 +114,13 @@ def parser() -> Parser:
     web = command("serve", run_serve, "the REST interface, the dashboard and all functions, on one port")
     web.add_argument("--host", default="127.0.0.1")
     web.add_argument("--port", type=int, default=8080, help="0 takes any free one")
+    key = command("key", run_key, "make a key for the REST interface, and its line for the file of keys")
+    key.add_argument("name", type=text_argument, metavar="NAME")
     db = command("db", run_db, "serve the embedded database to other processes over ClickHouse's HTTP interface")
     db.add_argument("--host", default="127.0.0.1")
     db.add_argument("--port", type=int, default=8123, help="0 takes any free one")
+    text = "run on Kubernetes with Knative: deploy, status, watch, smoke, down, schema"
+    cli_cluster.add_arguments(commands.add_parser("cluster", help=text, description=text))
     with_json(command("version", run_version, "show the version and which build of the engine runs"))
     return top
 
@@ -245,8 +249,11 @@ def run_new_strategy(args: argparse.Namespace) -> None:
 
 
 def run_serve(args: argparse.Namespace) -> None:
+    from candlemill.io import logs
     from candlemill.io.serve import serve
     from candlemill.io.settings import dsn
+
+    logs.setup_service(args.verbose)
 
     def ready(port: int) -> None:
         print(f"candlemill serves http://{args.host}:{port}", file=sys.stderr, flush=True)
@@ -254,10 +261,20 @@ def run_serve(args: argparse.Namespace) -> None:
     serve(dsn(), args.host, args.port, ready)
 
 
+def run_key(args: argparse.Namespace) -> None:
+    from candlemill.io.gateway.keys import make_key
+
+    key, line = make_key(args.name)
+    print(f"the key of {args.name}, shown only now: {key}", file=sys.stderr)
+    print(line)
+
+
 def run_db(args: argparse.Namespace) -> None:
+    from candlemill.io import logs
     from candlemill.io.dbserver import serve
     from candlemill.io.settings import dsn
 
+    logs.setup_service(args.verbose)
     where = dsn()
     if not where.startswith("chdb://"):
         raise BadInput(f"candlemill db serves an embedded database, not {where.split('@')[-1]}: give a chdb:// DSN")

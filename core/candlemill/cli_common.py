@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from candlemill.errors import BadInput
+from candlemill.model import ParamValue
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,9 +32,9 @@ def count_argument(text: str) -> int:
     return int(text)
 
 
-def parameters(texts: list[str]) -> dict[str, object]:
+def parameters(texts: list[str]) -> dict[str, ParamValue]:
     """`NAME=VALUE` for each parameter."""
-    found: dict[str, object] = {}
+    found: dict[str, ParamValue] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:

@@ -20,25 +20,12 @@ from candlemill.cli_common import (
 )
 from candlemill.errors import BadInput
 from candlemill.model import (
-    FIRST_MS,
-    LAST_MS,
     Spec,
-    parse_decimal,
     parse_grid,
-    parse_range,
-    parse_timeframe,
-    resolve,
 )
+from candlemill.ranking import FIGURES, SMALLER_IS_BETTER, path_of
+from candlemill.request import Request, spec_of
 
-RESULT_KEYS = (
-    "total_pnl", "sharpe_ratio", "sortino_ratio", "max_drawdown", "trades", "wins", "gross_profit", "gross_loss",
-    "fees", "fills", "exposure_bars",
-)  # fmt: skip
-METRIC_KEYS = (
-    "return", "cagr", "calmar_ratio", "omega_ratio", "profit_factor", "win_rate", "expectancy_ratio", "average_trade",
-    "recovery_factor",
-)  # fmt: skip
-SMALLER_IS_BETTER = frozenset({"max_drawdown", "gross_loss", "fees", "fills"})
 SCORES = ("sharpe_ratio", "sortino_ratio", "total_pnl")
 
 
@@ -82,7 +69,7 @@ def report_argument(sub: Parser) -> None:
 def sweep_arguments(sub: Parser) -> None:
     job_arguments(sub)
     sub.add_argument("--grid", action="append", required=True, metavar="NAME=VALUES", help="5:50:5 or 20,50,100")
-    sub.add_argument("--sort", choices=[*RESULT_KEYS, *METRIC_KEYS], default="sharpe_ratio")
+    sub.add_argument("--sort", choices=FIGURES, metavar="FIGURE", default="sharpe_ratio")
     sub.add_argument("--top", type=count_argument, metavar="N", help="how many to show (default 10; all with --json)")
     report_argument(sub)
 
@@ -144,10 +131,7 @@ def _run_portfolio(args: argparse.Namespace) -> None:
         home = Home(store)
         weights = parse_weights(args.weight, symbols_of(args.symbol, store.symbols()))
         args.symbol = next(iter(weights))
-        spec = _spec(args)
-        if args.range == "all":
-            spans = [home.full_span(symbol) for symbol in weights]
-            spec = msgspec.structs.replace(spec, start=min(a for a, _ in spans), end=max(b for _, b in spans))
+        spec = _with_span(_spec(args), args, home, *weights)
         with progress_bar("portfolio") as progress:
             result = run_portfolio(home, spec, weights, options, progress)
     output(args, result, show.portfolio(result))
@@ -187,8 +171,7 @@ def show_sweep(args: argparse.Namespace, store: Any, sweep_id: str, sort: str) -
 
 
 def _best(store: Any, sweep_id: str, sort: str, top: int | None) -> Iterable[str]:
-    path = ("metrics", sort) if sort in METRIC_KEYS else (sort,)
-    found: Iterable[str] = store.sweep_results(sweep_id, path, sort not in SMALLER_IS_BETTER, top)
+    found: Iterable[str] = store.sweep_results(sweep_id, path_of(sort), sort not in SMALLER_IS_BETTER, top)
     return found
 
 
@@ -223,6 +206,7 @@ def run_plan(args: argparse.Namespace) -> None:
     from candlemill import show
     from candlemill.io.jobs import Home
     from candlemill.plan import estimate_seconds, valid_sets
+    from candlemill.reuse import explain
 
     spec, options = _spec(args, args.grid), _options(args)
     with open_store() as store:
@@ -230,18 +214,21 @@ def run_plan(args: argparse.Namespace) -> None:
         job = home.prepare(_with_span(spec, args, home), options.slices, options.max_gap)
         row = store.job(job.job_id)
         bars = home.count_bars(job.spec)
-    cached, sets = row is not None and row.state == "done", valid_sets(job.spec)
+        cached, sets = row is not None and row.state == "done", valid_sets(job.spec)
+        plan, reuse = explain(home.index, store, job.spec, job.plan, options.slices)
+    seconds = 0.0 if cached else estimate_seconds(plan, reuse.share if reuse else 1.0)
     found = {
         "job_id": job.job_id,
         "bars": bars,
-        "slices": job.plan.slices,
-        "cuts": job.plan.cuts,
+        "slices": plan.slices,
+        "cuts": plan.cuts,
         "sets": sets,
-        "tasks": job.plan.tasks,
+        "tasks": plan.tasks,
         "cached": cached,
-        "estimated_seconds": 0.0 if cached else estimate_seconds(job.plan),
+        "estimated_seconds": seconds,
+        "reuse": None if reuse is None else msgspec.to_builtins(reuse),
     }
-    output(args, found, show.plan(job.job_id, job.plan, bars, sets, cached))
+    output(args, found, show.plan(job.job_id, plan, bars, sets, seconds, cached, reuse))
 
 
 # -- reports -------------------------------------------------------------------------------------------------------
@@ -289,12 +276,12 @@ def _spec(args: argparse.Namespace, grid: Sequence[str] = ()) -> Spec:
     """All that can be checked without the database, which is then not even opened. See `_with_span`."""
     from candlemill.io import plugins
 
-    return resolve(
+    request = Request(
         symbol=args.symbol,
         strategy=plugins.load(args.strategy),
-        span=(FIRST_MS, LAST_MS) if args.range == "all" else parse_range(args.range),
+        range=args.range,
         params=parameters(args.param),
-        grid=parse_grid(list(grid)),
+        grid={**parse_grid(list(grid))},
         fee=args.fee,
         maker_fee=args.maker_fee,
         slippage=args.slippage,
@@ -303,20 +290,21 @@ def _spec(args: argparse.Namespace, grid: Sequence[str] = ()) -> Spec:
         trailing_stop=args.trailing_stop,
         fill=args.fill,
         sizing=args.sizing,
-        quantity=parse_decimal(args.quantity, "quantity"),
-        capital=None if args.capital is None else parse_decimal(args.capital, "capital"),
-        notional=None if args.notional is None else parse_decimal(args.notional, "notional"),
+        quantity=args.quantity,
+        capital=args.capital,
+        notional=args.notional,
         volume_share=args.volume_share,
         funding=args.funding,
-        timeframe=parse_timeframe(args.timeframe),
+        timeframe=args.timeframe,
     )
+    return spec_of(request, args.symbol)
 
 
-def _with_span(spec: Spec, args: argparse.Namespace, home: Any) -> Spec:
-    """The spec with what its symbol has for the range `all`."""
+def _with_span(spec: Spec, args: argparse.Namespace, home: Any, *symbols: str) -> Spec:
+    """The spec with what its symbols have for the range `all`."""
     if args.range != "all":
         return spec
-    start, end = home.full_span(spec.symbol)
+    start, end = home.full_span(*(symbols or [spec.symbol]))
     return msgspec.structs.replace(spec, start=start, end=end)
 
 

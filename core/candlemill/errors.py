@@ -71,6 +71,19 @@ class BadFile(BadInput):
         return one_line(f"{place}: {self.reason}")
 
 
+class Cancelled(CandlemillError):
+    """The job was cancelled while it was waited for."""
+
+    code = "cancelled"
+
+
+class Stopped(CandlemillError):
+    """The process that runs the job is about to end."""
+
+    code = "stopped"
+    retryable = True
+
+
 class StoreError(CandlemillError):
     """The database refused or failed."""
 
@@ -108,6 +121,25 @@ class UnsafeHost(BadInput):
     """Refused to listen beyond this machine without a password."""
 
     code = "unsafe_host"
+
+
+class ClusterError(CandlemillError):
+    """A Kubernetes cluster refused, or lacks what is needed."""
+
+    code = "cluster_failed"
+
+
+class ClusterForbidden(ClusterError):
+    """Whoever asks lacks the right."""
+
+    code = "cluster_forbidden"
+
+
+class ClusterDown(ClusterError):
+    """A Kubernetes cluster cannot be reached now."""
+
+    code = "cluster_down"
+    retryable = True
 
 
 class BadMessage(CandlemillError):

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from candlemill.errors import BadInput
-from candlemill.model import SETS_LIMIT, Spec
+from candlemill.model import SETS_LIMIT, Spec, WalkForward
 from candlemill.plan import BATCH_SETS, SLICES_LIMIT
 from candlemill.reduce import Repair
 
@@ -16,20 +16,36 @@ SLICE_REQUESTED = "dev.candlemill.slice.requested.v1"
 SLICE_COMPLETED = "dev.candlemill.slice.completed.v1"
 COMPLETED = "dev.candlemill.backtest.completed.v1"
 FAILED = "dev.candlemill.backtest.failed.v1"
+WATCH = "dev.candlemill.jobs.watch.v1"
 
 EVENT_BYTES_LIMIT = 64 * 1024
 
 JobId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 Number = Annotated[int, Meta(ge=0, lt=SETS_LIMIT)]
+Stored = Annotated[int, Meta(ge=0, le=2**62)]  # by a column of Int64
 SliceNumber = Annotated[int, Meta(ge=0, lt=SLICES_LIMIT)]
 
 
 class Requested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A backtest or sweep that shall run. `slices` None lets the planner choose."""
+    """A backtest or sweep that shall run. `slices` None lets the planner choose.
+
+    With `weights`, scaled by 10^8, it is a portfolio of these symbols, `spec` being that of the first without its
+    weight; with `walk_forward` one over the whole range of `spec`, which has a grid.
+    """
 
     spec: Spec
     slices: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     fresh: bool = False  # compute even what is stored
+    attempt: Stored = 0  # when it was asked for, in ms: that said late, it begins nothing again
+    drive: Stored = 0  # how often it was asked for again because nothing more was heard of it
+    heard: Stored = 0  # `drive` when its tasks were heard of last
+    weights: dict[str, Annotated[int, Meta(ge=1)]] = {}
+    walk_forward: WalkForward | None = None
+    parent: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""  # the campaign that asks for it, if one does
+
+    @property
+    def is_campaign(self) -> bool:
+        return bool(self.weights) or self.walk_forward is not None
 
 
 class SliceRequested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,10 +63,15 @@ class SliceRequested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cuts: Annotated[list[int], Meta(min_length=2, max_length=SLICES_LIMIT + 1)]
     repairs: list[Repair] = []
     run: Annotated[int, Meta(ge=0)] = 0  # the plan's: what it asks for is not mixed with other runs'
+    # Which grid points are missing, as a hexadecimal number whose bit k is point `first + k`; empty: all.
+    only: Annotated[str, Meta(pattern="^[0-9a-f]*$", max_length=BATCH_SETS // 4)] = ""
+
+    def asks_for(self, point: int) -> bool:
+        return not self.only or bool(int(self.only, 16) >> (point - self.first) & 1)
 
 
 class SliceCompleted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A task's partials are in the store. `task` is the id of the event that asked for it."""
+    """A task's outcomes are in the store. `task` is the id of the event that asked for it."""
 
     job_id: JobId
     batch: Number
@@ -67,12 +88,17 @@ class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
 
 
+class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """It is time to look for jobs that nothing is heard of."""
+
+
 DATA: dict[str, type[msgspec.Struct]] = {
     REQUESTED: Requested,
     SLICE_REQUESTED: SliceRequested,
     SLICE_COMPLETED: SliceCompleted,
     COMPLETED: Completed,
     FAILED: Failed,
+    WATCH: Watch,
 }
 
 
@@ -84,7 +110,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     data: bytes
     partitionkey: str = ""
+    work: str = ""  # "long": a task that may outlive a request, see `longtasks`
     error: str = ""  # why a dead letter was given up
+    traceparent: str = ""  # the trace that it belongs to (W3C Trace Context): beside what it says, never part of it
 
 
 D = TypeVar("D", bound=msgspec.Struct)

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,15 @@ class Leg(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     start: Annotated[int, Meta(ge=FIRST_MS, le=LAST_MS)]
     params: dict[str, ParamValue]
+
+
+class WalkForward(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a walk-forward goes: spans like 90d or 6mo, and what sets are chosen by."""
+
+    train: Annotated[str, Meta(max_length=16)] = "6mo"
+    test: Annotated[str, Meta(max_length=16)] = "1mo"
+    anchored: bool = False
+    score: Literal["sharpe_ratio", "sortino_ratio", "total_pnl"] = "sharpe_ratio"
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,8 +165,8 @@ def resolve(
     symbol: str,
     strategy: str,
     span: tuple[int, int],
-    params: dict[str, object],
-    grid: dict[str, list[object]] | None = None,
+    params: Mapping[str, object],
+    grid: Mapping[str, Sequence[object]] | None = None,
     **rest: object,
 ) -> Spec:
     """A checked spec: parameters typed, defaults filled in, every grid value valid for its parameter.
@@ -231,7 +240,7 @@ def _refusal(error: msgspec.ValidationError, given: Mapping[str, object]) -> str
     return f"{found[2]}={given[found[2]]!r}: expected {found[1].replace('`', '')}"
 
 
-def _typed_values(strategy: str, name: str, values: list[object]) -> list[ParamValue]:
+def _typed_values(strategy: str, name: str, values: Sequence[object]) -> list[ParamValue]:
     """Values of the parameter `name` in its own type, each tried alone: how they relate to others shows later.
 
     Raises UnknownName for the strategy and the parameter, BadInput for a value out of bounds.
@@ -348,9 +357,9 @@ def parse_decimal(text: str, what: str) -> int:
     return scaled
 
 
-def parse_grid(texts: list[str]) -> dict[str, list[object]]:
+def parse_grid(texts: list[str]) -> dict[str, list[ParamValue]]:
     """`fast=5:50:5` (end included) and `slow=20,50,100`."""
-    grid: dict[str, list[object]] = {}
+    grid: dict[str, list[ParamValue]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
         if not equals or not name or not values:
@@ -361,7 +370,7 @@ def parse_grid(texts: list[str]) -> dict[str, list[object]]:
     return grid
 
 
-def _grid_values(text: str, values: str) -> list[object]:
+def _grid_values(text: str, values: str) -> list[ParamValue]:
     if ":" not in values:
         parts = list(dict.fromkeys(part.strip() for part in values.split(",")))
         if "" in parts:
@@ -395,11 +404,17 @@ def code_digest() -> str:
 
 
 def job_id(spec: Spec, data_digest: str) -> str:
-    """The content address of a job's result: what is asked, of which candles, by which code.
-
-    A plugin's source counts for its own jobs only.
-    """
-    parts = [spec.to_json(), data_digest.encode(), code_digest().encode()]
-    if source := source_digest(spec.strategy):
-        parts.append(source.encode())
+    """The content address of a job's result: what is asked, of which candles, by which code."""
+    parts = [spec.to_json(), data_digest.encode(), *_sources(spec.strategy)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+
+
+def code_key(strategy: str) -> str:
+    """What identifies the code that runs a strategy."""
+    return hashlib.sha256(b"\0".join(_sources(strategy))).hexdigest()[:16]
+
+
+def _sources(strategy: str) -> list[bytes]:
+    """Digests of the sources that decide a strategy's results: a plugin's own counts for its own jobs only."""
+    own = source_digest(strategy)
+    return [code_digest().encode(), *([own.encode()] if own else [])]

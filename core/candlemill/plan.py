@@ -3,17 +3,18 @@
 import hashlib
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import accumulate, groupby
+from itertools import accumulate, pairwise
 
 import msgspec
 
+from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput
 from candlemill.model import Spec, grid_points, to_ms
 
-SLICE_BARS = 262_144  # one run over this many takes a millisecond, with its columns in the cache
-SWEEP_SLICE_BARS = 131_072  # bars whose shared columns stay in the cache and in memory
+SLICE_MONTHS = 6  # of one set: a run over their 262,000 minutes takes a millisecond, with the columns in the cache
+SWEEP_SLICE_MONTHS = 3  # of a sweep: what its sets share of their 131,000 minutes stays in the cache
 BATCH_SETS = 512
 BATCH_OUTCOMES = 65_536  # slices times sets that one batch may have: they are merged in memory
 SLICES_LIMIT = 10_000
@@ -42,17 +43,27 @@ class Month(msgspec.Struct, frozen=True):
 def months_of(days: Sequence[Day]) -> list[Month]:
     """Months that have candles, ascending, from ascending days."""
     months = []
-    for (year, month), group in groupby(days, key=lambda day: _year_month(day.start)):
-        members = list(group)
-        start = to_ms(datetime(year, month, 1, tzinfo=UTC))
-        end = to_ms(datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC))
-        months.append(Month(start, end, sum(day.rows for day in members), digest_of_days(members)))
+    starts = [day.start for day in days]
+    for start, end in pairwise(_month_starts(days, 1)):
+        members = days[bisect_left(starts, start) : bisect_left(starts, end)]
+        if members:
+            months.append(Month(start, end, sum(day.rows for day in members), digest_of_days(members)))
     return months
 
 
-def _year_month(ms: int) -> tuple[int, int]:
-    moment = datetime.fromtimestamp(ms / 1000, UTC)
-    return moment.year, moment.month
+def _month_starts(days: Sequence[Day], step: int) -> Iterator[int]:
+    """Every `step`-th month's first midnight, counted from January, from the first day's or before it until one is
+    after the last day."""
+    if not days:
+        return
+    first = datetime.fromtimestamp(days[0].start / 1000, UTC)
+    number = (first.year * 12 + first.month - 1) // step * step
+    at = to_ms(datetime(number // 12, number % 12 + 1, 1, tzinfo=UTC))
+    while at <= days[-1].start:
+        yield at
+        number += step
+        at = to_ms(datetime(number // 12, number % 12 + 1, 1, tzinfo=UTC))
+    yield at
 
 
 def digest_of_days(days: Sequence[Day]) -> str:
@@ -92,16 +103,19 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def make_plan(spec: Spec, days: Sequence[Day], slices: int | None) -> Plan:
-    """Slices of about equal numbers of bars, cut at UTC midnights; `slices` None chooses.
+    """`slices` of about equal numbers of bars, cut at UTC midnights; None cuts where the calendar says.
 
     `days` are the days of the range that have bars, ascending.
     """
+    if slices is not None and not 1 <= slices <= SLICES_LIMIT:
+        raise BadInput(f"slices={slices} is not between 1 and {SLICES_LIMIT:,}")
     bars = sum(day.rows for day in days)
-    target = SWEEP_SLICE_BARS if spec.combinations > 1 else SLICE_BARS
-    wanted = max(1, round(bars / target)) if slices is None else slices
-    if not 1 <= wanted <= SLICES_LIMIT:
-        raise BadInput(f"slices={wanted} is not between 1 and {SLICES_LIMIT:,}")
-    cuts = [spec.start, *_cuts(days, min(wanted, len(days)), bars), spec.end]
+    inner = calendar_cuts(spec, days) if slices is None else _cuts(days, min(slices, len(days)), bars)
+    return plan_of(spec, [spec.start, *inner, spec.end], bars)
+
+
+def plan_of(spec: Spec, cuts: list[int], bars: int) -> Plan:
+    """The plan with these cuts. Raises BadInput where they make too many tasks."""
     batch = max(1, min(BATCH_SETS, BATCH_OUTCOMES // (len(cuts) - 1)))
     plan = Plan(cuts=cuts, batch=batch, points=spec.combinations, bars=bars)
     if plan.tasks > TASKS_LIMIT:
@@ -110,6 +124,23 @@ def make_plan(spec: Spec, days: Sequence[Day], slices: int | None) -> Plan:
             f"the limit is {TASKS_LIMIT:,}: use fewer slices or a smaller grid"
         )
     return plan
+
+
+def calendar_cuts(spec: Spec, days: Sequence[Day]) -> list[int]:
+    """Midnights that stay where they are when the job's range changes, so that slices are found again: half-years, and
+    quarters for a sweep, each with candles. A range that ends within a day is cut before that day too: what comes
+    before it is the same tomorrow."""
+    starts = [day.start for day in days]
+    cuts: list[int] = []
+    before = 0  # days before the last cut
+    for cut in _month_starts(days, SWEEP_SLICE_MONTHS if spec.combinations > 1 else SLICE_MONTHS):
+        at = bisect_left(starts, cut)
+        if before < at < len(days):
+            cuts.append(cut)
+            before = at
+    if starts and starts[-1] + DAY_MS > spec.end and before < len(days) - 1:
+        cuts.append(starts[-1])
+    return cuts
 
 
 def _cuts(days: Sequence[Day], slices: int, bars: int) -> list[int]:
@@ -132,8 +163,8 @@ def valid_sets(spec: Spec) -> int:
     return sum(1 for _ in grid_points(spec, 0, spec.combinations)) if spec.grid else 1
 
 
-def estimate_seconds(plan: Plan) -> float:
-    """A rough cost on one core: reading dominates a single run, computing a sweep."""
+def estimate_seconds(plan: Plan, share: float = 1.0) -> float:
+    """A rough cost on one core, of a `share` of the plan: reading dominates a single run, computing a sweep."""
     read = plan.bars * 0.12e-6
     compute = plan.bars * plan.points * 3e-9
-    return math.ceil((read + compute) * 10) / 10
+    return math.ceil((read + compute) * share * 10) / 10

@@ -98,9 +98,8 @@ def portfolio_result(
         peaks = np.maximum.accumulate(marks + capital)
         drawdown = int(max(fall * SCALE // peak for fall, peak in zip(falls, peaks, strict=True)))
     squares, losses = sum(x * x for x in ratios), sum(x * x for x in ratios if x < 0)
-    identity = ",".join(f"{part.result['job_id']}*{weights[part.symbol]}" for part in parts)
     result |= {
-        "job_id": hashlib.sha256(f"portfolio {identity}".encode()).hexdigest()[:32],
+        "job_id": portfolio_id([(part.result["job_id"], weights[part.symbol]) for part in parts]),
         "strategy_id": spec.strategy,
         "symbol": ",".join(part.symbol for part in parts),
         "params": parts[0].result["params"],
@@ -124,21 +123,32 @@ def portfolio_result(
     return result, (days, profits)
 
 
+def portfolio_id(parts: Sequence[tuple[str, int]]) -> str:
+    """A portfolio's address: that of its jobs' ids, with their weights."""
+    identity = ",".join(f"{job_id}*{weight}" for job_id, weight in parts)
+    return hashlib.sha256(f"portfolio {identity}".encode()).hexdigest()[:32]
+
+
 def joint_profits(parts: Sequence[Part]) -> tuple[Column, list[int]]:
     """The union of the parts' days, and what they made together on each; a symbol without bars that day made 0."""
     total: dict[int, int] = {}
     for part in parts:
         days, figures = unpack(part.daily)
-        profits = figures.tolist()
-        if part.result["spec"]["sizing"] == "compound":
-            profits = compounded(profits, part.result["capital"])
-        for day, profit in zip(days.tolist(), profits, strict=True):
+        for day, profit in zip(days.tolist(), profits_of(part.result, figures), strict=True):
             total[day] = total.get(day, 0) + profit
     days = np.array(sorted(total), dtype=np.int64)
     profits = [total[day] for day in days.tolist()]
     if any(abs(profit) >= 1 << 62 for profit in profits):
         raise TooLarge("a day's profit (scaled) does not fit 64 bits: use smaller quantities")
     return days, profits
+
+
+def profits_of(result: Mapping[str, Any], daily: Column) -> list[int]:
+    """A result's daily profits in money, from the daily figures that are stored with it."""
+    figures: list[int] = daily.tolist()
+    if result["spec"]["sizing"] == "compound" and "parts" not in result:
+        return compounded(figures, result["capital"])
+    return figures
 
 
 def _returns(profits: Sequence[int], capital: int) -> list[int]:

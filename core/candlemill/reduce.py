@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from candlemill.engine.account import FINE, LOG
 from candlemill.engine.summary import Summary
-from candlemill.engine.tape import DAY_MS
+from candlemill.engine.tape import DAY_MS, Column
 from candlemill.metrics import metrics
 from candlemill.model import SCALE, Spec
 from candlemill.plan import Plan
@@ -37,12 +37,12 @@ class Repair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Merged(msgspec.Struct, frozen=True):
-    """One parameter set's whole range; `days` are UTC days counted from 1970, `daily` their profits."""
+    """One parameter set's whole range; `days` are UTC days counted from 1970, `daily` their figures."""
 
     summary: Summary
     end: bytes
     repaired: int
-    days: list[int]
+    days: Column
     daily: list[int]
 
 
@@ -51,28 +51,35 @@ class Outcomes:
 
     def __init__(self) -> None:
         self._found: dict[tuple[int, int, str], Outcome] = {}
-        self._guesses: dict[tuple[int, int], str] = {}
+        self._guesses: set[tuple[int, int, str]] = set()
         self._days: dict[int, list[int]] = {}
+        self._all_days: tuple[int, Column] | None = None
 
     def add(self, number: int, exact: bool, done: Done) -> None:
         """What was made of slice `number`; `exact` tells that it started from handed-over states."""
-        self._days[number] = done.days
         for outcome in done.outcomes:
-            self._found[outcome.point, number, outcome.start] = outcome
-            if not exact:
-                self._guesses[outcome.point, number] = outcome.start
+            self.put(number, exact, done.days, outcome)
 
-    def points(self) -> list[int]:
-        return sorted({point for point, _ in self._guesses})
+    def put(self, number: int, exact: bool, days: list[int], outcome: Outcome) -> None:
+        """One of them, and the slice's days."""
+        key = outcome.point, number, outcome.start
+        self._found[key] = outcome
+        self._days[number] = days
+        if not exact:
+            self._guesses.add(key)
 
     def find(self, point: int, number: int, start: str) -> Outcome | None:
         return self._found.get((point, number, start))
 
-    def days(self, slices: int) -> list[int]:
-        return [day for number in range(slices) for day in self._days[number]]
+    def days(self, slices: int) -> Column:
+        """The days of the first `slices` slices, all of which are there: every set has them."""
+        if self._all_days is None or self._all_days[0] != slices:
+            days = [day for number in range(slices) for day in self._days[number]]
+            self._all_days = slices, np.array(days, dtype=np.int64)
+        return self._all_days[1]
 
     def guessed(self, point: int, number: int, start: str) -> bool:
-        return self._guesses.get((point, number)) == start
+        return (point, number, start) in self._guesses
 
 
 def join(outcomes: Outcomes, point: int, slices: int) -> Merged | Repair:
@@ -139,7 +146,7 @@ def result_of(
         "spec": msgspec.to_builtins(spec),
         "data_digest": data_digest,
     }
-    days = np.array(merged.days, dtype=np.int64) * DAY_MS
+    days = merged.days * DAY_MS
     result["metrics"] = metrics(days, returns.profits, returns.capital, result)
     result |= {"result_digest": digest_of_result(result), "slices": plan.slices, "repaired_slices": merged.repaired}
     return result, returns.daily
@@ -157,19 +164,25 @@ class Returns:
     """
 
     def __init__(self, spec: Spec, merged: Merged) -> None:
-        self._spec = spec
+        self._compound = spec.sizing == "compound"
         s = merged.summary
         own = spec.quantity * s.first // SCALE
         self.capital: int = spec.capital or max(1, own)
+        # An amount in the account's unit is money when it is multiplied by the one and divided by the other.
+        self._factor, self._divisor = 1, FINE * SCALE
+        if self._compound:
+            self._factor, self._divisor = self.capital, LOG
+        elif sizing_of(spec) is None:
+            self._factor, self._divisor = spec.quantity, SCALE
         self.total, self.squares, self.loss_squares = sum(merged.daily), s.squares, s.loss_squares
-        self._lost = spec.sizing == "compound" and -LOG in merged.daily
+        self._lost = self._compound and -LOG in merged.daily
         if self._lost:  # of a ruined account nothing comes after
             left = merged.daily[: merged.daily.index(-LOG) + 1]
             self.total = sum(left)
             self.squares = sum(x * x for x in left)
             self.loss_squares = sum(x * x for x in left if x < 0)
             merged = msgspec.structs.replace(merged, daily=left + [0] * (len(merged.daily) - len(left)))
-        if spec.sizing == "compound":
+        if self._compound:
             self.daily = merged.daily
             self.profits = compounded(merged.daily, self.capital)
         else:
@@ -177,15 +190,11 @@ class Returns:
 
     def money(self, amount: int) -> int:
         """An amount in the account's unit as money, rounded down."""
-        if self._spec.sizing == "compound":
-            return self.capital * amount // LOG
-        if sizing_of(self._spec) is None:
-            return amount * self._spec.quantity // SCALE
-        return amount // (FINE * SCALE)
+        return amount * self._factor // self._divisor
 
     def drawdown(self, fall: int) -> int:
         """In money; of a compound account the share of the peak, 10^8 being all of it."""
-        if self._spec.sizing != "compound":
+        if not self._compound:
             return self.money(fall)
         if self._lost:
             return SCALE
@@ -193,7 +202,10 @@ class Returns:
             return int(((1 - (Decimal(-fall) / LOG).exp()) * SCALE).to_integral_value())
 
     def _added(self, daily: list[int]) -> list[int]:
-        marks = [self.money(total) for total in accumulate(daily, initial=0)]
+        factor, divisor = self._factor, self._divisor
+        if factor == divisor:
+            return daily
+        marks = [total * factor // divisor for total in accumulate(daily, initial=0)]
         return [after - before for before, after in pairwise(marks)]
 
 

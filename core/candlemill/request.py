@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from candlemill import events
 from candlemill.command import grid_text, option_text, range_of
 from candlemill.errors import BadInput, UnknownName
+from candlemill.events import Event, Requested
 from candlemill.exact import amount
 from candlemill.ledger import Index
 from candlemill.model import (
@@ -22,6 +24,7 @@ from candlemill.model import (
     ParamValue,
     Ppm,
     Spec,
+    WalkForward,
     parse_decimal,
     parse_grid,
     parse_range,
@@ -35,15 +38,6 @@ Kind = Literal["backtest", "sweep", "portfolio", "walk_forward"]
 Symbol = Annotated[str, Meta(min_length=1, max_length=2_000)]
 Amount = Annotated[str, Meta(max_length=40)] | int | float
 Values = Annotated[str, Meta(max_length=4_000)] | Annotated[list[ParamValue], Meta(min_length=1, max_length=SETS_LIMIT)]
-
-
-class WalkForward(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a walk-forward goes: spans like 90d or 6mo, and what sets are chosen by."""
-
-    train: Annotated[str, Meta(max_length=16)] = "6mo"
-    test: Annotated[str, Meta(max_length=16)] = "1mo"
-    anchored: bool = False
-    score: Literal["sharpe_ratio", "sortino_ratio", "total_pnl"] = "sharpe_ratio"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,9 +109,13 @@ def parse_request(body: bytes) -> Request:
 
 
 def request_of_fields(fields: Mapping[str, Any]) -> Request:
-    """A request from flat fields, all of which may be texts: `symbol`, `params.fast`, `grid.slow`. Raises BadInput."""
+    """A request from flat fields, all of which may be texts: `symbol`, `params.fast`, `grid.slow`. Raises BadInput.
+
+    `kn` sends what looks like a number as one, a year too.
+    """
     nested: dict[str, Any] = {}
-    for name, value in fields.items():
+    for name, given in fields.items():
+        value = str(given) if type(given) in (int, float) else given
         group, dot, key = name.partition(".")
         if dot:
             nested.setdefault(group, {})[key] = value
@@ -129,13 +127,33 @@ def request_of_fields(fields: Mapping[str, Any]) -> Request:
         raise BadInput(f"not a request: {error}") from None
 
 
+def requested(event: Event, index: Index) -> Requested:
+    """What a backtest.requested event asks for: its data as the gateway writes it, or fields as people send them by
+    hand, resolved as the REST interface does it. Raises BadInput and what comes of it."""
+    if len(event.data) > events.EVENT_BYTES_LIMIT or not (fields := _fields(event.data)):
+        return events.read(event, Requested)
+    asked = understand(request_of_fields(fields), index)
+    if asked.max_gap is not None:
+        raise BadInput("max_gap cannot be asked for by an event's fields: ask the gateway")
+    weights, walk = asked.weights, asked.walk_forward
+    return Requested(asked.spec, asked.slices, asked.fresh, weights=weights, walk_forward=walk)
+
+
+def _fields(data: bytes) -> dict[str, Any] | None:
+    """The event's data where it is an object without a spec."""
+    try:
+        found = msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return None
+    return found if isinstance(found, dict) and "spec" not in found and "symbol" in found else None
+
+
 def understand(request: Request, index: Index) -> Asked:
     """What a request means with the candles that are there. Raises BadInput and what comes of it, before any work."""
     kind = request.kind
     _check_kind(request, kind)
     symbols = symbols_of(request.symbols, index.symbols()) if kind == "portfolio" else [request.symbols]
-    span = parse_range(request.range) if request.range != "all" else (FIRST_MS, LAST_MS)
-    spec = _spec(request, symbols[0], span)
+    spec = spec_of(request, symbols[0])
     if request.range == "all":
         start, end = full_span(index, symbols)
         spec = msgspec.structs.replace(spec, start=start, end=end)
@@ -167,7 +185,10 @@ def full_span(index: Index, symbols: Sequence[str]) -> tuple[int, int]:
     return min(a for a, _ in spans), max(b for _, b in spans)
 
 
-def _spec(request: Request, symbol: str, span: tuple[int, int]) -> Spec:
+def spec_of(request: Request, symbol: str) -> Spec:
+    """The spec of one symbol, as far as it needs no index: the range `all` is all that can be."""
+    span = (FIRST_MS, LAST_MS) if request.range == "all" else parse_range(request.range)
+
     def scaled(name: str) -> int | None:
         value = getattr(request, name)
         return None if value is None else parse_decimal(amount(value, name), name)
@@ -195,8 +216,8 @@ def _spec(request: Request, symbol: str, span: tuple[int, int]) -> Spec:
     )
 
 
-def _values(name: str, values: str | list[ParamValue]) -> list[object]:
-    return parse_grid([f"{name}={values}"])[name] if isinstance(values, str) else list(values)
+def _values(name: str, values: str | list[ParamValue]) -> list[ParamValue]:
+    return parse_grid([f"{name}={values}"])[name] if isinstance(values, str) else values
 
 
 def request_of(spec: Spec, weights: Mapping[str, int] = {}, walk_forward: WalkForward | None = None) -> dict[str, Any]:

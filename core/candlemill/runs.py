@@ -19,6 +19,7 @@ from candlemill.io.session import Chosen, Source
 from candlemill.ledger import ResultRow
 from candlemill.model import SCALE, Spec, iso, spec_from_json
 from candlemill.portfolio import Part, joint_profits
+from candlemill.ranking import SMALLER_IS_BETTER
 from candlemill.reduce import compounded
 from candlemill.stats import COUNT, Stats, figure, shown, stats_of, unit_of
 from candlemill.trace import Reason, Trace
@@ -28,10 +29,6 @@ SWEEP_COLUMNS = (
     "total_pnl", "return", "sharpe_ratio", "sortino_ratio", "max_drawdown", "trades", "win_rate", "profit_factor",
     "fees",
 )  # fmt: skip
-SMALLER_IS_BETTER = frozenset({
-    "max_drawdown", "max_drawdown_share", "longest_drawdown_days", "volatility", "gross_loss", "average_loss", "fees",
-    "fills", "turnover", "exposure", "exposure_bars", "unfilled", "trades_over_gaps", "ambiguous_bars",
-})  # fmt: skip
 SPARK_WIDTH, SPARK_HEIGHT = 600, 110
 
 

@@ -11,7 +11,8 @@ from tabulate import tabulate
 
 from candlemill.engine.tape import DAY_MS
 from candlemill.model import SCALE, iso
-from candlemill.plan import Day, Month, Plan, estimate_seconds, months_of
+from candlemill.plan import Day, Month, Plan, months_of
+from candlemill.reuse import Missing, Reuse
 from candlemill.strategies import REGISTERED, source_digest
 from candlemill.strategies.registry import properties_of
 
@@ -351,7 +352,16 @@ def coverage_summary(symbols: Mapping[str, Sequence[Day]]) -> str:
     return table(cells, ["symbol", "rows", "first", "last", "missing", "months"], right=(1, 4, 5))
 
 
-def plan(job_id: str, found: Plan, bars: int, sets: int, cached: bool) -> str:
+NOT_KNOWN: dict[str, str] = {
+    "new_set": "not run before",
+    "new_range": "run over other ranges only",
+    "candles_changed": "candles have changed since",
+    "other_code": "run by other code only",
+}
+SPANS_SHOWN = 12
+
+
+def plan(job_id: str, found: Plan, bars: int, sets: int, seconds: float, cached: bool, reuse: Reuse | None) -> str:
     days = [ceil((b - a) / DAY_MS) for a, b in pairwise(found.cuts)]
     span = f"{min(days):,}" if min(days) == max(days) else f"{min(days):,} to {max(days):,}"
     rows = [
@@ -360,9 +370,21 @@ def plan(job_id: str, found: Plan, bars: int, sets: int, cached: bool) -> str:
         ("slices", f"{found.slices:,} of {span} day{'s' * (max(days) > 1)}"),
         ("parameter sets", f"{sets:,} valid of {found.points:,}"),
         ("tasks", f"{found.tasks:,}"),
-        ("estimate", "stored already" if cached else f"{estimate_seconds(found):,.1f} s on one core"),
+        ("estimate", "stored already" if cached else f"{seconds:,.1f} s on one core"),
     ]
+    if reuse is not None and not cached:
+        whole, outcomes = f"{reuse.reused_slices:,} of {reuse.slices:,}", f"{reuse.reused_outcomes:,}"
+        rows.append(("known", f"{whole} slices, {outcomes} of {reuse.outcomes:,} outcomes"))
+        rows += [("to compute", _missing(one)) for one in reuse.missing[:SPANS_SHOWN]]
+        if len(reuse.missing) > SPANS_SHOWN:
+            rows.append(("", f"and {len(reuse.missing) - SPANS_SHOWN:,} stretches more"))
     return table(rows)
+
+
+def _missing(one: Missing) -> str:
+    many = f"{one.slices:,} slices" if one.slices > 1 else "1 slice"
+    sets = f" for {one.sets:,} sets" if one.sets > 1 else ""
+    return f"{iso(one.start)}..{iso(one.end)}, {many}{sets}: {NOT_KNOWN[one.reason]}"
 
 
 def strategies_rows() -> list[dict[str, Any]]:
@@ -370,7 +392,7 @@ def strategies_rows() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "description": _summary(kind),
+            "description": summary_of(kind),
             "source": source_digest(name),
             "schema": msgspec.json.schema(kind),
         }
@@ -378,7 +400,8 @@ def strategies_rows() -> list[dict[str, Any]]:
     ]
 
 
-def _summary(kind: type) -> str:
+def summary_of(kind: type) -> str:
+    """The first paragraph of a strategy's docstring."""
     text = (kind.__doc__ or "").strip()
     return "" if text.startswith(f"{kind.__name__}(") else " ".join(text.partition("\n\n")[0].split())
 
@@ -387,7 +410,7 @@ def strategies() -> str:
     lines = []
     for name, kind in sorted(REGISTERED.items()):
         plugin = f"  (plugin {source_digest(name)[:12]})" if source_digest(name) else ""
-        lines.append(f"{name}{plugin}\n  {_summary(kind)}".rstrip())
+        lines.append(f"{name}{plugin}\n  {summary_of(kind)}".rstrip())
         properties = properties_of(kind)
         rows = [
             (param, str(info.get("default", "")), _bounds(info), info.get("description", ""))

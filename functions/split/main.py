@@ -1,7 +1,9 @@
-"""split: a requested backtest becomes tasks, one for each slice and batch of parameter sets.
+"""split: a requested backtest becomes tasks, one for each slice and batch of parameter sets; a portfolio or a
+walk-forward becomes jobs.
 
 Event in:  dev.candlemill.backtest.requested.v1
-Events out: dev.candlemill.slice.requested.v1, one per task that is not computed yet
+Events out: dev.candlemill.slice.requested.v1, one per task that is not computed yet; of a campaign
+            dev.candlemill.backtest.requested.v1, one per job
 
 Run it alone: functions-framework --source functions/split/main.py --target main
 """

@@ -31,10 +31,11 @@ for module in ("chdb", "functions_framework", "gunicorn", "uvicorn"):
 import synthetic  # noqa: E402
 from candlemill import events  # noqa: E402
 from candlemill.events import Event  # noqa: E402
+from candlemill.io.campaigns import told  # noqa: E402
 from candlemill.io.functions import DEAD_LETTERS, ROUTES  # noqa: E402
 from candlemill.io.store import Store  # noqa: E402
-from candlemill.ledger import JobRow  # noqa: E402
-from candlemill.model import Spec, resolve  # noqa: E402
+from candlemill.ledger import JobFilter, JobRow  # noqa: E402
+from candlemill.model import Spec, WalkForward, resolve  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 SYMBOL = "SYNTHUSDT"
@@ -42,12 +43,13 @@ DAYS = 10
 DAY_MS = 86_400_000
 START = 1_672_531_200_000  # 2023-01-01
 SEED = 20_240_229
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 120
 
 # The same jobs in the embedded home, in a process of its own: chDB opens one folder per process.
 HOME = """
 import json, sys
 from pathlib import Path
+from candlemill.events import Requested
 from candlemill.io.ingest import ingest
 from candlemill.io.jobs import Home
 from candlemill.io.store import Store
@@ -58,7 +60,7 @@ with Store(f"chdb://{sys.argv[1]}") as store:
     for name, (spec, slices) in json.load(sys.stdin).items():
         home = Home(store)
         job = home.prepare(spec_from_json(json.dumps(spec)), slices)
-        home.run(job, slices, 1, False, lambda done, known: None)
+        home.run(job, Requested(job.spec, slices), 1, lambda done, known: None)
         rows = list(store.sweep_results(job.job_id, "total_pnl", True, None))
         rows += [row.result for row in store.results([job.job_id])]
         out[name] = [job.job_id, {r["job_id"]: r["result_digest"] for r in map(json.loads, rows)}]
@@ -423,6 +425,26 @@ def test_jobs_end_as_they_do_at_home(cluster: Cluster, home: Expected, store: St
     assert repaired["repaired_slices"] >= 4
     for kind in (events.FAILED, events.REQUESTED):
         assert not [event for event in broker.taken if event.type == kind and event.source != "/test"]
+
+
+def test_campaigns_go_on_when_their_jobs_have_ended(cluster: Cluster, store: Store) -> None:
+    """A portfolio that shares a job, and a walk-forward whose second job is known only when the first is done."""
+    broker, spec = cluster.broker, JOBS["stops"][0]
+    swept = spec_of("sma_cross", {"fast": [5, 20], "slow": [60, 240]})
+    wanted = {
+        "portfolio": events.Requested(spec, DAYS, weights={SYMBOL: 10**8}),
+        "walk_forward": events.Requested(swept, 4, walk_forward=WalkForward("4d", "3d")),
+    }
+    for request in wanted.values():
+        cluster.send(events.REQUESTED, request, "")
+    broker.wait_for(lambda: {e.row.kind for e in store.jobs(JobFilter(state="done"))} >= wanted.keys())
+    for kind in wanted:
+        (entry,) = store.jobs(JobFilter(kind=kind))
+        result = told(store, entry.row)
+        (part,) = result["parts"] if kind == "portfolio" else [result["result"]]
+        assert cluster.cli("verify", part["job_id"])["same"]
+        assert broker.said(events.COMPLETED, entry.row.job_id)
+    assert not broker.dead, cluster.logs()
 
 
 def test_duplicates_do_not_multiply_repairs(cluster: Cluster, home: Expected, store: Store) -> None:

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import flask
+import msgspec
 import pytest
 from candlemill import events
 from candlemill.errors import BadInput, SinkDown, StoreDown, StoreError, TooLarge
@@ -75,6 +76,17 @@ def test_round_trip() -> None:
         found = http.decode(*write(CloudEvent(attributes, theirs.get_data())))
         assert events.read(found, events.Failed) == events.read(event, events.Failed)
     assert "ce-partitionkey" not in http.encode(Event(id="1", source="/s", type="t", data=b"{}"))[0]
+
+
+def test_a_long_tasks_mark_travels() -> None:
+    task = Event(id="1", source="/s", type=events.SLICE_REQUESTED, data=b"{}", work="long")
+    assert http.decode(*http.encode(task)).work == "long"
+    assert "ce-work" not in http.encode(Event(id="1", source="/s", type="t", data=b"{}"))[0]
+
+
+def test_a_ping_is_a_watch() -> None:
+    """Its source cannot choose the type."""
+    assert http.decode({**BINARY, "ce-type": "dev.knative.sources.ping"}, b"{}").type == "dev.candlemill.jobs.watch.v1"
 
 
 def test_header_values_are_percent_decoded() -> None:
@@ -160,8 +172,8 @@ class Jobs:
         self.ledger = self
         self.started_ms = 1
 
-    def job(self, job_id: str) -> JobRow:
-        return JobRow(job_id, "running", "", "", "", self.started_ms)
+    def job_rows(self, job_ids: Sequence[str]) -> dict[str, JobRow]:
+        return {job_id: JobRow(job_id, "planned", "", "", "", self.started_ms) for job_id in job_ids}
 
 
 def respond(
@@ -399,6 +411,16 @@ def test_a_repair_is_asked_for_once_per_run_of_its_job(monkeypatch: pytest.Monke
         for _ in range(2):
             respond(handle=lambda event, runtime: [repair("split")])
         assert [event.id for event in sink.taken].count("r") == 4
+
+
+def test_a_job_s_end_is_told_once_per_run(monkeypatch: pytest.MonkeyPatch, jobs: Jobs) -> None:
+    """Every completion that comes after it leads to word of it again."""
+    end = msgspec.structs.replace(repair(), id="e", type=events.FAILED)
+    with listening(Sink(), monkeypatch) as sink:
+        for started in (1, 1, 2):
+            jobs.started_ms = started
+            respond(handle=lambda event, runtime: [end])
+        assert [event.id for event in sink.taken] == ["e", "e"]
 
 
 def test_a_repair_that_could_not_be_sent_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from candlemill.errors import BadInput, DatabaseLocked, StoreDown, StoreError
 from candlemill.io.store import Store
-from candlemill.ledger import DONE, EXACT, GUESS, JobRow, Partial, ResultRow
+from candlemill.ledger import DONE, EXACT, GUESS, Partial, ResultRow
 from candlemill.plan import Day
 from conftest import environment, run_cli
 
@@ -173,25 +173,13 @@ def test_days_are_replaced_by_later_ones_and_chosen_by_what_they_touch(store: St
 # --- jobs -------------------------------------------------------------------------------------------------------------
 
 
-def job(state: str, job_id: str = "j") -> JobRow:
-    return JobRow(job_id, state, '{"symbol":"X"}', "{}", "digest", 5, "")
-
-
-def partial(slice_: int, kind: str = GUESS, batch: int = 0, payload: str = "p", ending: str = "8") -> Partial:
-    return Partial("j", batch, kind, slice_, f"task {slice_}/{ending}", payload)
+def partial(slice_: int, kind: str = GUESS, batch: int = 0, ending: str = "8") -> Partial:
+    return Partial("j", batch, kind, slice_, f"task {slice_}/{ending}")
 
 
 def result(job_id: str, sweep_id: str = "s", **figures: int) -> ResultRow:
     text = msgspec.json.encode({"job_id": job_id, "params": {"fees": 3}, **figures}).decode()
     return ResultRow(job_id, "sma_cross", -(2**63), 2**63 - 1, 0, 2**64 - 1, sweep_id, text)
-
-
-def test_the_last_row_of_a_job_counts(store: Store) -> None:
-    assert store.job("j") is None
-    for state in ("running", "failed", "running", "done"):
-        store.put_job(job(state))
-    store.put_job(job("failed", "other"))
-    assert store.job("j") == job("done")
 
 
 def test_partials_are_counted_by_task_however_often_they_arrive(store: Store) -> None:

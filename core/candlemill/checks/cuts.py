@@ -123,7 +123,7 @@ def _cut_differs(job: Job, subject: Subject, chosen: Sequence[int]) -> list[tupl
 
 
 def _bits(merged: Merged) -> tuple[object, ...]:
-    return merged.summary.to_list(), merged.end, merged.days, merged.daily
+    return merged.summary.to_list(), merged.end, merged.days.tolist(), merged.daily
 
 
 def _figures(merged: Merged) -> str:

@@ -20,20 +20,15 @@ import base64
 import contextlib
 import email
 import hmac
-import ipaddress
 import json
 import os
 import re
 import secrets
-import signal
-import socket
 import tempfile
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import IO, cast
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
@@ -43,6 +38,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from candlemill.errors import UnsafeHost
 from candlemill.io.dbengine import PIECE, TRANSPORT, TYPES, Ask, Engine, Fault, Limits, Session, explain, too_large
+from candlemill.io.webserver import is_loopback, run_app
 
 PASSWORD_VARIABLE = "CANDLEMILL_DB_PASSWORD"
 _GRACE = 3  # seconds from SIGTERM to the last connection's end
@@ -79,13 +75,6 @@ class _Guard:
             with contextlib.suppress(ValueError):
                 given = base64.b64decode(code, validate=True)
         return hmac.compare_digest(given, f"default:{self.password}".encode())
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the name or address can only mean this machine."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    return host.lower() == "localhost"
 
 
 def _answer(fault: Fault) -> Response:
@@ -225,35 +214,6 @@ def create_app(engine: Engine, host: str = "127.0.0.1", password: str = "") -> A
     return _Guard(Starlette(routes=routes), host, password)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn that reports when it listens, and returns on a signal instead of dying of it, so chDB gets closed."""
-
-    def __init__(self, config: uvicorn.Config, engine: Engine, ready: Callable[[], object]) -> None:
-        super().__init__(config)
-        self.engine, self.ready = engine, ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.ready()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # A second before uvicorn drops the connections, so that clients read why.
-        asyncio.get_running_loop().call_later(_GRACE - 1, self.engine.stop)
-        await super().shutdown(sockets)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
 def serve(
     path: Path,
     host: str = "127.0.0.1",
@@ -265,32 +225,18 @@ def serve(
 
     `port` 0 takes any free one; `ready` is called with the port once it listens. Raises UnsafeHost for an address
     beyond this machine without CANDLEMILL_DB_PASSWORD, DatabaseLocked when another process has the folder open,
-    ValueError for a folder with a question mark in its name, and OSError when the port is taken.
+    ValueError for a folder with a question mark in its name, and BadInput when the port is taken.
     """
     password = os.environ.get(PASSWORD_VARIABLE, "")
     if not is_loopback(host) and not password:
         raise UnsafeHost(f"refusing to listen on {host} without a password: set {PASSWORD_VARIABLE}")
     path = path.resolve()
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # By hand, not create_server: without the protocol asyncio leaves Nagle on, and every answer takes 40 ms.
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        engine = Engine(path, limits or Limits())
-        try:
-            config = uvicorn.Config(
-                create_app(engine, host, password),
-                lifespan="off",
-                http="h11",
-                ws="none",
-                proxy_headers=False,
-                log_level="warning",
-                server_header=False,
-                access_log=False,
-                timeout_keep_alive=75,  # longer than clients pause: an insert on a closed connection is not retried
-                timeout_graceful_shutdown=_GRACE,
-            )
-            taken = int(listener.getsockname()[1])
-            _Server(config, engine, lambda: ready(taken) if ready else None).run(sockets=[listener])
-        finally:
-            engine.close()
+    engine = Engine(path, limits or Limits())
+
+    def stopping() -> None:  # a second before the connections are dropped, so that clients read why
+        asyncio.get_running_loop().call_later(_GRACE - 1, engine.stop)
+
+    try:
+        run_app(create_app(engine, host, password), host, port, ready, stopping, http="h11", grace=_GRACE)
+    finally:
+        engine.close()

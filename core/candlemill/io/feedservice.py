@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from candlemill.exchange import Exchange
-from candlemill.io import logs
+from candlemill.io import logs, meters
 from candlemill.io.feed import LATE_MS, LiveFeed, Settings
 from candlemill.io.feedstore import FeedStore
 from candlemill.io.rest import Clock, silence_of
@@ -103,15 +101,16 @@ class Figures:
 
 
 def application(feed: LiveFeed, health: Health) -> web.Application:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Figures(feed))
+    figures = Figures(feed)
 
     async def healthz(_: web.Request) -> web.Response:
         problem = health.problem()
         return web.Response(text=f"{problem or 'ok'}\n", status=503 if problem else 200)
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        found = meters.page(figures)
+        assert found is not None, "prometheus_client is imported above"
+        return web.Response(body=found[0], headers={"Content-Type": found[1]})
 
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/metrics", metrics)])

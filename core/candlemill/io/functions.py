@@ -7,6 +7,7 @@ from functools import cache
 
 from candlemill import events
 from candlemill.events import Event
+from candlemill.io import telemetry
 from candlemill.io.settings import bundled
 from candlemill.ledger import Runtime
 
@@ -17,13 +18,21 @@ ROUTES = {
     events.REQUESTED: "split",
     events.SLICE_REQUESTED: "execute",
     events.SLICE_COMPLETED: "aggregate",
+    events.COMPLETED: "aggregate",
+    events.FAILED: "aggregate",
+    events.WATCH: "aggregate",
 }
 DEAD_LETTERS = "aggregate"
 
 
+def function_of(event: Event) -> str:
+    """Which function an event is for; `other` for one that is for none."""
+    return DEAD_LETTERS if event.error else ROUTES.get(event.type, telemetry.OTHER)
+
+
 @cache
 def handler(name: str) -> Handler:
-    """The `handle` of `functions/<name>/main.py`, loaded by path: every file is called main."""
+    """The `handle` of `functions/<name>/main.py`, loaded by path: every file is called main. It tells what it does."""
     path = bundled("functions") / name / "main.py"
     module_name = f"candlemill_function_{name}"
     spec = importlib.util.spec_from_file_location(module_name, path)
@@ -32,5 +41,4 @@ def handler(name: str) -> Handler:
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     spec.loader.exec_module(module)
-    found: Handler = module.handle
-    return found
+    return telemetry.observed(name, module.handle)

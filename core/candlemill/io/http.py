@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,10 +26,10 @@ from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent, from_http
 
 from candlemill.errors import BadInput, CandlemillError, SinkDown, StoreError
-from candlemill.events import EVENT_BYTES_LIMIT, SLICE_REQUESTED, Event
-from candlemill.io import plugins
+from candlemill.events import COMPLETED, EVENT_BYTES_LIMIT, FAILED, SLICE_REQUESTED, Event
+from candlemill.io import logs, meters, plugins, telemetry, tracing
 from candlemill.io.clock import clock_ms
-from candlemill.io.functions import Handler
+from candlemill.io.functions import Handler, function_of
 from candlemill.io.settings import dsn
 from candlemill.io.store import Store
 from candlemill.io.tapes import Tapes
@@ -44,6 +45,10 @@ PUBLISH_THREADS = 16  # per process, whatever the number of requests
 PUBLISH_SECONDS = 30
 PUBLISH_RETRIES = 3
 ASKED_LIMIT = 65_536
+SAID_ONCE = frozenset({SLICE_REQUESTED, COMPLETED, FAILED})
+TOKEN = Path("/oidc/token")  # who sends, where Eventing asks for it: a SinkBinding mounts it, and renews it
+# A PingSource cannot choose its events' type. Its Trigger lets those of knative/base/watch.yaml through only.
+ALIASES = {"dev.knative.sources.ping": "dev.candlemill.jobs.watch.v1"}
 
 Response = tuple[str, int, dict[str, str]]
 
@@ -52,23 +57,38 @@ log = logging.getLogger("candlemill")
 
 def respond(request: Any, handle: Handler) -> Response:
     """Serve one request of functions-framework (a Flask request)."""
+    logs.setup_once()
     if request.method in ("GET", "HEAD"):
-        return ("ok\n", 200, {}) if request.path == "/healthz" else _problem(404, "not_found", "there is /healthz")
+        return _page(request.path)
     if request.method != "POST":
         return _problem(405, "method_not_allowed", f"{request.method} is not POST")
+    event = None
     try:
         event = decode(dict(request.headers), _body(request))
-        world = runtime()
-        with _asked.new(handle(event, world), world.ledger) as answer:
-            publish(answer)
+        with telemetry.handling(function_of(event), event):
+            world = runtime()
+            with _asked.new(handle(event, world), world.ledger) as answer:
+                publish(telemetry.followed(event, answer))
     except CandlemillError as error:
-        status = _status(error)
-        log.warning("answered %d: %s", status, _line(str(error)))
-        return _problem(status, error.code, str(error))
+        if event is None:
+            log.warning("not taken: %s", _line(str(error)))
+        return _problem(_status(error), error.code, str(error))
     except Exception as error:
-        log.exception("internal error")
+        if event is None:
+            log.exception("internal error")
         return _problem(500, "internal", f"internal error: {type(error).__name__}; the log of this function has more")
     return "", 202, {}
+
+
+def _page(path: str) -> Response:
+    if path == "/healthz":
+        return "ok\n", 200, {}
+    if path != "/metrics":
+        return _problem(404, "not_found", "there are /healthz and /metrics")
+    found = meters.page()
+    if found is None:
+        return _problem(404, "not_found", meters.NOT_INSTALLED)
+    return found[0].decode(), 200, {"Content-Type": found[1]}
 
 
 def _status(error: CandlemillError) -> int:
@@ -111,6 +131,7 @@ def decode(headers: Mapping[str, str], body: bytes) -> Event:
         raise BadInput(f"the body has {len(body):,} bytes, the limit is {BODY_LIMIT:,}")
     names = {name.lower(): value for name, value in headers.items()}
     kind = names.get("content-type", "").partition(";")[0].strip().lower()
+    of_request = names.get("traceparent", "")
     if kind.startswith("application/cloudevents") and kind != "application/cloudevents+json":
         raise BadInput(f"not a CloudEvent in binary or structured mode: {kind} is not taken")
     if kind == "application/cloudevents+json":
@@ -128,9 +149,11 @@ def decode(headers: Mapping[str, str], body: bytes) -> Event:
     event = Event(
         id=_attribute(attributes, "id"),
         source=_attribute(attributes, "source"),
-        type=_attribute(attributes, "type"),
+        type=ALIASES.get(kind := _attribute(attributes, "type"), kind),
         data=_data(found.get_data()),
         partitionkey=_attribute(attributes, "partitionkey", required=False),
+        work=_attribute(attributes, "work", required=False),
+        traceparent=tracing.valid(str(attributes.get("traceparent", ""))) or tracing.valid(of_request),
         error=_dead_letter_reason(attributes),
     )
     if not event.error:
@@ -194,8 +217,9 @@ def encode(event: Event) -> tuple[dict[str, str], bytes]:
         "type": event.type,
         "datacontenttype": "application/json",
     }
-    if event.partitionkey:  # an attribute may be absent, never empty
-        attributes["partitionkey"] = event.partitionkey
+    for name in ("partitionkey", "work", "traceparent"):
+        if value := getattr(event, name):  # an attribute may be absent, never empty
+            attributes[name] = value
     headers, body = to_binary(CloudEvent(attributes, event.data), data_marshaller=lambda data: data)
     return headers, body
 
@@ -219,6 +243,11 @@ def publish(events: Sequence[Event]) -> None:
     """
     if not events:
         return
+    with tracing.inside("publish", "producer", {"candlemill.events": len(events)}):
+        _publish(events)
+
+
+def _publish(events: Sequence[Event]) -> None:
     sink = os.environ.get("K_SINK", "")
     if not sink:
         raise SinkDown("K_SINK is not set: there is nowhere to send events to")
@@ -235,20 +264,28 @@ def publish(events: Sequence[Event]) -> None:
 
 def _post(sink: str, event: Event) -> None:
     headers, body = encode(event)
+    if TOKEN.exists():
+        headers["Authorization"] = f"Bearer {TOKEN.read_text().strip()}"
     try:
         status = _sink.request("POST", sink, body=body, headers=headers).status
     except urllib3.exceptions.HTTPError as error:
-        raise SinkDown(f"the event sink does not answer: {_line(str(error))}") from None
+        raise _not_taken(f"the event sink does not answer: {_line(str(error))}") from None
     if not 200 <= status < 300:
-        raise SinkDown(f"the event sink answered {status} to a {event.type}")
+        raise _not_taken(f"the event sink answered {status} to a {event.type}")
+
+
+def _not_taken(reason: str) -> SinkDown:
+    telemetry.SINK_ERRORS.add()
+    return SinkDown(reason)
 
 
 class Asked:
-    """The repairs that this process has asked for, so that it asks once.
+    """The repairs that this process has asked for, and the ends of jobs that it has told, so that it says them once.
 
     Many completions lead to the same repair: the last ones of a batch, and every duplicate. Each copy of a repair is
     completed, and each completion would lead to copies of the next one: without this they multiply along a chain.
-    A job that is started again may ask again, which is why the start takes part in the key.
+    Those that come after a job's end lead to word of it. A job that is started again may say the same again, which is
+    why the start takes part in the key.
     """
 
     def __init__(self) -> None:
@@ -275,9 +312,10 @@ class Asked:
 
     @staticmethod
     def _keys_of(events: Sequence[Event], ledger: Ledger) -> dict[tuple[str, int], None]:
-        repairs = [e for e in events if e.type == SLICE_REQUESTED and e.source == "/candlemill/aggregate"]
-        job = ledger.job(repairs[0].partitionkey) if repairs else None
-        return {} if job is None else {(event.id, job.started_ms): None for event in repairs}
+        own = [event for event in events if event.source == "/candlemill/aggregate" and event.type in SAID_ONCE]
+        jobs = ledger.job_rows(list(dict.fromkeys(event.partitionkey for event in own))) if own else {}
+        started = {name: job.started_ms for name, job in jobs.items()}
+        return {(event.id, started[event.partitionkey]): None for event in own if event.partitionkey in started}
 
 
 _asked = Asked()
@@ -297,7 +335,7 @@ class RequestIndex:
         self._request = threading.local()
 
     def renew(self) -> None:
-        self._request.days = {}
+        self._request.days, self._request.funding = {}, {}
 
     def symbols(self) -> list[str]:
         return self._store.symbols()
@@ -314,7 +352,10 @@ class RequestIndex:
         return self._store.volume_scale(symbol) or SCALE
 
     def funding(self, symbol: str) -> Funding:
-        return self._store.funding(symbol)
+        seen: dict[str, Funding] = self._request.funding
+        if symbol not in seen:
+            seen[symbol] = self._store.funding(symbol)
+        return seen[symbol]
 
 
 _made: tuple[Runtime, RequestIndex] | None = None
@@ -330,7 +371,7 @@ def runtime() -> Runtime:
                 log.error("%s", problem)
             store = Store(dsn())
             index = RequestIndex(store)
-            _made = (Runtime(store, index, Tapes(index.days, store), clock_ms), index)
+            _made = (Runtime(store, index, Tapes(index.days, store), clock_ms, telemetry.looked), index)
     world, index = _made
     index.renew()
     return world

@@ -7,9 +7,12 @@ from typing import Any
 import msgspec
 
 from candlemill import events
+from candlemill.addresses import ground_of
+from candlemill.control import cancel
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import CandlemillError, NoData, UnknownName
-from candlemill.io import plugins
+from candlemill.events import Event
+from candlemill.io import plugins, telemetry
 from candlemill.io.clock import clock_ms
 from candlemill.io.local import Broker, FrozenIndex, LocalLedger, Pool, Progress, ScratchLedger, SymbolIndex, cores
 from candlemill.io.store import Store
@@ -17,9 +20,12 @@ from candlemill.io.tapes import Tapes
 from candlemill.ledger import NO_FUNDING, Index, JobRow, ResultRow, Runtime
 from candlemill.model import Spec, grid_points, spec_from_json
 from candlemill.plan import estimate_seconds
-from candlemill.service import Prepared, days_in, prepare
+from candlemill.request import full_span
+from candlemill.reuse import reusable
+from candlemill.service import Prepared, prepare
+from candlemill.states import is_answered
 from candlemill.trace import Trace, trace_of
-from candlemill.work import COLUMNS, columns_read
+from candlemill.work import COLUMNS, columns_read, context_bars
 
 TIMES = frozenset({"execution_time_ms", "slices", "repaired_slices"})  # what may differ between equal results
 IDENTITY = frozenset({"job_id", "result_digest"})
@@ -34,47 +40,44 @@ class Home:
         self.store = store
         self.index = index or FrozenIndex(store)
 
-    def full_span(self, symbol: str) -> tuple[int, int]:
-        """From the first candle to the end of the last one."""
-        days = self.index.days(symbol)
-        if not days:
-            known = self.index.symbols()
-            raise UnknownName("symbol", symbol, known, "`candlemill coverage` lists what is stored")
-        return days[0].first, days[-1].last + 60_000
+    def full_span(self, *symbols: str) -> tuple[int, int]:
+        """From the first candle of all symbols to the end of the last one. Raises UnknownName."""
+        return full_span(self.index, symbols)
 
     def prepare(self, spec: Spec, slices: int | None, max_gap: int | None = None) -> Prepared:
         """The job with its plan. Raises where there is no candle, or more minutes miss than `max_gap` allows."""
         job = prepare(self.index, spec, slices)
+        self.check_gaps(spec, max_gap)
+        return job
+
+    def check_gaps(self, spec: Spec, max_gap: int | None) -> None:
+        """Raises NoData where more minutes miss than `max_gap` allows."""
         missing = 0 if max_gap is None else spec.minutes - self.count_bars(spec)
         if max_gap is not None and missing > max_gap:
-            days = len(days_in(self.index, spec))
+            days = len(ground_of(self.index, spec).days)
             raise NoData(
                 f"{spec.symbol} misses {missing:,} of {spec.minutes:,} minutes ({days:,} days have candles), "
                 f"max_gap allows {max_gap:,}: allow more, choose another range, or ingest the rest"
             )
-        return job
 
     def count_bars(self, spec: Spec) -> int:
         """How many candles the range has. The index knows whole days; those that the range cuts are looked at."""
         count = 0
-        for day in days_in(self.index, spec):
+        for day in ground_of(self.index, spec).days:
             inside = spec.start <= day.first and day.last < spec.end
             cut = (max(day.start, spec.start), min(day.start + DAY_MS, spec.end))
             count += day.rows if inside else len(self.store.read_columns(spec.symbol, *cut, ())["t"])
         return count
 
-    def run(
-        self, job: Prepared, slices: int | None, workers: int | None, fresh: bool, progress: Progress
-    ) -> LocalLedger:
+    def run(self, job: Prepared, request: events.Requested, workers: int | None, progress: Progress) -> LocalLedger:
         """Run the job to its end; results are in the store then. Raises what made it fail.
 
         Interrupted, it leaves what is done in the store: the same call goes on from there.
         """
-        ledger = LocalLedger(self.store, fresh)
-        known = None if fresh else ledger.job(job.job_id)
-        if known is not None and known.state == "done":
-            return ledger
-        self._deliver(job, events.Requested(job.spec, slices, fresh), workers, ledger, progress)
+        ledger = LocalLedger(self.store, request.fresh, reusable(job.plan))
+        known = ledger.job(job.job_id)
+        if known is None or not is_answered(known, request):
+            self._deliver(job, request, workers, ledger, progress)
         return ledger
 
     def compute(self, job: Prepared, progress: Progress) -> dict[str, Any]:
@@ -125,29 +128,38 @@ class Home:
     ) -> None:
         """Run the job's events; interrupted, write what is done."""
         tapes = Tapes(self.index.days, self.store)
-        strategies = [strategy for _, _, strategy in grid_points(job.spec, 0, 1 if not job.spec.grid else 64)]
-        tapes.prefetch(job.spec, columns_read(job.spec, strategies))
-        count = self._workers(job, workers) if tapes.shareable() else 1
-        strategy = plugins.reference(job.spec.strategy)
-        pool = Pool(count, tapes, self._symbol_index(job.spec), strategy) if count > 1 else None
+        runtime = Runtime(ledger, self.index, tapes, clock_ms, telemetry.looked)
+
+        def hire(tasks: Sequence[Event]) -> Pool | None:
+            return self._hire(job, tasks, workers, tapes)
+
         try:
-            runtime = Runtime(ledger, self.index, tapes, clock_ms)
-            Broker(runtime, pool, progress).run(events.make("cli", events.REQUESTED, job.job_id, request))
-        except BaseException:
+            Broker(runtime, hire, progress).run(events.make("cli", events.REQUESTED, job.job_id, request))
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and ledger.job(job.job_id):
+                cancel(job.job_id, ledger)  # nobody is to go on with it unasked
             ledger.flush()  # what is done need not be done again
             raise
-        finally:
-            if pool is not None:
-                pool.close()
+
+    def _hire(self, job: Prepared, tasks: Sequence[Event], workers: int | None, tapes: Tapes) -> Pool | None:
+        """Read what the tasks need, in few queries, and start worker processes where they are worth it."""
+        spec, plan = job.spec, job.plan
+        strategies = [strategy for _, _, strategy in grid_points(spec, 0, 1 if not spec.grid else 64)]
+        spans = [(spec.start, spec.end)]
+        if len(tasks) < plan.tasks:
+            cuts = [events.read(task, events.SliceRequested).cuts for task in tasks]
+            spans = sorted({(one[0], one[-1]) for one in cuts})
+        tapes.prefetch(spec, spans, context_bars(spec, strategies, exact=False), columns_read(spec, strategies))
+        seconds = estimate_seconds(plan) * min(1.0, len(tasks) / plan.tasks)
+        wanted = workers or (cores() if seconds > POOL_SECONDS else 1)
+        count = min(wanted, len(tasks)) if tapes.shareable() else 1
+        if count < 2:
+            return None
+        return Pool(count, tapes, self._symbol_index(spec), plugins.reference(spec.strategy))
 
     def _symbol_index(self, spec: Spec) -> SymbolIndex:
         funding = self.index.funding(spec.symbol) if spec.funding else NO_FUNDING
         return SymbolIndex(spec.symbol, list(self.index.days(spec.symbol)), funding)
-
-    def _workers(self, job: Prepared, workers: int | None) -> int:
-        if workers is not None:
-            return min(workers, job.plan.tasks)
-        return min(cores(), job.plan.tasks) if estimate_seconds(job.plan) > POOL_SECONDS else 1
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -162,7 +174,8 @@ class Options(msgspec.Struct, frozen=True):
 def run_job(home: Home, spec: Spec, options: Options, progress: Progress) -> tuple[Prepared, LocalLedger]:
     """Prepare a job and run it to its end. Raises what `Home.prepare` and `Home.run` do."""
     job = home.prepare(spec, options.slices, options.max_gap)
-    return job, home.run(job, options.slices, options.workers, options.fresh, progress)
+    request = events.Requested(job.spec, options.slices, options.fresh)
+    return job, home.run(job, request, options.workers, progress)
 
 
 def run_one(home: Home, spec: Spec, options: Options, progress: Progress) -> ResultRow:

@@ -22,48 +22,84 @@ from types import ModuleType
 import msgspec
 
 from candlemill import events
-from candlemill.errors import CandlemillError
+from candlemill.errors import Cancelled, CandlemillError
 from candlemill.events import Event
-from candlemill.io import plugins
+from candlemill.io import plugins, telemetry, tracing
 from candlemill.io.clock import clock_ms
 from candlemill.io.coverage import current_days
 from candlemill.io.functions import DEAD_LETTERS, ROUTES, handler
+from candlemill.io.localoutcomes import LocalOutcomes
 from candlemill.io.store import Store
 from candlemill.io.tapes import Shared, Tapes
-from candlemill.ledger import DONE, Funding, JobRow, Partial, ResultRow, Runtime
+from candlemill.ledger import DONE, Funding, JobRow, OutcomeRow, Partial, ResultRow, Runtime
 from candlemill.model import SCALE
 from candlemill.plan import Day
+from candlemill.states import CAMPAIGNS, later
 
 ATTEMPTS = 5
 FLUSH_SECONDS = 5.0
+LOOK_SECONDS = 1.0  # after which the store is asked whether somebody has ended a job
 WORKER_DIED = "a worker process died, perhaps for want of memory: use fewer --workers; what is done is stored"
 AHEAD = 2  # tasks per worker that wait in its queue
 
 
-class LocalLedger:
-    """Partials in memory, written to the store every few seconds, so that a crash loses seconds and a MergeTree
-    does not get a part per task. A batch's partials are dropped once it is merged. A `fresh` one does not look at
-    what an earlier process left: everything is computed again."""
+class LocalLedger(LocalOutcomes):
+    """The log of tasks in memory, written to the store every few seconds, so that a crash loses seconds and a
+    MergeTree does not get a part per task; so are outcomes, if they are `kept`. A `fresh` one does not look at what an
+    earlier process left: everything is computed again."""
 
-    def __init__(self, store: Store, fresh: bool = False) -> None:
-        self._store = store
+    def __init__(self, store: Store, fresh: bool = False, kept: bool = True) -> None:
+        super().__init__(store, kept and not fresh)
         self._fresh = fresh
         self._jobs: dict[str, JobRow] = {}
         self._rows: dict[str, dict[int, _Batch]] = {}
-        self._unwritten: list[Partial | JobRow] = []
+        self._states: list[tuple[int, JobRow]] = []  # not written yet, with their times in ms
+        self._unwritten: list[Partial] = []
+        self._looked: dict[str, float] = {}
         self.last_results: Sequence[ResultRow] = ()
         self._written_at = time.monotonic()
 
     def job(self, job_id: str) -> JobRow | None:
-        return self._jobs.get(job_id) or self._store.job(job_id)
+        """The job as it is known here; where somebody has cancelled it, that shows after a moment."""
+        known = self._jobs.get(job_id)
+        if known is None:
+            stored = self._store.job(job_id)
+            if stored is None:
+                self._rows.setdefault(job_id, {})  # there are no tasks of a job that there is not
+            return stored
+        now = time.monotonic()
+        if not known.finished and now - self._looked.setdefault(job_id, now) > LOOK_SECONDS:
+            self._looked[job_id] = now
+            stored = self._store.job(job_id)
+            if stored is not None and stored.attempt == known.attempt:
+                known = self._jobs[job_id] = later(stored, known)
+        return known
+
+    def job_rows(self, job_ids: Sequence[str]) -> dict[str, JobRow]:
+        return self._store.job_rows(job_ids)
+
+    def waiting_for(self, job_id: str) -> list[JobRow]:
+        return self._store.waiting_for(job_id)
+
+    def job_history(self, job_id: str) -> list[tuple[int, JobRow]]:
+        return self._store.job_history(job_id)
+
+    def unfinished_jobs(self) -> list[JobRow]:
+        return self._store.unfinished_jobs()
+
+    def last_activity_ms(self, job_id: str) -> int:
+        return self._store.last_activity_ms(job_id)
 
     def put_job(self, job: JobRow) -> None:
-        self._jobs[job.job_id] = job
-        if job.state == "running":
-            self._unwritten.append(job)
-        else:
-            self._store.put_job(job)
-            self._unwritten = [row for row in self._unwritten if not isinstance(row, JobRow)]
+        self._jobs[job.job_id] = later(self._jobs.get(job.job_id), job)
+        self._states.append((clock_ms(), job))
+        if job.finished or job.kind in CAMPAIGNS:  # whoever else looks for a campaign's next step finds it
+            self._write_states()
+
+    def _write_states(self) -> None:
+        if self._states:
+            self._store.put_jobs([job for _, job in self._states], [ms for ms, _ in self._states])
+        self._states = []
 
     def partials(self, job_id: str, batch: int | None = None) -> list[Partial]:
         batches = self._batches(job_id)
@@ -86,7 +122,8 @@ class LocalLedger:
             batches = self._batches(row.job_id)
             if row.kind == DONE:
                 batches[row.batch] = _Batch()
-                self._unwritten = [r for r in self._unwritten if isinstance(r, JobRow) or r.batch != row.batch]
+                merged = (row.job_id, row.batch)
+                self._unwritten = [other for other in self._unwritten if (other.job_id, other.batch) != merged]
             self._add(row)
             self._unwritten.append(row)
         if time.monotonic() - self._written_at > FLUSH_SECONDS:
@@ -97,22 +134,31 @@ class LocalLedger:
         chosen = batches.values() if batch is None else [batches.get(batch, _Batch())]
         return sum(found.counts[kind, ending] for found in chosen)
 
+    def has_result(self, job_id: str) -> bool:
+        return self._store.has_result(job_id)
+
+    def results(self, job_ids: Sequence[str]) -> list[ResultRow]:
+        return self._store.results(job_ids)
+
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._store.put_results(results)
         self.last_results = results
 
-    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
+    def sweep_scores(self, sweep_id: str) -> dict[str, int] | None:
         return self._store.sweep_scores(sweep_id)
 
     def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]:
-        return self._store.sweep_daily(sweep_id, job_ids)
+        last = {row.job_id: row.daily for row in self.last_results if row.sweep_id == sweep_id}
+        if not last.keys() >= set(job_ids):
+            return self._store.sweep_daily(sweep_id, job_ids)
+        return {job_id: last[job_id] for job_id in job_ids}
 
     def flush(self) -> None:
         """Write what is not in the store yet."""
-        for row in self._unwritten:
-            if isinstance(row, JobRow):
-                self._store.put_job(row)
-        self._store.put_partials([row for row in self._unwritten if isinstance(row, Partial)])
+        self._write_states()
+        self.write_outcomes()
+        # Tasks whose outcomes are not kept are not done for whoever goes on from here.
+        self._store.put_partials([row for row in self._unwritten if self._kept or row.kind == DONE])
         self._unwritten = []
         self._written_at = time.monotonic()
 
@@ -130,14 +176,18 @@ class ScratchLedger(LocalLedger):
     def put_job(self, job: JobRow) -> None:
         self._jobs[job.job_id] = job
 
+    def has_result(self, job_id: str) -> bool:
+        return False
+
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._take(results)
 
-    def sweep_scores(self, sweep_id: str) -> dict[str, int]:
-        return {}
+    def sweep_scores(self, sweep_id: str) -> None:
+        return None
 
     def flush(self) -> None:
-        self._unwritten = []
+        """Nothing of it goes anywhere."""
+        self._states, self._unwritten = [], []
 
 
 class _Batch:
@@ -199,18 +249,23 @@ class SymbolIndex(msgspec.Struct, frozen=True):
 
 
 Progress = Callable[[int, int], None]  # tasks done, tasks known
+Work = tuple[list[OutcomeRow], list[Partial], list[Event]]  # what a worker process sends back
+Hire = Callable[[Sequence[Event]], "Pool | None"]  # who shall do these tasks, and others later; None: this process
 
 
 class Broker:
-    """Delivers events to handlers until none is left. `pool` takes the execute tasks where it is given."""
+    """Delivers events to handlers until none is left. `hire` is asked once, with the first tasks."""
 
-    def __init__(self, runtime: Runtime, pool: "Pool | None" = None, progress: Progress = lambda done, known: None):
+    def __init__(
+        self, runtime: Runtime, hire: Hire = lambda tasks: None, progress: Progress = lambda done, known: None
+    ) -> None:
         self._runtime = runtime
-        self._pool = pool
+        self._hire: Hire | None = hire
+        self._pool: Pool | None = None
         self._progress = progress
         self._queue: deque[tuple[Event, int]] = deque()
         self._seen: set[tuple[str, str]] = set()
-        self._running: dict[Future[tuple[list[Partial], list[Event]]], tuple[Event, int]] = {}
+        self._running: dict[Future[telemetry.Timed[Work]], tuple[Event, int]] = {}
         self._done = self._known = 0
         self._last: Event | None = None
         self._cause: CandlemillError | None = None
@@ -219,22 +274,44 @@ class Broker:
         """Publish `first` and deliver until all is quiet. Returns the completed event of its job; a job that ended
         as failed raises the error that it failed of."""
         self._publish([first])
-        while self._queue or self._running:
-            while self._queue:
-                event, attempt = self._queue.popleft()
-                if self._pool is not None and event.type == events.SLICE_REQUESTED and not event.error:
-                    if len(self._running) >= AHEAD * self._pool.workers:
-                        self._queue.appendleft((event, attempt))
-                        break
-                    self._running[self._pool.submit(event)] = (event, attempt)
-                else:
-                    self._deliver(event, attempt)
-            self._collect()
+        try:
+            self._run()
+        finally:
+            if self._pool is not None:
+                self._pool.close()
         if self._cause is not None:
             raise self._cause
         if self._last is None:
-            raise CandlemillError("the job came to rest without a result")
+            raise _why(self._runtime.ledger.job(first.partitionkey))
         return self._last
+
+    def _run(self) -> None:
+        while self._queue or self._running:
+            while self._queue:
+                event, attempt = self._queue.popleft()
+                if event.type == events.SLICE_REQUESTED and self._ended(event.partitionkey):
+                    continue
+                pool = self._pool_for(event)
+                if pool is None:
+                    self._deliver(event, attempt)
+                elif len(self._running) < AHEAD * pool.workers:
+                    self._running[pool.submit(event)] = (event, attempt)
+                else:
+                    self._queue.appendleft((event, attempt))
+                    break
+            self._collect()
+
+    def _ended(self, job_id: str) -> bool:
+        job = self._runtime.ledger.job(job_id)
+        return job is not None and job.finished
+
+    def _pool_for(self, event: Event) -> "Pool | None":
+        if event.type != events.SLICE_REQUESTED or event.error:
+            return None
+        if self._hire is not None:
+            waiting = [other for other, _ in self._queue if other.type == events.SLICE_REQUESTED]
+            self._pool, self._hire = self._hire([event, *waiting]), None
+        return self._pool
 
     def _publish(self, published: Sequence[Event]) -> None:
         """Queue events; those with an id that was seen are duplicates. Word of finished tasks goes first, so that a
@@ -286,14 +363,25 @@ class Broker:
         for future in finished:
             event, attempt = self._running.pop(future)
             try:
-                partials, answer = future.result()
+                rows, partials, answer = telemetry.taken("execute", event, future.result())
+                self._runtime.ledger.put_outcomes(rows)
                 self._runtime.ledger.put_partials(partials)
             except CandlemillError as error:
                 self._failed(event, attempt, error)
                 continue
+            except LookupError:  # of a slice that nobody has prepared for: its outcome was known, but not from there
+                self._deliver(event, attempt)
+                continue
             except BrokenProcessPool:
                 raise CandlemillError(WORKER_DIED) from None
             self._succeeded(event, answer)
+
+
+def _why(job: JobRow | None) -> CandlemillError:
+    """Why a job came to rest without a result."""
+    if job is not None and job.state == "cancelled":
+        return Cancelled(f"job {job.job_id} was cancelled; asked for again, it goes on from what is done")
+    return CandlemillError("the job came to rest without a result")
 
 
 # -- worker processes ----------------------------------------------------------------------------------------------
@@ -312,13 +400,13 @@ class Pool:
             workers, multiprocessing.get_context("spawn"), _start_worker, (shared, index, strategy)
         )
 
-    def submit(self, event: Event) -> Future[tuple[list[Partial], list[Event]]]:
+    def submit(self, event: Event) -> Future[telemetry.Timed[Work]]:
         """Have a worker run the event. Ctrl-C reaches the whole process group: it is this process's to act on, so a
         worker is started with the signal blocked."""
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with _main_hidden():
-                return self._pool.submit(_work, event)
+                return self._pool.submit(telemetry.timed, _work, event)
         except BrokenProcessPool:
             raise CandlemillError(WORKER_DIED) from None
         finally:
@@ -347,9 +435,19 @@ class _Collected:
 
     def __init__(self) -> None:
         self.partials: list[Partial] = []
+        self.rows: list[OutcomeRow] = []
+
+    def job(self, job_id: str) -> JobRow | None:
+        return None  # the parent has looked
 
     def put_partials(self, partials: Sequence[Partial]) -> None:
         self.partials += partials
+
+    def put_outcomes(self, rows: Sequence[OutcomeRow]) -> None:
+        self.rows += rows
+
+    def outcomes(self, set_keys: Sequence[str], code: str, slice_keys: Sequence[str]) -> list[OutcomeRow]:
+        return []
 
 
 _worker: tuple[Tapes, SymbolIndex, str] | None = None
@@ -360,6 +458,7 @@ def _start_worker(shared: Shared, index: SymbolIndex, strategy: str) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tapes = Tapes(index.days, None)
     tapes.adopt(shared)
+    tracing.switch_off()
     _worker = (tapes, index, strategy)
 
 
@@ -371,14 +470,14 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(event: Event) -> tuple[list[Partial], list[Event]]:
+def _work(event: Event) -> Work:
     if _worker is None:
         raise CandlemillError("a worker process was not started properly")
     _load(_worker[2])
     collected = _Collected()
     runtime = Runtime(collected, _worker[1], _worker[0], clock_ms)  # type: ignore[arg-type]
     answer = handler("execute")(event, runtime)
-    return collected.partials, answer
+    return collected.rows, collected.partials, answer
 
 
 @cache

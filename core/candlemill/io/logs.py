@@ -3,19 +3,25 @@
     log = logging.getLogger("candlemill.feed")
     log.warning("%d minutes are not in the store", n, extra={"symbol": "BTCUSDT"})
 
-Fields: `time` (UTC, ms), `level`, `logger`, `message`, what was given as `extra` under its own names (job, slice,
-event, trace, symbol, …), and `error`, the traceback, where there is one. Lines go to stderr: stdout is for results.
+Fields: `time` (UTC, ms), `level`, `logger`, `message`, what the line is `about` (job, slice, batch, event, attempt,
+trace), what was given as `extra` under its own names (symbol, seconds, …), and `error`, the traceback, where there is
+one. Lines go to stderr: stdout is for results.
 """
 
 import json as encoder
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final
 
 from candlemill.errors import one_line
 
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+_about: ContextVar[dict[str, Any] | None] = ContextVar("about", default=None)
 
 
 def setup(json: bool | None = None, level: int = logging.INFO) -> None:
@@ -23,6 +29,40 @@ def setup(json: bool | None = None, level: int = logging.INFO) -> None:
     handler = _Stderr()
     handler.setFormatter(JsonLines() if json or (json is None and not sys.stderr.isatty()) else TextLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def setup_service(verbose: bool) -> None:
+    """As `setup`; on a terminal nothing but warnings, or every request would write over what somebody reads."""
+    setup(level=logging.INFO if verbose or not sys.stderr.isatty() else logging.WARNING)
+
+
+def setup_once() -> None:
+    """As `setup`, unless somebody has said already where lines go."""
+    if logging.getLogger().handlers:
+        return
+    setup()
+    server = logging.getLogger("gunicorn.error")  # it brings a handler of its own
+    server.handlers.clear()
+    server.propagate = True
+
+
+@contextmanager
+def about(**fields: Any) -> Iterator[dict[str, Any]]:
+    """What all lines in the block are about, whoever writes them; empty values are left out. More may be put into the
+    dictionary that it gives."""
+    known = {**(_about.get() or {}), **{name: value for name, value in fields.items() if value not in ("", None)}}
+    token = _about.set(known)
+    try:
+        yield known
+    finally:
+        _about.reset(token)
+
+
+def tell(**fields: Any) -> None:
+    """What the lines in the innermost `about` are about, now that it is known."""
+    known = _about.get()
+    if known is not None:
+        known.update(fields)
 
 
 class _Stderr(logging.Handler):
@@ -48,6 +88,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **(_about.get() or {}),
             **extras(record),
         }
         if record.exc_info:

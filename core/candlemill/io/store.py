@@ -26,9 +26,12 @@ from numpy.typing import NDArray
 
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, StoreDown, StoreError
+from candlemill.io import telemetry
 from candlemill.io.folder import check_unlocked
+from candlemill.io.jobtable import JobTable
+from candlemill.io.outcometable import OutcomeTable
 from candlemill.io.settings import DSN_VARIABLE, bundled
-from candlemill.ledger import Funding, JobRow, Partial, ResultRow
+from candlemill.ledger import Funding, Partial, ResultRow
 from candlemill.plan import Day
 
 if TYPE_CHECKING:
@@ -45,7 +48,7 @@ SYMBOLS_AT_ONCE = 500
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 
-class Store:
+class Store(JobTable, OutcomeTable):
     """A connection to one database. Use as a context manager; the schema is applied when it opens."""
 
     def __init__(self, dsn: str) -> None:
@@ -73,9 +76,9 @@ class Store:
         """Idempotent. Where all tables stand already nothing is sent: readers need no right to create."""
         sources = [path.read_text() for path in sorted(bundled("schema").glob("*.sql"))]
         wanted = {(name, "") for source in sources for name in re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", source)}
-        added = r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+)"
+        added = r"ALTER TABLE (\w+)\s+ADD COLUMN IF NOT EXISTS (\w+)"
         wanted |= {found for source in sources for found in re.findall(added, source)}
-        with _failures():
+        with _failures("schema"):
             present = self._client.query("SELECT table, name FROM system.columns WHERE database = currentDatabase()")
             columns = {(row[0], row[1]) for row in present.result_rows}
             if wanted <= columns | {(table, "") for table, _ in columns}:
@@ -115,8 +118,9 @@ class Store:
         """  # noqa: S608
         bound = {"symbol": symbol, "start": start, "end": end}
         kinds: dict[str, type] = {name: np.uint64 if name == "volume" else np.int64 for name in ("t", *names)}
-        with _failures(), self._client.query_column_block_stream(sql, parameters=bound) as stream:
+        with _failures("columns"), self._client.query_column_block_stream(sql, parameters=bound) as stream:
             blocks = [block for block in stream if len(block[0])]
+        telemetry.ROWS.add(n=sum(len(block[0]) for block in blocks))
         blocks.sort(key=lambda block: block[0][0])
         if not blocks:
             return {name: np.empty(0, dtype=kind) for name, kind in kinds.items()}
@@ -154,8 +158,9 @@ class Store:
         """  # noqa: S608
         bound = {"symbols": list(symbols), "start": start, "end": end}
         names = ("code", "t", *PRICES, "volume")
-        with _failures(), self._client.query_column_block_stream(sql, parameters=bound) as stream:
+        with _failures("columns"), self._client.query_column_block_stream(sql, parameters=bound) as stream:
             blocks = [block for block in stream if len(block[0])]
+        telemetry.ROWS.add(n=sum(len(block[0]) for block in blocks))
         if not blocks:
             return {name: np.empty(0, dtype=np.uint64 if name == "volume" else np.int64) for name in names}
         columns = {
@@ -205,7 +210,7 @@ class Store:
                 *((price, "UInt64", columns[price].astype("<u8").tobytes()) for price in (*PRICES, "volume")),
             ],
         )
-        with _failures():
+        with _failures("candles"):
             # The rows are sorted and unique already: replacing within the block would only cost time. And replicated
             # tables would drop a block that they have seen before: a correction that is taken back must count. And an
             # insert that its writer has given up must not land after the writer's lease (see io/coverage).
@@ -306,28 +311,6 @@ class Store:
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
-    def put_job(self, job: JobRow) -> None:
-        self._insert("backtest_jobs", [job])
-
-    def job(self, job_id: str) -> JobRow | None:
-        sql = f"""
-            SELECT {", ".join(JobRow.__struct_fields__)} FROM backtest_jobs
-            WHERE job_id = {{job:String}} ORDER BY updated_at DESC LIMIT 1
-        """  # noqa: S608
-        rows = self._rows(sql, {"job": job_id})
-        return JobRow(*rows[0]) if rows else None
-
-    def job_rows(self, job_ids: Sequence[str]) -> dict[str, JobRow]:
-        """The jobs of these ids that exist."""
-        sql = f"""
-            SELECT {", ".join(JobRow.__struct_fields__)} FROM backtest_jobs
-            WHERE job_id IN {{jobs:Array(String)}} ORDER BY updated_at DESC LIMIT 1 BY job_id
-        """  # noqa: S608
-        return {row[0]: JobRow(*row) for row in self._rows(sql, {"jobs": list(job_ids)})}
-
-    def put_jobs(self, jobs: Sequence[JobRow]) -> None:
-        self._insert("backtest_jobs", jobs)
-
     def put_partials(self, partials: Sequence[Partial]) -> None:
         self._insert("backtest_slices", partials)
 
@@ -352,6 +335,10 @@ class Store:
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._insert("backtest_results", results)
 
+    def has_result(self, job_id: str) -> bool:
+        sql = "SELECT 1 FROM backtest_results WHERE job_id = {job:String} LIMIT 1"
+        return bool(self._rows(sql, {"job": job_id}))
+
     def results(self, job_ids: Sequence[str]) -> list[ResultRow]:
         """The newest result row of each job id that has one."""
         sql = f"""
@@ -364,7 +351,9 @@ class Store:
         sql = "SELECT uniqExact(job_id) FROM backtest_results WHERE sweep_id = {sweep:String}"
         return int(self._rows(sql, {"sweep": sweep_id})[0][0])
 
-    def sweep_results(self, sweep_id: str, sort: Sequence[str], descending: bool, limit: int | None) -> Iterator[str]:
+    def sweep_results(
+        self, sweep_id: str, sort: Sequence[str], descending: bool, limit: int | None, offset: int = 0
+    ) -> Iterator[str]:
         """The results of a sweep's parameter sets as JSON, ordered by the figure at the path `sort`, then by job id.
 
         Ids first, then rows by the hundred: memory does not grow with the sweep. Figures may pass 64 bits; the raw
@@ -377,9 +366,9 @@ class Store:
             ORDER BY
                 argMax(toInt256OrZero(trim(BOTH '"' FROM JSONExtractRaw(result, {path}))), created_at) {order},
                 job_id
-            LIMIT {{limit:UInt32}}
+            LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}
         """  # noqa: S608
-        bound: dict[str, object] = {"sweep": sweep_id, "limit": limit or SWEEP_ROWS_LIMIT}
+        bound: dict[str, object] = {"sweep": sweep_id, "limit": limit or SWEEP_ROWS_LIMIT, "offset": offset}
         bound |= {f"sort{k}": name for k, name in enumerate(sort)}
         ids = [str(row[0]) for row in self._rows(sql, bound)]
         for k in range(0, len(ids), SWEEP_ROWS_AT_ONCE):
@@ -391,6 +380,34 @@ class Store:
             """
             found = {row[0]: str(row[1]) for row in self._rows(sql, {"sweep": sweep_id, "jobs": some})}
             yield from (found[job_id] for job_id in some)
+
+    def best_figures(self, job_ids: Sequence[str]) -> dict[str, tuple[int, int, int, int]]:
+        """Of finished jobs the profit, Sharpe ratio and drawdown, of a sweep those of its best set; and how many sets
+        it has."""
+        sql = """
+            SELECT if(sweep_id IN {jobs:Array(String)}, sweep_id, job_id) AS job, argMax(total_pnl, sharpe_ratio),
+                max(sharpe_ratio), argMax(max_drawdown, sharpe_ratio), uniqExact(job_id)
+            FROM backtest_results
+            WHERE sweep_id IN {jobs:Array(String)} OR job_id IN {jobs:Array(String)} GROUP BY job
+        """
+        rows = self._rows(sql, {"jobs": list(job_ids)})
+        return {str(row[0]): (int(row[1]), int(row[2]), int(row[3]), int(row[4])) for row in rows}
+
+    def sweep_figures(self, sweep_id: str, path: Sequence[str]) -> list[tuple[str, dict[str, Any], int | None]]:
+        """Of each of a sweep's parameter sets its job id, its parameters, and the figure at `path` of its result."""
+        names = ", ".join(f"{{path{k}:String}}" for k in range(len(path)))
+        sql = f"""
+            SELECT
+                job_id, any(JSONExtractRaw(result, 'params')),
+                any(trim(BOTH '"' FROM JSONExtractRaw(result, {names})))
+            FROM backtest_results WHERE sweep_id = {{sweep:String}} GROUP BY job_id ORDER BY job_id
+        """  # noqa: S608
+        bound: dict[str, object] = {"sweep": sweep_id}
+        bound |= {f"path{k}": name for k, name in enumerate(path)}
+        return [
+            (row[0], msgspec.json.decode(row[1]), None if row[2] in ("", "null") else int(row[2]))
+            for row in self._rows(sql, bound)
+        ]
 
     def sweep_scores(self, sweep_id: str) -> dict[str, int]:
         """The Sharpe ratios of a sweep's parameter sets by job id."""
@@ -436,8 +453,12 @@ class Store:
 
     # -- plumbing --------------------------------------------------------------------------------------------------
 
+    def _command(self, sql: str, bound: dict[str, object]) -> None:
+        with _failures("command"):
+            self._client.command(sql, parameters=bound)
+
     def _rows(self, sql: str, bound: dict[str, object]) -> Sequence[Sequence[Any]]:
-        with _failures():
+        with _failures("query"):
             return self._client.query(sql, parameters=bound).result_rows
 
     def _insert(self, table: str, rows: Sequence[msgspec.Struct | dict[str, Any]]) -> None:
@@ -447,7 +468,7 @@ class Store:
         # On a server rows arrive from many writers one by one: it gathers them into parts, and answers when written.
         settings = {} if self.embedded else {"async_insert": "1", "wait_for_async_insert": "1"}
         lines = b"\n".join(msgspec.json.encode(row) for row in rows)
-        with _failures():
+        with _failures("insert"):
             self._client.raw_insert(table, insert_block=lines, settings=settings, fmt="JSONEachRow")
 
 
@@ -458,12 +479,12 @@ def _connect(dsn: str) -> "Client":
     logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     if dsn.startswith("chdb:"):
         folder = _folder(dsn)
-        with _failures():
+        with _failures("connect"):
             folder.mkdir(parents=True, exist_ok=True)
             check_unlocked(folder)
             return clickhouse_connect.get_client(interface="chdb", path=str(folder))
     _check_server(dsn)
-    with _failures():
+    with _failures("connect"):
         return clickhouse_connect.get_client(
             dsn=dsn,
             connect_timeout=CONNECT_SECONDS,
@@ -493,23 +514,28 @@ def _check_server(dsn: str) -> None:
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
-    """Database errors as ours, in one line."""
+def _failures(operation: str) -> Iterator[None]:
+    """One question to the database: it is told of, and its errors are ours, in one line."""
     from clickhouse_connect.driver import exceptions
 
-    try:
-        yield
-    except exceptions.Error as error:
-        text = str(error)
-        if "Unable to open the chdb engine" in text:
-            raise StoreError(f"the folder cannot be opened as a database: {_line(error)}") from error
-        if isinstance(error, exceptions.OperationalError) and "Code: " not in text:
-            raise StoreDown(
-                f"the database does not answer: {_line(error)}; is it running? see {DSN_VARIABLE}"
-            ) from error
-        raise StoreError(f"the database refused: {_line(error)}") from error
-    except OSError as error:
-        raise StoreError(f"the database's folder or a temporary file: {error}") from error
+    with telemetry.asking(operation):
+        try:
+            yield
+        except exceptions.Error as error:
+            raise _error(error) from error
+        except OSError as error:
+            raise StoreError(f"the database's folder or a temporary file: {error}") from error
+
+
+def _error(error: Exception) -> StoreError:
+    from clickhouse_connect.driver import exceptions
+
+    text = str(error)
+    if "Unable to open the chdb engine" in text:
+        return StoreError(f"the folder cannot be opened as a database: {_line(error)}")
+    if isinstance(error, exceptions.OperationalError) and "Code: " not in text:
+        return StoreDown(f"the database does not answer: {_line(error)}; is it running? see {DSN_VARIABLE}")
+    return StoreError(f"the database refused: {_line(error)}")
 
 
 def _line(error: Exception) -> str:

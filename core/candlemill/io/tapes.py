@@ -9,20 +9,23 @@ import threading
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from candlemill.engine.tape import MINUTE_MS, Tape
+from candlemill.engine.tape import DAY_MS, MINUTE_MS, Tape
 from candlemill.errors import BeingWritten, StoreError
+from candlemill.io import telemetry
 from candlemill.io.store import Store
 from candlemill.model import Spec, iso
 from candlemill.plan import Day, Month, months_of
 from candlemill.work import COLUMNS, Window
+
+if TYPE_CHECKING:  # imported late: executors share nothing with other processes
+    from multiprocessing.shared_memory import SharedMemory
 
 CACHE_BYTES = 1 << 30
 SHARED = Path("/dev/shm")  # where Linux keeps shared memory
@@ -50,28 +53,41 @@ class Tapes:
         self._memory: SharedMemory | None = None
         self._indexed: dict[str, tuple[Sequence[Day], list[Month]]] = {}
 
-    def prefetch(self, spec: Spec, names: Sequence[str]) -> None:
-        """Read the whole range's columns in one go, as far as the cache has room."""
-        months = self._months(spec)
+    def prefetch(self, spec: Spec, spans: Sequence[tuple[int, int]], context: int, names: Sequence[str]) -> None:
+        """Read the columns of these spans and of `context` bars before each in few goes, as far as the cache has room:
+        neighbouring months take one."""
+        wanted = {month.start: month for span in spans for month in self._months_of(spec, *span, context)[0]}
+        months = [wanted[start] for start in sorted(wanted)]
         size = sum(month.rows for month in months) * 8 * len(names)
         if size <= self._limit:
-            self._fetch(spec.symbol, months, names)
+            self._fetch(spec, months, names)
 
     def window(self, spec: Spec, start: int, end: int, context: int, names: Sequence[str]) -> Window:
         """The bars of `start <= t < end` with at least `context` bars before them, as far as the job has them, and
         with those after them that belong to the slice's last k-bar."""
-        months = self._months(spec)
-        k_ms = spec.timeframe * MINUTE_MS
-        stop = min(spec.end, -(-end // k_ms) * k_ms)
+        months, from_first = self._months_of(spec, start, end, context)
+        return self._cut(spec, months, from_first, start, end, _stop(spec, end), context, names)
+
+    def _months_of(self, spec: Spec, start: int, end: int, context: int) -> tuple[list[Month], bool]:
+        """The months that have the bars of a window, and whether they begin with the job's first."""
+        months, stop = self._months(spec), _stop(spec, end)
         first = last = bisect_left(months, start + 1, key=lambda month: month.end)
         while last < len(months) and months[last].start < stop:
             last += 1
-        before = 0
+        before = (
+            self._rows_between(spec.symbol, max(months[first].start, spec.start), start) if first < len(months) else 0
+        )
         while first > 0 and before < context:
             first -= 1
             before += months[first].rows
         chosen = months[first:last]
-        return self._cut(spec, chosen, chosen[:1] == months[:1], start, end, stop, context, names)
+        return chosen, chosen[:1] == months[:1]
+
+    def _rows_between(self, symbol: str, start: int, end: int) -> int:
+        """The rows of the days that lie in `start` to `end` with all of their minutes."""
+        days = self._index(symbol)
+        a, b = (bisect_left(days, at, key=lambda day: day.start) for at in (start, end - DAY_MS + 1))
+        return sum(day.rows for day in days[a:b])
 
     def _cut(
         self,
@@ -84,7 +100,7 @@ class Tapes:
         context: int,
         names: Sequence[str],
     ) -> Window:
-        columns = self._fetch(spec.symbol, months, names)
+        columns = self._fetch(spec, months, names)
         times = columns["t"]
         offsets = [0]
         for part in times:
@@ -110,12 +126,14 @@ class Tapes:
         months = kept[1]
         return [month for month in months if month.end > spec.start and month.start < spec.end]
 
-    def _fetch(self, symbol: str, months: Sequence[Month], names: Sequence[str]) -> dict[str, list[NDArray[Any]]]:
+    def _fetch(self, spec: Spec, months: Sequence[Month], names: Sequence[str]) -> dict[str, list[NDArray[Any]]]:
         """The months' columns, read where the cache lacks them: neighbours in one query."""
+        symbol = spec.symbol
         with self._lock:
             missing = [m for m in months if any((symbol, m.start, m.digest, n) not in self._columns for n in names)]
-            for run in _neighbours(missing, months):
-                self._read(symbol, run, names)
+            telemetry.looked("month", len(months) - len(missing), len(missing))
+            for run in _neighbours(missing, self._months(spec)):
+                self._read(spec.symbol, run, names)
             out: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
             for month in months:
                 for name in names:
@@ -131,7 +149,8 @@ class Tapes:
         wanted = [name for name in names if name != "t"]
         columns = self._store.read_columns(symbol, months[0].start, months[-1].end, wanted)
         # A write marks its days before its first row: where the index still says the same, none was under way.
-        now = {month.start: month.digest for month in months_of(self._store.days(symbol))}
+        days = self._store.days(symbol, months[0].start, months[-1].end)
+        now = {month.start: month.digest for month in months_of(days)}
         for month in months:
             if now.get(month.start) != month.digest:
                 raise BeingWritten(
@@ -158,8 +177,10 @@ class Tapes:
         often have 64 MiB."""
         return not SHARED.is_dir() or shutil.disk_usage(SHARED).free > self._bytes
 
-    def share(self) -> tuple[SharedMemory, Shared]:
+    def share(self) -> "tuple[SharedMemory, Shared]":
         """Move what the cache holds into shared memory, for `adopt` in another process. The caller unlinks it."""
+        from multiprocessing.shared_memory import SharedMemory
+
         with self._lock:
             memory = SharedMemory(create=True, size=max(8, self._bytes))
             block = _elements(memory)
@@ -176,6 +197,8 @@ class Tapes:
 
     def adopt(self, shared: Shared) -> None:
         """Use columns that another process has shared; nothing is copied."""
+        from multiprocessing.shared_memory import SharedMemory
+
         self._memory = SharedMemory(name=shared.name)
         block = _elements(self._memory)
         self._limit = max(self._limit, block.nbytes)
@@ -183,14 +206,20 @@ class Tapes:
             self._keep(key, block[at : at + count])
 
 
-def _elements(memory: SharedMemory) -> NDArray[np.int64]:
+def _stop(spec: Spec, end: int) -> int:
+    """Where the last k-bar of a slice that ends at `end` is complete, in ms."""
+    k_ms = spec.timeframe * MINUTE_MS
+    return min(spec.end, -(-end // k_ms) * k_ms)
+
+
+def _elements(memory: "SharedMemory") -> NDArray[np.int64]:
     if memory.buf is None:
         raise StoreError(f"shared memory {memory.name} is closed")
     return np.frombuffer(memory.buf, dtype=np.int64, count=memory.size // 8)
 
 
 def _neighbours(missing: Sequence[Month], months: Sequence[Month]) -> list[list[Month]]:
-    """Runs of missing months that follow each other in `months`."""
+    """Runs of missing months that follow each other in `months`, all that have candles."""
     runs: list[list[Month]] = []
     place = {month.start: k for k, month in enumerate(months)}
     for month in missing:

@@ -1,15 +1,23 @@
 """An ASGI app on a port, until a signal comes."""
 
 import contextlib
+import ipaddress
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 
-GRACE_SECONDS = 10
+from candlemill.errors import BadInput
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the name or address can only mean this machine."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    return host.lower() == "localhost"
 
 
 class _Server(uvicorn.Server):
@@ -41,25 +49,38 @@ class _Server(uvicorn.Server):
 
 
 def run_app(
-    app: Any, host: str, port: int, ready: Callable[[int], None], stopping: Callable[[], object] = lambda: None
+    app: Any,
+    host: str,
+    port: int,
+    ready: Callable[[int], object] | None = None,
+    stopping: Callable[[], object] = lambda: None,
+    *,
+    http: Literal["auto", "h11"] = "auto",
+    grace: int = 10,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way get some seconds. `port` 0 takes any free one; `ready` is
-    called with the port once it listens, `stopping` before connections are waited for. Raises OSError where the port
-    is taken."""
+    """Serve until SIGTERM or SIGINT; requests under way get `grace` seconds. `port` 0 takes any free one; `ready` is
+    called with the port once it listens, `stopping` in the event loop when the end begins. Raises BadInput where the
+    port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # By hand, not create_server: without the protocol asyncio leaves Nagle on, and every answer takes 40 ms.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise BadInput(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
         taken = int(listener.getsockname()[1])
         config = uvicorn.Config(
             app,
+            http=http,
             ws="none",
+            lifespan="off",
             proxy_headers=False,
+            log_config=None,  # the process's own, see `logs`
             log_level="warning",
             server_header=False,
             access_log=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=GRACE_SECONDS,
+            timeout_keep_alive=75,  # longer than clients pause: a request on a closed connection is not sent again
+            timeout_graceful_shutdown=grace,
         )
-        _Server(config, lambda: ready(taken), stopping).run(sockets=[listener])
+        _Server(config, lambda: ready(taken) if ready else None, stopping).run(sockets=[listener])

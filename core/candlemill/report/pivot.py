@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from candlemill.command import value_text
 from candlemill.errors import BadInput, UnknownName
 from candlemill.model import SCALE, Spec
+from candlemill.ranking import SMALLER_IS_BETTER
 from candlemill.report.metrics_table import kind, shown
 
-SMALLER_IS_BETTER = frozenset({"max_drawdown", "max_drawdown_share", "gross_loss", "fees", "fills", "volatility"})
 CELLS = 120  # of a heat map's side; longer axes put neighbours together
 
 Doubles = NDArray[np.float64]

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from candlemill.model import SCALE
+from candlemill.ranking import SMALLER_IS_BETTER
 from candlemill.report.metrics_table import label
-from candlemill.report.pivot import SMALLER_IS_BETTER, Sets
+from candlemill.report.pivot import Sets
 from candlemill.report.theme import DIVERGING, LIGHT, figure, upright
 from candlemill.report.units import percent
 

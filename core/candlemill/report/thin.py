@@ -28,11 +28,18 @@ def step_for(t: Column, limit: int) -> int:
 
 def candles(trace: Trace, step: int, first: int = 0) -> tuple[Column, Column, Column, Column, Column]:
     """Open time, open, high, low, close of candles of `step` minutes, aligned to UTC, from bar `first` on."""
-    t = trace.t[first:] // (step * MINUTE_MS) * (step * MINUTE_MS)
-    starts = np.flatnonzero(np.diff(t, prepend=t[0] - 1))
+    return candle_rows(step, *(column[first:] for column in (trace.t, trace.open, trace.high, trace.low, trace.close)))
+
+
+def candle_rows(
+    step: int, t: Column, open: Column, high: Column, low: Column, close: Column
+) -> tuple[Column, Column, Column, Column, Column]:
+    """The same of columns of minutes, of which there is at least one."""
+    start = t // (step * MINUTE_MS) * (step * MINUTE_MS)
+    starts = np.flatnonzero(np.diff(start, prepend=start[0] - 1))
     ends = np.append(starts[1:], len(t)) - 1
-    high, low = np.maximum.reduceat(trace.high[first:], starts), np.minimum.reduceat(trace.low[first:], starts)
-    return t[starts], trace.open[first:][starts], high, low, trace.close[first:][ends]
+    high, low = np.maximum.reduceat(high, starts), np.minimum.reduceat(low, starts)
+    return start[starts], open[starts], high, low, close[ends]
 
 
 def telling(profit: Column, limit: int) -> Column:

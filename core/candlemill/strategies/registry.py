@@ -1,6 +1,7 @@
 """Strategies by name: the built-in ones, and those that plugins have added to this process."""
 
 import re
+from collections.abc import Mapping
 from functools import cache
 
 import msgspec
@@ -88,7 +89,7 @@ def parameter_fields(kind: type[Strategy]) -> dict[str, str]:
     return {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
 
 
-def build(name: str, params: dict[str, object]) -> Strategy:
+def build(name: str, params: Mapping[str, object]) -> Strategy:
     """The strategy `name` with `params` checked. Texts are read as numbers or booleans.
 
     Raises UnknownName and BadInput.

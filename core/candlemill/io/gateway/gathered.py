@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from typing import Generic, TypeVar
 
 A = TypeVar("A")
@@ -24,7 +25,8 @@ class Gathered(Generic[A, R]):
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, answer))
         if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._drain())
+            # In no caller's context: what is asked for together is no one request's.
+            self._running = asyncio.create_task(self._drain(), context=Context())
         return await answer
 
     async def _drain(self) -> None:

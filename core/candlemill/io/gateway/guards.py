@@ -1,15 +1,22 @@
-"""Who may ask: origins, hosts, headers.
+"""Who may ask, and how often.
 
 A browser lets any page send requests to localhost, so a request that a page of another origin makes is refused; an
 attacker's name that resolves to 127.0.0.1 is refused by the Host header.
 """
 
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-from litestar import Request, Response
+import msgspec
+from litestar import Request
+from litestar.config.cors import CORSConfig
+from litestar.datastructures import MutableScopeHeaders
+from litestar.middleware.rate_limit import RateLimitConfig
+from litestar.types import Message, Scope
 
-from candlemill.io.gateway.problems import Forbidden
+from candlemill.io import logs
+from candlemill.io.gateway.keys import Keys
+from candlemill.io.gateway.problems import Forbidden, NoAccess
 
 POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
@@ -21,27 +28,61 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+REQUESTS_PER_MINUTE: Final = 6_000
+GUARDED = ("/api/", "/metrics")  # the rest has no data: the dashboard's files, the documentation, probes
 
 
-def check_host(request: Request[Any, Any, Any], hosts: frozenset[str]) -> None:
-    """Raises Forbidden where the Host header names none of `hosts`; where there are none, any will do."""
-    host = request.headers.get("host", "")
-    if hosts and urlsplit(f"//{host}").hostname not in hosts:
-        raise Forbidden(f"host {host[:100]!r} is not served here: ask for {', '.join(sorted(hosts))}")
+class Access(msgspec.Struct, frozen=True):
+    """`hosts` by which it may be asked (none: any), `origins` whose pages may ask beside its own, `keys` of those who
+    may (None: anyone), and how many requests a minute each may send (None: any number)."""
 
+    hosts: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
+    keys: Keys | None = None
+    per_minute: int | None = REQUESTS_PER_MINUTE
 
-def check_origin(request: Request[Any, Any, Any], allowed: frozenset[str]) -> None:
-    """Raises Forbidden for a page of another origin, unless that is `allowed`."""
-    origin = request.headers.get("origin")
-    if origin is None or origin in allowed:
-        return
-    if urlsplit(origin).netloc != request.headers.get("host"):
-        raise Forbidden(
-            f"requests from pages of {origin[:100]!r} are not taken: set CANDLEMILL_CORS_ORIGINS to allow it"
+    def check(self, request: Request[Any, Any, Any]) -> None:
+        """Raises Forbidden, NoAccess."""
+        host = request.headers.get("host", "")
+        if self.hosts and urlsplit(f"//{host}").hostname not in self.hosts:
+            raise Forbidden(f"host {host[:100]!r} is not served here: ask for {', '.join(sorted(self.hosts))}")
+        origin = request.headers.get("origin")
+        if origin is not None and origin not in self.origins and urlsplit(origin).netloc != host:
+            raise Forbidden(f"pages of {origin[:100]!r} may not ask: CANDLEMILL_CORS_ORIGINS says which may")
+        if self.keys is not None and request.url.path.startswith(GUARDED):
+            logs.tell(key=self.keys.name_of(_key(request)))
+
+    def limits(self) -> RateLimitConfig | None:
+        return (
+            None
+            if self.per_minute is None
+            else RateLimitConfig(
+                ("minute", self.per_minute), exclude=["^/healthz$", "^/readyz$"], identifier_for_request=_caller
+            )
         )
 
+    def cors(self) -> CORSConfig | None:
+        headers = ["authorization", "content-type", "x-api-key", "last-event-id"]
+        return CORSConfig(sorted(self.origins), ["GET", "POST", "DELETE"], headers) if self.origins else None
 
-async def add_headers(response: Response[Any]) -> Response[Any]:
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-    return response
+
+def _key(request: Request[Any, Any, Any]) -> str:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    found = key.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+    if not found:
+        raise NoAccess("a key is needed: send it as `Authorization: Bearer KEY`; `candlemill key NAME` makes one")
+    return found
+
+
+def _caller(request: Request[Any, Any, Any]) -> str:
+    """Who is counted: a key, known or not, else an address."""
+    given = request.headers.get("authorization") or request.headers.get("x-api-key")
+    return str(hash(given)) if given else (request.client.host if request.client else "")
+
+
+async def add_headers(message: Message, scope: Scope) -> None:
+    """To every answer, whether it comes from a route or not."""
+    if message["type"] == "http.response.start":
+        headers = MutableScopeHeaders(message)
+        for name, value in HEADERS.items():
+            headers.setdefault(name, value)

@@ -7,19 +7,22 @@ from typing import Any
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
+from litestar.openapi import ResponseSpec
 
 from candlemill.errors import BadInput, CandlemillError, NoData, StoreError, UnknownName, one_line
 
 DETAIL_LIMIT = 1_000
 MEDIA_TYPE = "application/problem+json"
 
+QUERY_NAMES = {"first": "from", "last": "to", "status": "state"}  # parameters that Python would not name so
 NO_HEADERS: Mapping[str, str] = {}
 
 log = logging.getLogger("candlemill")
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """What went wrong. `code` is for programs, `detail` for people; `near` are names that exist."""
+    """What went wrong. `code` is for programs, `detail` for people; `near` are names that exist, `field` is the part of
+    the request that is to blame, where that is known."""
 
     title: str
     status: int
@@ -27,6 +30,7 @@ class Problem(msgspec.Struct, frozen=True):
     code: str
     type: str = "about:blank"
     near: list[str] = []
+    field: str = ""
 
 
 class Conflict(BadInput):
@@ -63,6 +67,14 @@ TITLES = {
 }
 
 
+def told(*statuses: int) -> dict[int, ResponseSpec]:
+    """The problems that an operation may answer with, for its description."""
+    return {
+        status: ResponseSpec(Problem, generate_examples=False, media_type=MEDIA_TYPE, description=TITLES[status])
+        for status in (400, 401, 403, 429, 503, *statuses)
+    }
+
+
 def status_of(error: CandlemillError) -> int:
     if isinstance(error, NoAccess):
         return 401
@@ -78,9 +90,16 @@ def status_of(error: CandlemillError) -> int:
 
 
 def answer(
-    status: int, code: str, detail: str, near: Sequence[str] = (), headers: Mapping[str, str] = NO_HEADERS
+    status: int,
+    code: str,
+    detail: str,
+    near: Sequence[str] = (),
+    headers: Mapping[str, str] = NO_HEADERS,
+    field: str = "",
 ) -> Response[Problem]:
-    problem = Problem(TITLES.get(status, "Error"), status, one_line(detail)[:DETAIL_LIMIT], code, near=list(near))
+    problem = Problem(
+        TITLES.get(status, "Error"), status, one_line(detail)[:DETAIL_LIMIT], code, near=list(near), field=field
+    )
     return Response(problem, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers))
 
 
@@ -96,11 +115,17 @@ def on_own_error(_: Request[Any, Any, Any], error: CandlemillError) -> Response[
 
 
 def on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
-    detail = error.detail
-    if isinstance(error.extra, list) and error.extra:  # which parameter, and what is wrong with it
-        detail += ": " + "; ".join(f"{one.get('key', '')} {one.get('message', '')}".strip() for one in error.extra[:3])
+    detail, field = error.detail, ""
+    if isinstance(error.extra, list) and error.extra:
+        field, message = (str(error.extra[0].get(name, "")) for name in ("key", "message"))
+        field = QUERY_NAMES.get(field, field)
+        detail = f"{field}: {message}" if field else message
+        if field == "data":
+            field, detail = "", "the request has no body: send what is asked for as JSON"
     headers = {name: value for name, value in (error.headers or {}).items() if name.lower() != "content-type"}
-    return answer(error.status_code, "http", detail, headers=headers)
+    if error.status_code == 429:
+        headers["Retry-After"] = headers.get("RateLimit-Reset", "60")
+    return answer(error.status_code, "http", detail, headers=headers, field=field)
 
 
 def on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:

@@ -8,23 +8,34 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from candlemill import events, states
+from candlemill.addresses import Addresses, SetAddress, ground_of
+from candlemill.campaigns import prepare_campaign
 from candlemill.errors import UnknownName
 from candlemill.events import Event
+from candlemill.io import telemetry, tracing
+from candlemill.io.clock import clock_ms
 from candlemill.io.coverage import current_days
 from candlemill.io.gateway.gathered import Gathered
+from candlemill.io.gateway.traces import Traces
 from candlemill.io.jobs import Home
 from candlemill.io.store import Store
-from candlemill.ledger import Funding, JobRow
-from candlemill.model import SCALE
+from candlemill.ledger import Funding, JobRow, Progress
+from candlemill.model import SCALE, Spec
 from candlemill.plan import Day
-from candlemill.request import Asked, Request, parse_request, understand
+from candlemill.request import Asked, Kind, Request, understand
+from candlemill.reuse import Known, Reuse, look_up, reuse_of
 from candlemill.service import Prepared
 
 INDEX_SECONDS = 1.0  # how old what is known of the candles may be when a job is asked for; tasks look again
 PREPARED_LIMIT = 1_024
-FINISHED_LIMIT = 4_096
+FINISHED_LIMIT, FINISHED_SECONDS = 4_096, 30.0
+KEPT_LIMIT, KEPT_BYTES = 256, 100_000  # answers, bytes of each
+
+JOBS_LOOKED_UP = 20  # of a campaign
 
 Publish = Callable[[Sequence[Event]], None]
+Live = Callable[[str], Progress | None]
 
 
 class Index:
@@ -54,6 +65,10 @@ class Index:
                     self._days[symbol] = (time.monotonic() + INDEX_SECONDS, days)
             return days
 
+    def is_fresh(self, symbol: str) -> bool:
+        """Whether the symbol's days are known well enough for now."""
+        return time.monotonic() <= self._days.get(symbol, (0.0, ()))[0]
+
     def volume_scale(self, symbol: str) -> int:
         if symbol not in self._scales:
             self._scales[symbol] = self._store.volume_scale(symbol) or SCALE
@@ -69,49 +84,78 @@ class Index:
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """A request that can run: what it asks for, and the job that it is."""
+    """A request that can run: what is to be published for it, the job that it is, and the jobs that are known to be
+    part of it: itself, unless it is a campaign."""
 
-    request: Request
-    asked: Asked
-    job: Prepared
+    kind: Kind
+    wanted: events.Requested
+    job_id: str
+    spec: Spec
+    data_digest: str
+    jobs: list[Prepared]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A job's state now that it is asked for; of one that is about to run, what of it is known."""
+
+    state: str
+    reuse: Reuse | None = None
 
 
 class World:
     """One gateway's connections and caches. `publish` sends events, blocking; it raises what is retryable where the
     sink does not take them."""
 
-    def __init__(self, store: Store, publish: Publish) -> None:
+    def __init__(self, store: Store, publish: Publish, live: Live = lambda job_id: None) -> None:
+        """`live` tells how far a job is that runs in this process."""
         self.store = store
         self.index = Index(store)
         self.job = Gathered(self._jobs)
-        self.put_job = Gathered(self._put_jobs)
+        self._asking = Gathered(self._ask)
+        self.traces = Traces(store, self.index)
+        self.stopping = asyncio.Event()
         self._publish = publish
+        self._live = live
         self._prepared: OrderedDict[bytes, tuple[object, Ready]] = OrderedDict()
-        self._finished: OrderedDict[str, JobRow] = OrderedDict()
+        self._finished: OrderedDict[str, tuple[float, JobRow]] = OrderedDict()
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
-    async def prepare(self, body: bytes) -> Ready:
+    async def prepare(self, request: Request) -> Ready:
         """A request, checked against the index before anything is started."""
-        return await asyncio.to_thread(self._prepare, body)
+        if self.index.is_fresh(request.symbols):  # no database is asked: quicker here than in a thread
+            return self._prepare(request)
+        return await asyncio.to_thread(self._prepare, request)
 
-    def _prepare(self, body: bytes) -> Ready:
-        request = parse_request(body)
+    def _prepare(self, request: Request) -> Ready:
+        body = msgspec.json.encode(request)
         days = self.index.days(request.symbols)
         with self._lock:
             known = self._prepared.get(body)
         if known is not None and known[0] is days and days:
             return known[1]
-        asked = understand(request, self.index)
-        job = Home(self.store, self.index).prepare(asked.spec, asked.slices, asked.max_gap)
-        ready = Ready(request, asked, job)
+        ready = self._understood(understand(request, self.index))
+        if ready.spec.funding:  # rates may come while the candles stay
+            return ready
         with self._lock:
             self._prepared[body] = (days, ready)
             while len(self._prepared) > PREPARED_LIMIT:
                 self._prepared.popitem(last=False)
         return ready
 
-    async def publish(self, events: Sequence[Event]) -> None:
-        await asyncio.to_thread(self._publish, events)
+    def _understood(self, asked: Asked) -> Ready:
+        wanted = events.Requested(
+            asked.spec, asked.slices, asked.fresh, weights=asked.weights, walk_forward=asked.walk_forward
+        )
+        home = Home(self.store, self.index)
+        if not wanted.is_campaign:
+            job = home.prepare(asked.spec, asked.slices, asked.max_gap)
+            wanted = msgspec.structs.replace(wanted, spec=job.spec)
+            return Ready(asked.kind, wanted, job.job_id, job.spec, job.data_digest, [job])
+        campaign = prepare_campaign(self.index, wanted)
+        for job in campaign.jobs:
+            home.check_gaps(job.spec, asked.max_gap)
+        return Ready(asked.kind, wanted, campaign.job_id, campaign.spec, campaign.data_digest, campaign.jobs)
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
@@ -122,21 +166,107 @@ class World:
             raise UnknownName("job", job_id, [], "GET /api/v1/backtests lists them")
         return row
 
+    def progress(self, row: JobRow) -> Progress:
+        """Blocking."""
+        found = None if row.finished else self._live(row.job_id)
+        return self.store.progress(row) if found is None else found
+
     def forget(self, job_id: str) -> None:
         self._finished.pop(job_id, None)
 
+    def kept(self, tag: str) -> bytes | None:
+        """An answer that was given before, and cannot have changed."""
+        return self._kept.get(tag)
+
+    def keep(self, tag: str, answer: bytes) -> None:
+        if len(answer) <= KEPT_BYTES:
+            self._kept[tag] = answer
+        while len(self._kept) > KEPT_LIMIT:
+            self._kept.popitem(last=False)
+
+    def _done(self, job_id: str) -> JobRow | None:
+        """A finished job that was looked at a moment ago: it does not change, but may have been removed."""
+        until, row = self._finished.get(job_id, (0.0, None))
+        return row if time.monotonic() < until else None
+
     def _jobs(self, ids: list[str]) -> list[JobRow | None]:
-        """Finished jobs never change: they are remembered."""
-        wanted = [one for one in dict.fromkeys(ids) if one not in self._finished]
+        known = {one: row for one in ids if (row := self._done(one)) is not None}
+        wanted = [one for one in dict.fromkeys(ids) if one not in known]
         found = self.store.job_rows(wanted) if wanted else {}
         for row in found.values():
             if row.state == "done":
-                self._finished[row.job_id] = row
-        answers = [self._finished.get(one) or found.get(one) for one in ids]
+                self._finished[row.job_id] = (time.monotonic() + FINISHED_SECONDS, row)
         while len(self._finished) > FINISHED_LIMIT:
             self._finished.popitem(last=False)
-        return answers
+        return [known.get(one) or found.get(one) for one in ids]
 
-    def _put_jobs(self, rows: list[JobRow]) -> list[None]:
-        self.store.put_jobs(rows)
-        return [None] * len(rows)
+    async def ask(self, ready: Ready) -> Answer:
+        """Have a job run, unless it is done or under way."""
+        done = None if ready.wanted.fresh else self._done(ready.job_id)
+        answer = await self._asking((ready, tracing.current())) if done is None else Answer(done.state)
+        if answer.state == "done":
+            telemetry.CACHE.add("job", "hit")
+        return answer
+
+    def _ask(self, asked: list[tuple[Ready, str]]) -> list[Answer]:
+        """Have jobs run that are not done or under way; the state of each. All are looked for at once, told to the
+        store at once and then published: a job of which nothing is heard after that is found and asked for again."""
+        rows = self._jobs([ready.job_id for ready, _ in asked])
+        known = {row.job_id: row for row in rows if row is not None}
+        new: dict[str, JobRow] = {}
+        published = []
+        for ready, traceparent in asked:
+            name, wanted = ready.job_id, ready.wanted
+            row = new.get(name) or known.get(name)
+            if row is not None and (not row.finished or (row.state == "done" and not wanted.fresh)):
+                continue
+            row = states.accepted(name, ready.spec, ready.data_digest, wanted, row, clock_ms())
+            new[name] = row
+            wanted = msgspec.structs.replace(wanted, attempt=row.attempt)
+            event = events.make("gateway", events.REQUESTED, name, wanted)
+            published.append(msgspec.structs.replace(event, traceparent=traceparent))
+            self.forget(name)
+        reused = self._reused([ready for ready, _ in asked if ready.job_id in new])
+        if new:
+            self.store.put_jobs(list(new.values()))
+            self._publish(published)
+        return [
+            Answer((new.get(ready.job_id) or known[ready.job_id]).state, reused.get(ready.job_id)) for ready, _ in asked
+        ]
+
+    def _reused(self, asked: list[Ready]) -> dict[str, Reuse]:
+        """What is known of jobs that are about to run, by job id; runs of one set are looked up together."""
+        found: dict[str, Reuse] = {}
+        alone: dict[str, dict[str, tuple[Ready, Addresses, dict[int, SetAddress]]]] = {}
+        for ready in asked:
+            (job, *more) = ready.jobs
+            if job.spec.grid or more:
+                if (of_many := self.reuse(ready)) is not None:
+                    found[ready.job_id] = of_many
+                continue
+            addresses = Addresses(job.spec, ground_of(self.index, job.spec))
+            alone.setdefault(addresses.code, {})[ready.job_id] = (ready, addresses, addresses.sets(0, 1))
+        for code, group in alone.items():
+            keys = [address.key for _, _, sets in group.values() for address in sets.values()]
+            slices = self.store.known_slices(keys, code)
+            for name, (ready, addresses, sets) in group.items():
+                found[name] = reuse_of(ready.jobs[0].plan, Known(addresses, sets, slices), None)
+        return found
+
+    def reuse(self, ready: Ready) -> Reuse | None:
+        """What is known of a job, and why the rest is not; None for what is too large to be looked up. Blocking."""
+        if len(ready.jobs) > JOBS_LOOKED_UP:
+            return None
+        found = []
+        for job in ready.jobs:
+            plan, known = look_up(self.index, self.store, job.spec, job.plan, cutting=True)
+            if known is None:
+                return None
+            found.append(reuse_of(plan, known, self.store))
+        return Reuse(
+            sum(one.slices for one in found),
+            sum(one.reused_slices for one in found),
+            sum(one.outcomes for one in found),
+            sum(one.reused_outcomes for one in found),
+            [missing for one in found for missing in one.missing],
+        )

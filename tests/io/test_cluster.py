@@ -1,0 +1,304 @@
+"""`candlemill cluster` against an API server that answers as a real one does."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from candlemill import cli
+from candlemill.io import cluster
+from fake_kube import FakeKube, kubeconfig, serving
+
+HERE = "candlemill"
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+def kube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKube]:
+    monkeypatch.setattr(cluster, "POLL_SECONDS", 0.01)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.delenv(cluster.KEY_VARIABLE, raising=False)
+    with serving(FakeKube()) as fake:
+        (tmp_path / "config").write_text(kubeconfig(fake.url))
+        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
+        yield fake
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any, str]:
+    """Status, the JSON on stdout, and stderr."""
+    status = cli.main(["cluster", *arguments, "--json"])
+    out, err = capsys.readouterr()
+    assert "internal error" not in err, err
+    return status, json.loads(out), err
+
+
+def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str]:
+    status, found, err = run(capsys, *arguments)
+    assert status in (1, 2)
+    assert "Traceback" not in err
+    message = str(found["error"]["message"])
+    assert "\n" not in message
+    return str(found["error"]["code"]), message
+
+
+def pod(kube: FakeKube, function: str, name: str, ready: bool = True) -> None:
+    state = {"conditions": [{"type": "Ready", "status": str(ready)}]}
+    labels = {"serving.knative.dev/service": function}
+    kube.add("v1", "Pod", HERE, name, metadata={"labels": labels}, status=state)
+
+
+# -- deploy --------------------------------------------------------------------------------------------------------
+
+
+def test_deploy_applies_all_and_waits(kube: FakeKube, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: dict[str, int] = {}
+
+    def become(one: dict[str, Any]) -> dict[str, Any] | None:
+        """Ready at the third look; until then nothing, then a reason."""
+        name = f"{one['kind']} {one['metadata']['name']}"
+        asked[name] = asked.get(name, 0) + 1
+        if asked[name] == 1:
+            return None
+        if one["kind"] == "StatefulSet":
+            return {"readyReplicas": int(asked[name] > 2)}
+        state = {"type": "Ready", "status": "Unknown", "reason": "Deploying", "message": "image is pulled"}
+        return {"conditions": [state if asked[name] == 2 else {"type": "Ready", "status": "True"}]}
+
+    kube.become = become
+    status, found, err = run(capsys, "deploy", "local")
+    assert status == 0
+    objects = cluster.objects_of("local")
+    assert found["objects"] == len(objects) == len(kube.objects)
+    applied = [path for method, path in kube.calls if method == "PATCH"]
+    assert applied[0] == "/api/v1/namespaces/candlemill"
+    for said in (
+        "Service execute: Deploying: image is pulled",
+        "Service execute: ready",
+        "StatefulSet database: ready",
+    ):
+        assert said in err
+    before = {path: one["metadata"]["generation"] for path, one in kube.objects.items()}
+    assert run(capsys, "deploy", "local")[0] == 0  # again: nothing changes
+    assert {path: one["metadata"]["generation"] for path, one in kube.objects.items()} == before
+
+
+def test_deploy_says_what_is_not_ready_and_why(kube: FakeKube, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = {"type": "Ready", "status": "False", "reason": "RevisionFailed", "message": "cannot pull\nthe image"}
+    kube.become = lambda one: (
+        {
+            "readyReplicas": 1,
+            "conditions": [failed if one["metadata"]["name"] == "split" else {"type": "Ready", "status": "True"}],
+        }
+    )
+    code, message = error(capsys, "deploy", "--timeout", "1")
+    assert code == "cluster_failed"
+    assert message.startswith("not ready after 1 s: Service split: RevisionFailed: cannot pull the image")
+
+
+def test_deploy_waits_for_knatives_webhook(
+    kube: FakeKube, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kube.become = lambda one: {"readyReplicas": 1, "conditions": [{"type": "Ready", "status": "True"}]}
+    said = 'Internal error occurred: failed calling webhook "webhook.eventing.knative.dev": connection refused'
+    kube.failing = [said, said]
+    status, _, err = run(capsys, "deploy")
+    assert status == 0
+    assert err.count("waiting for Knative's webhook") == 2
+    monkeypatch.setattr(cluster, "WEBHOOK_SECONDS", 0.0)
+    kube.failing = [said]
+    assert "failed calling webhook" in error(capsys, "deploy")[1]
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("serving.knative.dev/v1", "Knative Serving is not installed"),
+        ("eventing.knative.dev/v1", "Knative Eventing is not installed"),
+        ("sinks.knative.dev/v1alpha1", "Knative Eventing 1.16 or later is not installed"),
+    ],
+)
+def test_without_knative_nothing_is_changed(
+    kube: FakeKube, capsys: pytest.CaptureFixture[str], missing: str, said: str
+) -> None:
+    del kube.served[missing]
+    code, message = error(capsys, "deploy")
+    assert code == "cluster_failed"
+    assert said in message
+    assert "https://knative.dev/docs/install" in message
+    assert not kube.objects
+
+
+def test_missing_rights_are_named(kube: FakeKube, capsys: pytest.CaptureFixture[str]) -> None:
+    kube.denied = {("patch", "secrets")}
+    code, message = error(capsys, "deploy")
+    assert code == "cluster_forbidden"
+    assert message.startswith("not allowed to apply Secret candlemill-")
+    assert 'cannot patch resource "secrets"' in message
+
+
+def test_who_is_not_known_is_told_to_log_in(kube: FakeKube, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(kubeconfig(kube.url, "old-token"))
+    code, message = error(capsys, "status")
+    assert code == "cluster_forbidden"
+    assert "log in again" in message
+
+
+def test_no_cluster(kube: FakeKube, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(kubeconfig("http://127.0.0.1:9"))
+    code, message = error(capsys, "status")
+    assert code == "cluster_down"
+    assert "http://127.0.0.1:9 does not answer" in message
+    (tmp_path / "config").unlink()
+    code, message = error(capsys, "deploy")
+    assert code == "bad_input"
+    assert "no cluster is configured" in message
+    assert "KUBECONFIG" in message
+    code, message = error(capsys, "deploy", "nowhere")
+    assert code == "bad_input"
+    (tmp_path / "config").write_text(kubeconfig(kube.url))
+    assert "'nowhere' is neither one of local, production" in error(capsys, "deploy", "nowhere")[1]
+    assert "no-such" in error(capsys, "deploy", "--context", "no-such")[1]
+
+
+def test_down_keeps_data_unless_told(kube: FakeKube, capsys: pytest.CaptureFixture[str]) -> None:
+    kube.become = lambda one: {"readyReplicas": 1, "conditions": [{"type": "Ready", "status": "True"}]}
+    run(capsys, "deploy")
+    status, found, _ = run(capsys, "down")
+    assert (status, list(kube.objects)) == (0, ["/api/v1/namespaces/candlemill"])
+    assert found["deleted"] == len(cluster.objects_of("local")) - 1
+    assert run(capsys, "down")[1]["deleted"] == 0
+    assert run(capsys, "down", "--all")[1]["deleted"] == 1
+    assert not kube.objects
+
+
+# -- state ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def deployed(kube: FakeKube, capsys: pytest.CaptureFixture[str]) -> FakeKube:
+    kube.become = lambda one: {
+        "readyReplicas": 1,
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "latestReadyRevisionName": f"{one['metadata']['name']}-00001",
+    }
+    run(capsys, "deploy")
+    pod(kube, "gateway", "gateway-1")
+    pod(kube, "execute", "execute-1")
+    pod(kube, "execute", "execute-2", ready=False)
+    return kube
+
+
+def test_status(deployed: FakeKube, capsys: pytest.CaptureFixture[str]) -> None:
+    progress = {"done": 3, "total": 10, "repairs": 0, "fraction": 0.3}
+    rows = [{"state": state, "progress": progress} for state in ("planned", "repairing", "done", "failed")]
+    deployed.gateway = lambda method, path, body, headers: (200, {"items": rows, "next": None})
+    status, found, _ = run(capsys, "status")
+    assert status == 0
+    services = {one["name"]: one for one in found["services"]}
+    assert services.keys() == {"gateway", "split", "execute", "aggregate", "feed"}
+    execute = services["execute"]
+    assert (execute["pods"], execute["pods_ready"], execute["max"]) == (2, 1, "8")
+    assert execute["revision"] == "execute-00001"
+    assert {one["name"]: one["to"] for one in found["events"] if one["kind"] == "Trigger"}[
+        "slice-requested"
+    ] == "execute"
+    assert found["open_tasks"] == 14
+    assert cli.main(["cluster", "status"]) == 0
+    assert "14 tasks of unfinished jobs are not done" in capsys.readouterr().out
+
+
+def test_status_without_a_gateway_and_with_a_broken_trigger(
+    deployed: FakeKube, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del deployed.objects["/api/v1/namespaces/candlemill/pods/gateway-1"]
+    broken = {"type": "Ready", "status": "False", "reason": "BrokerDoesNotExist", "message": "no broker"}
+    fine = {"type": "Ready", "status": "True"}
+    deployed.become = lambda one: {"conditions": [broken if one["kind"] == "Trigger" else fine]}
+    status, found, err = run(capsys, "status")
+    assert status == 1
+    assert found["open_tasks"] is None
+    assert "no gateway is ready" in err
+    assert {one["why"] for one in found["events"] if one["kind"] == "Trigger"} == {"BrokerDoesNotExist: no broker"}
+
+
+def test_nothing_is_there(kube: FakeKube, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "candlemill is not in namespace 'elsewhere'" in error(capsys, "status", "--namespace", "elsewhere")[1]
+    del kube.served["serving.knative.dev/v1"]
+    assert "Knative Serving is not installed" in error(capsys, "status")[1]
+
+
+def moments(*rows: tuple[str, int]) -> Iterator[dict[str, Any]]:
+    for state, done in rows:
+        progress = {"done": done, "total": 10, "repairs": 1, "fraction": done / 10}
+        yield {"state": state, "reason": "no luck" if state == "failed" else "", "progress": progress}
+
+
+def test_watch_shows_executors_beside_progress(deployed: FakeKube, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = moments(("accepted", 0), ("planned", 2), ("planned", 2), ("done", 10))
+    deployed.gateway = lambda method, path, body, headers: (200, next(answers))
+    status, found, err = run(capsys, "watch", "a" * 32)
+    assert status == 0
+    assert [(one["done"], one["executors"]) for one in found["moments"]] == [(0, 1), (2, 1), (10, 1)]
+    assert "2 of 10 tasks, 1 repairs  on 1 executors and 1 starting" in err
+
+
+def test_watch_of_a_job_that_fails(deployed: FakeKube, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = moments(("planned", 1), ("failed", 1))
+    deployed.gateway = lambda method, path, body, headers: (200, next(answers))
+    assert error(capsys, "watch", "a" * 32)[1].endswith("ended as failed: no luck")
+    deployed.gateway = lambda method, path, body, headers: (404, {"detail": "unknown job 'x'"})
+    assert "the gateway answered 404 to GET /api/v1/backtest/x: unknown job 'x'" in error(capsys, "watch", "x")[1]
+
+
+# -- smoke ---------------------------------------------------------------------------------------------------------
+
+
+def smoking(kube: FakeKube, digests: list[str], days: int = 30) -> list[dict[str, Any]]:
+    """A gateway whose jobs are done at the second look. What was asked for."""
+    asked: list[dict[str, Any]] = []
+    looks = iter(range(10**6))
+
+    def gateway(method: str, path: str, body: Any, headers: dict[str, str]) -> tuple[int, Any]:
+        if path == "/api/v1/symbols":
+            return 200, {"symbols": [{"symbol": "BTCUSDT", "first_ms": 0, "last_ms": days * DAY_MS}] if days else []}
+        if method == "POST":
+            asked.append({**body, "key": headers.get("X-API-Key", "")})
+            return 202, {"job_id": "a" * 32}
+        state = "done" if next(looks) % 3 else "planned"
+        result = {"result_digest": digests[len(asked) - 1], "slices": body}
+        progress = {"done": 1, "total": 1, "repairs": 0, "fraction": 1.0}
+        return 200, {"state": state, "progress": progress, "reason": "", "result": {**result, "slices": 4}}
+
+    kube.gateway = gateway
+    return asked
+
+
+def test_smoke_compares_two_cuts(
+    deployed: FakeKube, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cluster.KEY_VARIABLE, "my key")
+    asked = smoking(deployed, ["d" * 64] * 2)
+    status, found, _ = run(capsys, "smoke")
+    assert status == 0
+    assert found["result_digest"] == "d" * 64
+    assert [one["slices"] for one in asked] == [1, 4]
+    assert all(one["fresh"] and one["range"] == "1970-01-24..1970-01-30" for one in asked)
+    assert {one["key"] for one in asked} == {"my key"}
+    smoking(deployed, ["d" * 64, "e" * 64])
+    assert "cut differently, gave different results" in error(capsys, "smoke")[1]
+
+
+def test_smoke_without_candles(deployed: FakeKube, capsys: pytest.CaptureFixture[str]) -> None:
+    smoking(deployed, [], days=0)
+    assert "no candles are stored there yet" in error(capsys, "smoke")[1]
+    smoking(deployed, [])
+    assert "'X' is not stored there: BTCUSDT are" in error(capsys, "smoke", "--symbol", "X")[1]
+
+
+def test_schema_needs_no_cluster(capsys: pytest.CaptureFixture[str]) -> None:
+    _, found, _ = run(capsys, "schema", "--on-cluster", "{cluster}")
+    assert any("ReplicatedReplacingMergeTree" in one for one in found["statements"])
+    assert cli.main(["cluster", "schema", "--roles"]) == 0
+    assert "CREATE ROLE IF NOT EXISTS candlemill_reader;\n" in capsys.readouterr().out
+    assert "is no name" in error(capsys, "schema", "--on-cluster", "a'b")[1]
