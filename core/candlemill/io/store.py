@@ -212,12 +212,17 @@ class Store(JobTable, OutcomeTable):
         )
         with _failures("candles"):
             # The rows are sorted and unique already: replacing within the block would only cost time. And replicated
-            # tables would drop a block that they have seen before: a correction that is taken back must count.
+            # tables would drop a block that they have seen before: a correction that is taken back must count. And an
+            # insert that its writer has given up must not land after the writer's lease (see io/coverage).
             client.raw_insert(
                 "market_data_1m",
                 ["symbol", "timestamp", *PRICES, "volume"],
                 block,
-                settings={"optimize_on_insert": "0", "insert_deduplicate": "0"},
+                settings={
+                    "optimize_on_insert": "0",
+                    "insert_deduplicate": "0",
+                    "max_execution_time": str(REPLY_SECONDS),
+                },
                 fmt="Native",
             )
 
