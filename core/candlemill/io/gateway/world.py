@@ -106,10 +106,12 @@ class World:
     """One gateway's connections and caches. `publish` sends events, blocking; it raises what is retryable where the
     sink does not take them."""
 
-    def __init__(self, store: Store, publish: Publish, live: Live = lambda job_id: None) -> None:
+    def __init__(
+        self, store: Store, publish: Publish, live: Live = lambda job_id: None, index: Index | None = None
+    ) -> None:
         """`live` tells how far a job is that runs in this process."""
         self.store = store
-        self.index = Index(store)
+        self.index = index or Index(store)
         self.job = Gathered(self._jobs)
         self._asking = Gathered(self._ask)
         self.traces = Traces(store, self.index)
