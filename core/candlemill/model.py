@@ -386,6 +386,8 @@ def _grid_values(text: str, values: str) -> list[ParamValue]:
     count = (end - begin) // width + 1
     if count > SETS_LIMIT:
         raise BadInput(f"grid {text!r} has {count:,} values, the limit is {SETS_LIMIT:,}")
+    if 2 * count > SPEC_BYTES_LIMIT:  # a digit and a comma each: `resolve` would refuse them after a second's work
+        raise BadInput(f"grid {text!r} has {count:,} values, more than {SPEC_BYTES_LIMIT:,} bytes: use several sweeps")
     return list(range(begin, end + 1, width))
 
 

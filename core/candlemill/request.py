@@ -143,7 +143,7 @@ def _fields(data: bytes) -> dict[str, Any] | None:
     """The event's data where it is an object without a spec."""
     try:
         found = msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
     return found if isinstance(found, dict) and "spec" not in found and "symbol" in found else None
 
