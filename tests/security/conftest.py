@@ -12,22 +12,22 @@ import pytest
 for module in ("chdb", "litestar", "functions_framework"):
     pytest.importorskip(module)
 
-from candlemill.events import Event
-from candlemill.io.gateway.app import create_app
-from candlemill.io.gateway.guards import Access
-from candlemill.io.gateway.keys import make_key
-from candlemill.io.gateway.world import World
-from candlemill.io.store import Store
-from litestar.testing import TestClient
+from candlemill.events import Event  # noqa: E402
+from candlemill.io.gateway.app import create_app  # noqa: E402
+from candlemill.io.gateway.guards import Access  # noqa: E402
+from candlemill.io.gateway.keys import make_key  # noqa: E402
+from candlemill.io.gateway.world import World  # noqa: E402
+from candlemill.io.store import Store  # noqa: E402
+from gateway.conftest import Gateway, serving  # noqa: E402
+from litestar.testing import TestClient  # noqa: E402
 
-from gateway.conftest import Gateway, serving
-from security.desk import Desk
+from security.desk import Desk  # noqa: E402
 
 ASKED = {"symbol": "AAAUSDT", "strategy": "sma_cross", "range": "2024-01", "params.fast": "5", "params.slow": "50"}
 SWEEP = {"symbol": "AAAUSDT", "strategy": "sma_cross", "range": "2024-01", "grid.fast": "5,10", "grid.slow": "50,60"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def desk(stored_market: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     folder = tmp_path_factory.mktemp("desk") / "db"
     shutil.copytree(stored_market, folder, symlinks=True)
@@ -37,23 +37,23 @@ def desk(stored_market: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield Desk(store, patch)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def told(desk: Desk) -> list[Event]:
     """All events of a finished job."""
     return desk.finish(**ASKED)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def job(told: list[Event]) -> str:
     return told[-1].partitionkey
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def sweep(desk: Desk) -> str:
     return desk.finish(**SWEEP)[-1].partitionkey
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def client(desk: Desk) -> Iterator[Any]:
     """Asks the gateway's app; what it publishes goes nowhere."""
     app = create_app(World(desk.store, lambda published: None), Access(per_minute=None))
@@ -80,7 +80,7 @@ class Served(NamedTuple):
         return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served(stored_market: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     shutil.copytree(stored_market, folder / "db", symlinks=True)

@@ -1,7 +1,6 @@
 """What the attacks are made on: the gateway's app and the functions' HTTP entry points over one embedded database, in
 this process, with all that is sent to the database taken down."""
 
-import hashlib
 import json
 import sys
 from collections import deque
@@ -24,10 +23,8 @@ from werkzeug.test import EnvironBuilder
 MARK = "c4nary"
 HOSTILE = (
     f"'; DROP TABLE {MARK}; --",
-    f"\\'; DROP TABLE {MARK}; --",
-    f"') OR 1=1 UNION ALL SELECT '{MARK}",
-    f'`"{MARK}{{symbol:String}}%(x)s{{0}}',
-    f"\\N\t{MARK}\n\r\\",
+    f"\\') OR 1=1 UNION ALL SELECT '{MARK}",
+    f'`"{MARK}{{symbol:String}}%(x)s{{0}}\\N\t\n\r\\',
     f"{MARK}\0\u2028\u202e\ufffd/*",
 )
 WRITTEN = ("query", "query_column_block_stream", "command", "raw_insert")
@@ -52,6 +49,7 @@ class Desk:
         patch.setattr(http, "runtime", runtime)
         patch.setattr(http, "_publish", lambda published: self.sent.extend(published))
         patch.setattr(http, "_asked", http.Asked())
+        self._quietly = store._client.query  # what these tests ask themselves is not taken down
         for name in WRITTEN:
             patch.setattr(store._client, name, self._telling(name, getattr(store._client, name)))
 
@@ -101,17 +99,16 @@ class Desk:
         return self.deliver(Event(id="1", source="/kn", type=events.REQUESTED, data=json.dumps(fields).encode()))
 
     def rows(self, sql: str) -> Sequence[Sequence[Any]]:
-        return self.store._client.query(sql).result_rows
+        return self._quietly(sql).result_rows
 
     def picture(self) -> dict[str, str]:
         """All tables but those of jobs, by what is in them."""
         names = [row[0] for row in self.rows("SELECT name FROM system.tables WHERE database = currentDatabase()")]
-        found = {}
-        for name in sorted(names):
-            if not name.startswith("backtest_") and name != "slice_outcomes":
-                rows = sorted(map(repr, self.rows(f"SELECT * FROM {name}")))  # noqa: S608
-                found[name] = hashlib.sha256("\n".join(rows).encode()).hexdigest()
-        return found
+        return {
+            name: str(self.rows(f"SELECT count(), sum(cityHash64(*)) FROM {name}")[0])  # noqa: S608
+            for name in sorted(names)
+            if not name.startswith("backtest_") and name != "slice_outcomes"
+        }
 
     @contextmanager
     def unharmed(self, *jobs: str) -> Iterator[None]:

@@ -56,7 +56,16 @@ def test_a_zip_of_many_files_is_not_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../../evil.csv", "/tmp/evil.csv", "..\\evil.csv", "a\0b.csv", "é\u202e.csv", "a/" * 2_000 + "b.csv", "\x1b[31m.csv"]
+    "name",
+    [
+        "../../evil.csv",
+        "/tmp/evil.csv",
+        "..\\evil.csv",
+        "a\0b.csv",
+        "é\u202e.csv",
+        "a/" * 2_000 + "b.csv",
+        "\x1b[31m.csv",
+    ],
 )
 def test_a_members_name_is_no_path_and_no_text(name: str, tmp_path: Path) -> None:
     """The one CSV inside is read, whatever it is called; its name is used for nothing, and nothing is written."""

@@ -1,4 +1,4 @@
-"""Events that nobody here has sent: whoever can reach a function can send one, so none is believed more than it must."""
+"""Events that nobody here has sent: whoever reaches a function can send one, so none is believed more than it must."""
 
 import json
 import time
@@ -235,5 +235,13 @@ def test_another_version_of_a_strategy_is_refused(desk: Desk, tmp_path: Path) ->
 
 @pytest.mark.parametrize("kind", [kind for kind in events.DATA if kind != events.WATCH])  # of that nothing is read
 def test_what_no_event_of_its_type_says_is_refused(desk: Desk, kind: str) -> None:
-    for raw in (b"[]", b"null", b'{"unknown": 1}', b'"x"', b"1", b'{"job_id": 5}', b'{"job_id": "F' + b"0" * 31 + b'"}'):
+    for raw in (
+        b"[]",
+        b"null",
+        b'{"unknown": 1}',
+        b'"x"',
+        b"1",
+        b'{"job_id": 5}',
+        b'{"job_id": "F' + b"0" * 31 + b'"}',
+    ):
         assert desk.post(ROUTES[kind], kind, raw=raw)[0] == 422, raw

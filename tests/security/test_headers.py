@@ -49,11 +49,29 @@ def guarded(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_no_spelling_of_a_path_needs_no_key(served: Served) -> None:
     for path in (
-        "/api/v1/symbols", "//api/v1/symbols", "/api//v1/symbols", "/%61pi/v1/symbols", "/api/v1/symbols/", "/%2fapi/v1/symbols",
-        "http://y/api/v1/symbols", "/api/v1/symbols?/healthz", "/api/v1/symbols#/healthz", "/api/v1/symbols;x", "/api/v1/symbols%20",
-        "//metrics", "/metrics/", "/metrics%3f", "/healthz/../metrics", "/%0aapi/v1/symbols", "/api/%0av1/symbols", "/API/v1/symbols",
-        "/api/v1/symbols%3f", "///api/v1/symbols", "/api/v1/%73ymbols", "/x//api/v1/symbols",
-    ):  # fmt: skip
+        "/api/v1/symbols",
+        "//api/v1/symbols",
+        "/api//v1/symbols",
+        "/%61pi/v1/symbols",
+        "/api/v1/symbols/",
+        "/%2fapi/v1/symbols",
+        "http://y/api/v1/symbols",
+        "/api/v1/symbols?/healthz",
+        "/api/v1/symbols#/healthz",
+        "/api/v1/symbols;x",
+        "/api/v1/symbols%20",
+        "//metrics",
+        "/metrics/",
+        "/metrics%3f",
+        "/healthz/../metrics",
+        "/%0aapi/v1/symbols",
+        "/api/%0av1/symbols",
+        "/API/v1/symbols",
+        "/api/v1/symbols%3f",
+        "///api/v1/symbols",
+        "/api/v1/%73ymbols",
+        "/x//api/v1/symbols",
+    ):
         answer = served.raw(head(path))
         assert status(answer) in (400, 401, 404), (path, answer[:100])
         assert b"AAAUSDT" not in answer and b"candlemill_gateway" not in answer, path
@@ -62,9 +80,16 @@ def test_no_spelling_of_a_path_needs_no_key(served: Served) -> None:
 
 def test_two_headers_of_a_kind_do_not_add_up(served: Served) -> None:
     sound, wrong = f"Authorization: Bearer {served.key}", "Authorization: Bearer cm_wrong"
-    for lines in ((wrong, wrong), (wrong, f"X-API-Key: {served.key}"), ("Authorization: Basic x", "X-API-Key: cm_wrong"),
-                  ("Authorization: Bearer",), ("X-API-Key:",), (f"X-API-Key: {served.key}x",), (f"Authorization: Bearer {served.key[:-1]}",),
-                  ("Cookie: key=" + served.key,)):  # fmt: skip
+    for lines in (
+        (wrong, wrong),
+        (wrong, f"X-API-Key: {served.key}"),
+        ("Authorization: Basic x", "X-API-Key: cm_wrong"),
+        ("Authorization: Bearer",),
+        ("X-API-Key:",),
+        (f"X-API-Key: {served.key}x",),
+        (f"Authorization: Bearer {served.key[:-1]}",),
+        ("Cookie: key=" + served.key,),
+    ):
         assert status(served.raw(head(ABOUT, *lines))) == 401, lines
     assert status(served.raw(head(f"{ABOUT}?key={'x' * 9}&api_key=1"))) == 401
     assert status(served.raw(head(ABOUT, sound))) == 200
@@ -77,9 +102,16 @@ def test_a_limit_is_not_dodged_by_other_headers(guarded: Any) -> None:
     with TestClient(create_app(world, access)) as client:
         for k in range(60):
             spoofed = {
-                "Authorization": f"Bearer cm_{k}", "X-API-Key": f"x{k}", "X-Forwarded-For": f"10.0.0.{k}", "X-Real-IP": f"10.1.0.{k}",
-                "Forwarded": f"for=10.2.0.{k}", "Client-IP": f"10.3.0.{k}", "Host": f"h{k}", "User-Agent": f"a{k}", "Cookie": f"s={k}",
-            }  # fmt: skip
+                "Authorization": f"Bearer cm_{k}",
+                "X-API-Key": f"x{k}",
+                "X-Forwarded-For": f"10.0.0.{k}",
+                "X-Real-IP": f"10.1.0.{k}",
+                "Forwarded": f"for=10.2.0.{k}",
+                "Client-IP": f"10.3.0.{k}",
+                "Host": f"h{k}",
+                "User-Agent": f"a{k}",
+                "Cookie": f"s={k}",
+            }
             answer = client.get(ABOUT, headers=spoofed)
             assert answer.status_code == (401 if k < 20 else 429), k
         for k in range(25):  # whoever has a key is counted alone, however it is spelt
@@ -92,7 +124,11 @@ def test_a_limit_is_not_dodged_by_other_headers(guarded: Any) -> None:
 
 
 def test_an_ipv6_network_is_one_caller() -> None:
-    assert guards._network("2001:db8:1:2::1") == guards._network("2001:db8:1:2:ffff::9") != guards._network("2001:db8:1:3::1")
+    assert (
+        guards._network("2001:db8:1:2::1")
+        == guards._network("2001:db8:1:2:ffff::9")
+        != guards._network("2001:db8:1:3::1")
+    )
     assert guards._network("192.0.2.1") != guards._network("192.0.2.2")
     assert guards._network("unix") == "unix"
 
@@ -111,12 +147,30 @@ def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_origins_and_hosts_that_are_no_addresses(guarded: Any) -> None:
     world, _, _ = guarded
-    with TestClient(create_app(world, Access(hosts=frozenset({"localhost"}), per_minute=None)), "http://localhost") as client:
-        for origin in ("http://[", "null", "", "http://localhost.evil.example", "http://localhost@evil.example", "//localhost:1",
-                       "https://[::1]]", "javascript:1", "http://evil.example\\@localhost"):  # fmt: skip
+    with TestClient(
+        create_app(world, Access(hosts=frozenset({"localhost"}), per_minute=None)), "http://localhost"
+    ) as client:
+        for origin in (
+            "http://[",
+            "null",
+            "",
+            "http://localhost.evil.example",
+            "http://localhost@evil.example",
+            "//localhost:1",
+            "https://[::1]]",
+            "javascript:1",
+            "http://evil.example\\@localhost",
+        ):
             answer = client.get(ABOUT, headers={"Origin": origin})
             assert (answer.status_code, "access-control-allow-origin" in answer.headers) == (403, False), origin
-        for host in ("[::1", "evil.example", "localhost.evil.example", "localhost@evil.example", "evil.example:80", "127.0.0.1"):
+        for host in (
+            "[::1",
+            "evil.example",
+            "localhost.evil.example",
+            "localhost@evil.example",
+            "evil.example:80",
+            "127.0.0.1",
+        ):
             assert client.get(ABOUT, headers={"Host": host}).status_code in (400, 403), host
         assert client.get(ABOUT).status_code == 200
 
@@ -171,7 +225,11 @@ def test_requests_are_not_smuggled(served: Served) -> None:
         ("X: a\rb",),
         (" folded: x",),
     ):
-        answer = served.raw(head("/api/v1/plan", key, *lines, method="POST").replace(b"Connection: close\r\n", b"") + b"0\r\n\r\n" + inner)
+        answer = served.raw(
+            head("/api/v1/plan", key, *lines, method="POST").replace(b"Connection: close\r\n", b"")
+            + b"0\r\n\r\n"
+            + inner
+        )
         assert b"AAAUSDT" not in answer, lines
         assert status(answer) in (0, 400), (lines, answer[:80])
 
@@ -180,25 +238,56 @@ def test_no_header_of_an_answer_can_be_made(served: Served) -> None:
     key = f"X-API-Key: {served.key}"
     evil = "%0d%0aX-Evil:%201"
     for path in (
-        f"/api/v1/backtest/{'a' * 32}{evil}", f"/api/v1/backtest/{'a' * 32}%0a", f"/api/v1/symbols/A{evil}", f"/{evil}",
-        f"/api/v1/backtest/{'a' * 32}/report?download=true{evil}", f"/api/v1/backtests?cursor={evil}", f"/vendor/{evil}",
-    ):  # fmt: skip
-        answer = served.raw(head(path, key, f"Last-Event-ID: {evil}", f"If-None-Match: {evil}", f"traceparent: {evil}", f"Origin: http://x{evil}"))
+        f"/api/v1/backtest/{'a' * 32}{evil}",
+        f"/api/v1/backtest/{'a' * 32}%0a",
+        f"/api/v1/symbols/A{evil}",
+        f"/{evil}",
+        f"/api/v1/backtest/{'a' * 32}/report?download=true{evil}",
+        f"/api/v1/backtests?cursor={evil}",
+        f"/vendor/{evil}",
+    ):
+        answer = served.raw(
+            head(
+                path,
+                key,
+                f"Last-Event-ID: {evil}",
+                f"If-None-Match: {evil}",
+                f"traceparent: {evil}",
+                f"Origin: http://x{evil}",
+            )
+        )
         head_of, _, _ = answer.partition(b"\r\n\r\n")
         assert b"evil" not in head_of.lower(), path
         assert 400 <= status(answer) < 500, path
 
 
 def test_nothing_of_a_forwarding_header_comes_back(served: Served) -> None:
-    lines = ("X-Forwarded-Host: evil.example", "X-Forwarded-Proto: gopher", "X-Original-URL: /healthz", "X-Rewrite-URL: /healthz",
-             "X-HTTP-Method-Override: DELETE", "Forwarded: host=evil.example", "X-Forwarded-Prefix: /evil.example")  # fmt: skip
+    lines = (
+        "X-Forwarded-Host: evil.example",
+        "X-Forwarded-Proto: gopher",
+        "X-Original-URL: /healthz",
+        "X-Rewrite-URL: /healthz",
+        "X-HTTP-Method-Override: DELETE",
+        "Forwarded: host=evil.example",
+        "X-Forwarded-Prefix: /evil.example",
+    )
     assert status(served.raw(head("/api/v1/symbols", *lines))) == 401
     answer = served.raw(head("/api/v1/symbols", *lines, f"X-API-Key: {served.key}"))
     assert status(answer) == 200 and b"evil" not in answer
 
 
 def test_every_answer_keeps_browsers_safe(served: Served, desk: Desk, client: Any, job: str, sweep: str) -> None:
-    for path in ("/", "/app.js", "/docs", "/openapi.json", ABOUT, "/nothing", "/api/v1/nothing", "/healthz", "/vendor/preact.js"):
+    for path in (
+        "/",
+        "/app.js",
+        "/docs",
+        "/openapi.json",
+        ABOUT,
+        "/nothing",
+        "/api/v1/nothing",
+        "/healthz",
+        "/vendor/preact.js",
+    ):
         found = served.gateway.ask("GET", path)[1]
         policy = dict(part.strip().partition(" ")[::2] for part in found["content-security-policy"].split(";"))
         assert policy["default-src"] == "'self'" and policy["frame-ancestors"] == policy["base-uri"] == "'none'", path
@@ -218,8 +307,14 @@ def test_every_answer_keeps_browsers_safe(served: Served, desk: Desk, client: An
 def test_no_key_is_in_the_log(served: Served) -> None:
     wrong = "cm_wrong-and-secret"
     for given in (served.key, wrong):
-        for lines in ((f"Authorization: Bearer {given}",), (f"X-API-Key: {given}",), (f"Authorization: Bearer {given}", "Origin: http://[")):
-            answers = [served.raw(head(path, *lines)) for path in ("/api/v1/symbols", "/api/v1/backtest/x", "/%00", "/nothing")]
+        for lines in (
+            (f"Authorization: Bearer {given}",),
+            (f"X-API-Key: {given}",),
+            (f"Authorization: Bearer {given}", "Origin: http://["),
+        ):
+            answers = [
+                served.raw(head(path, *lines)) for path in ("/api/v1/symbols", "/api/v1/backtest/x", "/%00", "/nothing")
+            ]
             assert all(given.encode() not in answer for answer in answers)
     served.raw(head("/api/v1/plan", f"X-API-Key: {served.key}", "Content-Length: 9", method="POST") + b"[" * 9)
     served.gateway.ask("GET", "/healthz")
@@ -230,8 +325,13 @@ def test_no_key_is_in_the_log(served: Served) -> None:
 
 
 def test_a_databases_password_is_told_nobody() -> None:
-    for dsn in ("http://alice:s3cret@127.0.0.1:1/x", "clickhouse://alice:s3cret@[bad/x", "ftp://alice:s3cret@h/x", "http://a:s3cret@h:99999/x"):
-        with pytest.raises(Exception) as caught:  # noqa: B017 - whatever it is, and all that it came from
+    for dsn in (
+        "http://alice:s3cret@127.0.0.1:1/x",
+        "clickhouse://alice:s3cret@[bad/x",
+        "ftp://alice:s3cret@h/x",
+        "http://a:s3cret@h:99999/x",
+    ):
+        with pytest.raises(Exception) as caught:
             Store(dsn)
         error: BaseException | None = caught.value
         assert "s3cret" not in str(error)

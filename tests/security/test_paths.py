@@ -20,16 +20,40 @@ from security.desk import Desk
 UP = ("..", "%2e%2e", ".%2e", "%252e%252e", "..%c0%af", "..%2f..", "..%5c..", "\\..", "....//", "%uff0e%uff0e")
 SECRET = "io/gateway/keys.py"
 NAMES = (
-    "../../../etc/passwd", "/etc/passwd", "..\\..\\x", "A/B", "A\0B", ".", "..", "~root", "file:///etc/passwd", "C:\\x",
-    "\uff0e\uff0e\uff0fetc", "\u202egnp.exe", "A%2fB", "http://169.254.169.254/latest", "a" * 64, "*/*", "-rf", "$(id)", "`id`",
-)  # fmt: skip
+    "../../../etc/passwd",
+    "/etc/passwd",
+    "..\\..\\x",
+    "A/B",
+    "A\0B",
+    ".",
+    "..",
+    "~root",
+    "file:///etc/passwd",
+    "C:\\x",
+    "\uff0e\uff0e\uff0fetc",
+    "\u202egnp.exe",
+    "A%2fB",
+    "http://169.254.169.254/latest",
+    "a" * 64,
+    "*/*",
+    "-rf",
+    "$(id)",
+    "`id`",
+)
 
 
 def test_static_files_stay_in_their_folder(served: Served) -> None:
     """As raw requests: a client would tidy most of these up before sending them."""
     wanted = [f"/{'/'.join([up] * depth)}/{SECRET}" for up in UP for depth in (1, 2, 3)]
     wanted += [f"/vendor/{up}/{up}/{SECRET}" for up in UP]
-    wanted += ["//etc/passwd", "/%2fetc/passwd", "/etc/passwd", "/index.html/../../" + SECRET, "/%00", "/app.js%00.html"]
+    wanted += [
+        "//etc/passwd",
+        "/%2fetc/passwd",
+        "/etc/passwd",
+        "/index.html/../../" + SECRET,
+        "/%00",
+        "/app.js%00.html",
+    ]
     wanted += ["/..", "/vendor", "/vendor/", "/./vendor/../../" + SECRET, "/index.html%0d%0aX-Evil:%201"]
     for path in wanted:
         connection = http.client.HTTPConnection("127.0.0.1", served.gateway.port, timeout=60)
@@ -50,8 +74,17 @@ def test_symbols_and_ids_are_not_paths(desk: Desk, client: Any, job: str, tmp_pa
     with desk.unharmed(job):
         for name in NAMES:
             inside = quote(name, safe="")
-            for path in () if name in (".", "..") else (f"/api/v1/symbols/{inside}", f"/api/v1/symbols/{inside}/candles", f"/api/v1/backtest/{inside}",
-                         f"/api/v1/backtest/{inside}/report", f"/api/v1/backtest/{job}/{inside}"):  # fmt: skip
+            for path in (
+                ()
+                if name in (".", "..")
+                else (
+                    f"/api/v1/symbols/{inside}",
+                    f"/api/v1/symbols/{inside}/candles",
+                    f"/api/v1/backtest/{inside}",
+                    f"/api/v1/backtest/{inside}/report",
+                    f"/api/v1/backtest/{job}/{inside}",
+                )
+            ):
                 answer = client.get(path)
                 assert 400 <= answer.status_code < 500, (path, answer.status_code)
                 assert "root:" not in answer.text
@@ -86,17 +119,30 @@ def test_nothing_that_is_asked_for_is_fetched(desk: Desk, client: Any, monkeypat
     for name in ("http://127.0.0.1:1/", "//127.0.0.1:1/x", "clickhouse://127.0.0.1:1/default"):
         for body in ({"symbol": name, "strategy": "sma_cross"}, {"symbol": "AAAUSDT", "strategy": name}):
             assert desk.post("split", events.REQUESTED, body)[0] == 422
-    status, _ = desk.post("split", events.REQUESTED, ASKED, source="http://127.0.0.1:1/", dataschema="http://127.0.0.1:1/")
+    status, _ = desk.post(
+        "split", events.REQUESTED, ASKED, source="http://127.0.0.1:1/", dataschema="http://127.0.0.1:1/"
+    )
     assert status == 202
 
 
 def test_files_of_candles_are_taken_by_strict_names(tmp_path: Path) -> None:
-    for name in ("..-1m-2024-01.zip", "A.B-1m-2024-01.zip", "a-1m-2024-01.zip", "A\u2024B-1m-2024-01.csv", "A -1m-2024-01.csv",
-                 "A\n-1m-2024-01.csv", "AUSDT-1m-2024-13.csv", "AUSDT-1m-2024-01.zip\n", "AUSDT-1m-2024-01.zip.exe"):  # fmt: skip
+    for name in (
+        "..-1m-2024-01.zip",
+        "A.B-1m-2024-01.zip",
+        "a-1m-2024-01.zip",
+        "A\u2024B-1m-2024-01.csv",
+        "A -1m-2024-01.csv",
+        "A\n-1m-2024-01.csv",
+        "AUSDT-1m-2024-13.csv",
+        "AUSDT-1m-2024-01.zip\n",
+        "AUSDT-1m-2024-01.zip.exe",
+    ):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(BadFile, match="no kline file found"):
         find_kline_files([tmp_path])
-    assert not any(FUNDING_NAME.fullmatch(name) for name in ("../A-fundingRate-2024-01.zip", "a-fundingRate-2024-01.csv"))
+    assert not any(
+        FUNDING_NAME.fullmatch(name) for name in ("../A-fundingRate-2024-01.zip", "a-fundingRate-2024-01.csv")
+    )
 
 
 def test_a_link_or_a_device_for_a_file(tmp_path: Path) -> None:
@@ -112,7 +158,9 @@ def test_a_link_or_a_device_for_a_file(tmp_path: Path) -> None:
     assert [path.name[0] for path in find_kline_files([tmp_path])] == ["A"]
 
 
-@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/b", "a.b", "a\0b", "", "A B", "é", "a\nb", "__init__", "sys"])
+@pytest.mark.parametrize(
+    "name", ["../evil", "/tmp/evil", "a/b", "a.b", "a\0b", "", "A B", "é", "a\nb", "__init__", "sys"]
+)
 def test_a_new_strategys_name_is_not_a_path(name: str, tmp_path: Path, capsys: Any) -> None:
     folder = tmp_path / "inside"
     folder.mkdir()

@@ -40,7 +40,19 @@ def test_functions_read_what_their_roles_may(desk: Desk, job: str, sweep: str) -
 def test_no_role_reaches_beyond_the_database() -> None:
     """ClickHouse can read addresses and files by functions: rights of their own, and nobody has them."""
     text = " ".join(ROLES).upper()
-    for right in ("URL", "FILE", "S3", "REMOTE", "SOURCES", "ODBC", "MYSQL", "CREATE TEMPORARY", "ALL ON", "GRANT OPTION", "SYSTEM"):
+    for right in (
+        "URL",
+        "FILE",
+        "S3",
+        "REMOTE",
+        "SOURCES",
+        "ODBC",
+        "MYSQL",
+        "CREATE TEMPORARY",
+        "ALL ON",
+        "GRANT OPTION",
+        "SYSTEM",
+    ):
         assert right not in re.findall(r"[A-Z0-9]+(?: [A-Z]+)?", text), right
     assert "*.*" not in text
 
@@ -63,6 +75,19 @@ def test_pods_have_no_way_up() -> None:
     """Beside what tests/knative checks of each container."""
     for overlay in ("local", "production"):
         text = yaml.safe_dump_all(build(bundled("knative") / "overlays" / overlay))
-        for word in ("hostPath", "hostNetwork", "hostPID", "hostIPC", "hostPort", "privileged: true", "ClusterRole", "RoleBinding",
-                     "NodePort", "LoadBalancer", "SYS_ADMIN", "serviceAccountToken", "shareProcessNamespace"):  # fmt: skip
+        for word in (
+            "hostPath",
+            "hostNetwork",
+            "hostPID",
+            "hostIPC",
+            "hostPort",
+            "privileged: true",
+            "ClusterRole",
+            "RoleBinding",
+            "NodePort",
+            "LoadBalancer",
+            "SYS_ADMIN",
+            "serviceAccountToken",
+            "shareProcessNamespace",
+        ):
             assert word not in text, (overlay, word)

@@ -1,6 +1,5 @@
 """The ASGI app."""
 
-import asyncio
 import json
 from typing import Any
 
