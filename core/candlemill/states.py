@@ -2,11 +2,13 @@
 
 import msgspec
 
+from candlemill.errors import BadInput
 from candlemill.events import Requested
 from candlemill.ledger import RANKS, JobRow
 from candlemill.model import Spec
 from candlemill.plan import Plan
 
+AHEAD_MS = 86_400_000  # how far clocks of two machines may be apart
 CAMPAIGNS = frozenset({"portfolio", "walk_forward"})
 
 
@@ -68,8 +70,12 @@ def attempt_of(known: JobRow | None, request: Requested, plan: Plan, now: int) -
 
 
 def next_attempt(known: JobRow | None, request: Requested, now: int) -> int:
-    """The number of the attempt that the request begins."""
-    return max(request.attempt or now, known.attempt + 1 if known else 1)
+    """The number of the attempt that the request begins. Raises BadInput for one of a far future: the job could not be
+    asked for again before then."""
+    least = known.attempt + 1 if known else 1
+    if request.attempt > max(least, now + AHEAD_MS):
+        raise BadInput(f"attempt {request.attempt} lies more than a day ahead: it is the time in ms of the request")
+    return max(request.attempt or now, least)
 
 
 def _of_run(plan: Plan, attempt: int, request: Requested) -> Plan:

@@ -24,6 +24,7 @@ SHARE: Final = 0.8  # of the limit: others behind the same address ask at the sa
 SILENCE_SECONDS_MAX: Final = 3 * 86_400  # the longest ban that there is
 JITTER_SECONDS: Final = 2.0
 SECONDS: Final = 20
+ANSWER_BYTES_MAX: Final = 64 * 2**20  # the longest, the list of all symbols with their rules, has some 15
 TRIES: Final = 6
 CLOSED_MS: Final = 3_000  # after a candle's end, until it is taken for closed: the exchange finishes it that late
 WINDOWS: Final = 60
@@ -191,7 +192,7 @@ class Rest:
             async with self._session.get(
                 self.exchange.rest_url + ask.path, params=ask.query, timeout=limit, allow_redirects=False
             ) as answer:
-                body, status, headers = await answer.read(), answer.status, answer.headers
+                body, status, headers = await read_bounded(answer), answer.status, answer.headers
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ExchangeDown(f"{what}: {reason(error)}") from None
         finally:
@@ -230,6 +231,16 @@ class Rest:
         ours = sum(each for _, each in self._spent)
         if used is not None and used > ours:
             self._spent.append((self._clock.now_ms(), used - ours))
+
+
+async def read_bounded(answer: aiohttp.ClientResponse, most: int = ANSWER_BYTES_MAX) -> bytes:
+    """The body, inflated. Raises BadMessage for more than `most` bytes, without taking in the rest."""
+    body = bytearray()
+    async for piece in answer.content.iter_any():
+        body += piece
+        if len(body) > most:
+            raise BadMessage(f"{answer.url.host}{answer.url.path} answers more than {most:,} bytes")
+    return bytes(body)
 
 
 def reason(error: Exception) -> str:

@@ -114,6 +114,7 @@ class World:
         self.index = index or Index(store)
         self.job = Gathered(self._jobs)
         self._asking = Gathered(self._ask)
+        self.ready = Gathered(self._ready)  # anybody may ask: however often, the database is asked once at a time
         self.traces = Traces(store, self.index)
         self.stopping = asyncio.Event()
         self._publish = publish
@@ -201,6 +202,11 @@ class World:
         while len(self._finished) > FINISHED_LIMIT:
             self._finished.popitem(last=False)
         return [known.get(one) or found.get(one) for one in ids]
+
+    def _ready(self, asked: list[None]) -> list[None]:
+        """Whether the database answers. Raises StoreDown."""
+        self.store.now_ns()
+        return asked
 
     async def ask(self, ready: Ready) -> Answer:
         """Have a job run, unless it is done or under way."""
