@@ -143,8 +143,8 @@ def steps_of(row: JobRow) -> list[Step]:
 
 
 def step_of(job_id: str, known: JobRow | None, attempt: int, fresh: bool) -> Step:
-    """A step of a campaign's new attempt. What is done, or under way, will do, unless all is to be computed afresh: then
-    what was begun afresh since will, as when another instance takes the same step at the same time."""
+    """A step of a campaign's new attempt. What is done, or under way, will do, unless all is to be computed afresh:
+    then what was begun afresh since will, as when another instance takes the same step at the same time."""
     if known is None:
         return Step(job_id, attempt, fresh)
     asked = request_of(known)
