@@ -1,6 +1,6 @@
 """A release from a clean checkout: the source archive and the wheel, built twice in two places, and the same bits.
 
-    python -m release.build FOLDER      run by `make release`, with what images/build.txt pins
+python -m release.build FOLDER      run by `make release`, with what images/build.txt pins
 """
 
 import gzip
