@@ -59,7 +59,7 @@ demo-live: install
 	@$(BIN)/python -m loadtests.exchange.demo
 
 test: install lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

@@ -143,12 +143,15 @@ def steps_of(row: JobRow) -> list[Step]:
 
 
 def step_of(job_id: str, known: JobRow | None, attempt: int, fresh: bool) -> Step:
-    """A step of a campaign's new attempt. What is done, or under way, will do, unless all is to be computed afresh."""
+    """A step of a campaign's new attempt. What is done, or under way, will do, unless all is to be computed afresh:
+    then what was begun afresh since will, as when another instance takes the same step at the same time."""
     if known is None:
         return Step(job_id, attempt, fresh)
-    if fresh or known.state in ("failed", "cancelled"):
+    asked = request_of(known)
+    serves = not fresh or (known.attempt >= attempt and asked is not None and asked.fresh)
+    if not serves or known.state in ("failed", "cancelled"):
         return Step(job_id, max(attempt, known.attempt + 1), fresh)
-    return Step(job_id, known.attempt)
+    return Step(job_id, known.attempt, fresh)
 
 
 def is_done(step: Step, child: JobRow | None) -> bool:

@@ -338,13 +338,14 @@ def test_a_databases_password_is_told_nobody() -> None:
         assert isinstance(error, StoreError | ValueError | Exception)
 
 
-def test_a_line_of_the_log_is_one_line(desk: Desk) -> None:
+def test_a_line_of_the_log_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     evil = 'x\r\n{"level": "info", "message": "all is well"}\u2028\u0085\x1b[2J\u202e\x9b31m\x00\ud800'
     for formatter in (logs.JsonLines(), logs.TextLines()):
         stream = io.StringIO()
         handler = logging.StreamHandler(stream)
         handler.setFormatter(formatter)
         log = logging.getLogger("candlemill.evil")
+        monkeypatch.setattr(log, "propagate", False)  # whoever collects what tests print may not take half characters
         log.addHandler(handler)
         try:
             with logs.about(job=evil):
