@@ -1,6 +1,8 @@
 """Names and reasons that are markup: the dashboard shows them as the text that they are."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -9,35 +11,46 @@ import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install playwright")
 
-from candlemill.control import fail
-from candlemill.io.coverage import count_days
-from candlemill.io.store import Store
-from candlemill.ledger import JobRow
-from candlemill.model import Spec
-from conftest import days
+from conftest import environment
 from gateway.conftest import Gateway, serving
 from playwright import sync_api
 
 EVIL = "<img src=x onerror=window.harmed=1>"
 REASON = f"</td></script><script>window.harmed=2</script>{EVIL}<svg onload=window.harmed=3>javascript:window.harmed=4"
 CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), "")
+STORED = """
+import sys
+import numpy as np
+from candlemill.control import fail
+from candlemill.io.coverage import count_days
+from candlemill.io.store import Store
+from candlemill.ledger import JobRow
+from candlemill.model import Spec
+
+folder, evil, reason = sys.argv[1:]
+start = 1_704_067_200_000
+candles = {name: np.full(1440, 10**8, dtype=np.int64) for name in ("open", "high", "low", "close")}
+candles |= {"t": start + 60_000 * np.arange(1440), "volume": np.ones(1440, dtype=np.uint64)}
+spec = Spec(symbol=evil, strategy=evil[:64], params={evil: 1}, start=start, end=start + 86_400_000)
+with Store(f"chdb://{folder}") as store:
+    store.add_symbol(evil, 10**8)
+    store.insert_candles(evil, [candles])
+    store.put_days({evil: count_days(candles)})
+    job = JobRow("a" * 32, "planned", spec.to_json().decode(), "", "", 1, attempt=1, request="{}")
+    store.put_job(job)
+    fail(job, reason, store)
+"""
 
 
 @pytest.fixture(scope="module")
 def harmful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, str]]:
     """A gateway on a database with a symbol, and a failed job, of hostile names."""
     folder = tmp_path_factory.mktemp("harmful") / "db"
-    candles = days(1, 28, 1)
-    spec = Spec(symbol=EVIL, strategy=EVIL[:64], params={EVIL: 1}, start=1_704_067_200_000, end=1_706_745_600_000)
-    job = JobRow("a" * 32, "planned", spec.to_json().decode(), "", "", 1, attempt=1, request="{}")
-    with Store(f"chdb://{folder}") as store:
-        store.add_symbol(EVIL, 10**8)
-        store.insert_candles(EVIL, [candles])
-        store.put_days({EVIL: count_days(candles)})
-        store.put_job(job)
-        fail(job, REASON, store)
+    # In a process of its own: an embedded database may be open in this one.
+    done = subprocess.run([sys.executable, "-c", STORED, str(folder), EVIL, REASON], env=environment(), check=False)
+    assert done.returncode == 0
     with serving(folder) as found:
-        yield found, job.job_id
+        yield found, "a" * 32
 
 
 def test_text_stays_text(harmful: tuple[Gateway, str]) -> None:

@@ -13,7 +13,7 @@ from candlemill.io import store as io_store
 from candlemill.io.functions import ROUTES
 
 from security.conftest import ASKED
-from security.desk import HOSTILE, MARK, Desk, places, with_value
+from security.desk import HOSTILE, Desk, places, with_value
 
 ROOT = Path(__file__).parents[2]
 ATTRIBUTES = ("id", "source", "partitionkey", "work", "traceparent", "subject", "knativeerrordest", "anything")
@@ -121,17 +121,3 @@ def test_sql_in_every_text_of_the_command_line(desk: Desk, job: str, capsys: Any
                     assert status in (0, 1, 2), (name, given)
                     assert "Traceback" not in capsys.readouterr().err
     assert asked > 40
-
-
-def test_sql_text_has_no_place_for_values() -> None:
-    """Whatever stands between braces in the store's SQL is a name of ours, or a number."""
-    allowed = re.compile(
-        r"selected|final|order|path|names|mine|table|\"? ?,? \"?|len\(\w+\)|"
-        r"\", \"\.join\(.*\)|\" AND \"\.join\(chosen\)|\", \" \+ selected if selected else \"\"|tag"
-    )
-    for path in ("store", "jobtable", "outcometable", "feedstore"):
-        text = (ROOT / f"core/candlemill/io/{path}.py").read_text()
-        for sql in re.findall(r'f"""(.*?)"""|f"((?:SELECT|DELETE|INSERT|ALTER)[^"]*)"', text, re.DOTALL):
-            for inside in re.findall(r"(?<!\{)\{([^{}]+)\}(?!\})", "".join(sql)):
-                assert allowed.fullmatch(inside), (path, inside)
-    assert MARK not in text
