@@ -16,6 +16,8 @@ import psutil
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results")
+SYMBOLS = ("SYNTHUSDT", "DREAMUSDT")
+YEAR = 2023
 START_SECONDS = 60
 STOP_SECONDS = 20
 TOLD_SECONDS = 5.0

@@ -55,9 +55,10 @@ def run(orders: Orders) -> Heard:
     os.environ["CANDLEMILL_LOAD_SEED"] = str(orders.seed)
     found = runpy.run_path(orders.source)
     users = [one for one in found.values() if isinstance(one, type) and issubclass(one, User) and not one.abstract]
-    if orders.kinds:
-        users = [one for one in users if one.__name__ in orders.kinds]
-    environment = Environment(user_classes=users, host=orders.host)
+    users = [one for one in users if (one.__name__ in orders.kinds if orders.kinds else one.weight)]
+    for one in users:
+        one.weight = one.weight or 1
+    environment = Environment(user_classes=users, host=orders.host.rstrip("/"))
     ear = Ear()
     environment.events.request.add_listener(ear.hear)
     environment.events.user_error.add_listener(lambda exception, **_: ear.stumble(exception))

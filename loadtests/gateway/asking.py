@@ -50,11 +50,13 @@ class Asker(FastHttpUser):
         body: object = None,
         expect: int | tuple[int, ...] = 200,
         raw: bytes | None = None,
+        headers: dict[str, str] | None = None,
     ) -> Answer:
         """The answer's JSON; {} where it is none. Any status but the expected ones is an error of this kind."""
         expected = expect if isinstance(expect, tuple) else (expect,)
         data = json.dumps(body).encode() if raw is None and body is not None else raw
-        with self.client.request(method, path, name=kind, catch_response=True, data=data, headers=_headers()) as found:
+        more: dict[str, Any] = {"data": data, "headers": headers or _headers()}
+        with self.client.request(method, path, name=kind, catch_response=True, **more) as found:
             if found.status_code not in expected:
                 said = (found.content or b"")[:200] if found.status_code else found.error
                 found.failure(f"{found.status_code} instead of {expected[0]}: {said!r}")

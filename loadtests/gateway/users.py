@@ -148,7 +148,7 @@ class Careless(Asker):
             ("no such symbol", 404, good | {"symbol": "NOSUCHUSDT"}),
             ("no such strategy", 422, good | {"strategy": "no_such"}),
             ("a parameter that is none", 422, good | {"params": {"no_such": 1}}),
-            ("a fee beyond all bounds", 422, good | {"fee": 10**9}),
+            ("a fee beyond all bounds", 400, good | {"fee": 10**9}),
             ("a range without candles", 409, good | {"range": "2010"}),
             ("a field that is none", 400, good | {"no_such": 1}),
         ):
@@ -164,3 +164,17 @@ class Careless(Asker):
         self.ask("GET", "/api/v1/backtests?limit=0", "400: a page of nothing", expect=400)
         self.think()
         self.ask("DELETE", "/api/v1/symbols", "405: not to be deleted", expect=405)
+
+
+class Backtester(Asker):
+    """Nothing but new backtests, each watched to its end: what a backtest costs. Only where it is asked for by name."""
+
+    weight = 0
+    wait_time = constant(0)
+
+    @task
+    def backtest(self) -> None:
+        began = time.perf_counter()
+        job = self.submitted("backtest, new", self.new_request())
+        state = self.follow(job) if job else "not taken"
+        self.journey("a new backtest, asked to done", began, "" if state == "done" else f"it is {state or 'unknown'}")
