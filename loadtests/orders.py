@@ -5,7 +5,8 @@ import msgspec
 
 class Orders(msgspec.Struct, frozen=True):
     """One stage: `kinds` names classes of users in the file `source` (none: all), `think` is their mean time in seconds
-    before a request. The first `settle` seconds, in which users arrive, are not counted."""
+    before a request. The first `settle` seconds, in which users arrive, are not counted. Of the processes `pids`, by name,
+    the CPU time is measured."""
 
     source: str
     host: str
@@ -16,6 +17,7 @@ class Orders(msgspec.Struct, frozen=True):
     settle: float = 3.0
     seed: int = 0
     label: str = ""
+    pids: dict[str, int] = {}
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):
@@ -35,4 +37,4 @@ class Heard(msgspec.Struct, frozen=True):
     seconds: float
     samples: list[Sample]
     errors: list[str]
-    cpu_seconds: float  # of the swarm itself, over the same time
+    cores: dict[str, float]  # cores' worth of CPU time over it: of the processes asked for, the swarm, all others

@@ -18,7 +18,7 @@ import gevent
 import msgspec
 from locust.env import Environment
 
-from loadtests.lab import Line
+from loadtests.lab import Busy, Line
 from loadtests.orders import Heard, Orders, Sample
 
 ERRORS_TOLD = 100
@@ -67,16 +67,16 @@ def run(orders: Orders) -> Heard:
     runner.start(orders.users, spawn_rate=ARRIVALS_PER_SECOND)
     gevent.sleep(orders.settle)
     ear.began = time.monotonic()
-    spent = time.process_time()
+    busy = Busy(swarm=os.getpid(), **orders.pids)
     line = Line()
     while (passed := time.monotonic() - ear.began) < orders.seconds:
         gevent.sleep(min(1.0, orders.seconds - passed))
         line.say(_told(orders, ear))
-    seconds, spent = time.monotonic() - ear.began, time.process_time() - spent
+    seconds, cores = time.monotonic() - ear.began, busy.cores()
     samples = list(ear.samples)
     line.end(_told(orders, ear))
     runner.quit()
-    return Heard(seconds, samples, ear.errors, spent)
+    return Heard(seconds, samples, ear.errors, cores)
 
 
 def _told(orders: Orders, ear: Ear) -> str:
