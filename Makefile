@@ -9,6 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 ENGINE  := $(wildcard core/candlemill/engine/*.py)
 BUILT   := $(VENV)/.built
+RELEASE := .release
 EXTRAS  := embedded,functions,feed,gateway,test,bench,dataframes
 
 # Images: `make images BUILDER=podman` (or buildah) where docker's buildx is not at hand. All build the same bits from
@@ -26,7 +27,7 @@ LOCK    := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 # What the three functions behind the Broker have no use for.
 LEAN    := --no-emit-package tqdm --no-emit-package tabulate --no-emit-package isal
 
-.PHONY: help install demo demo-live test lint simulate bench schemas images pin locks clean
+.PHONY: help install demo demo-live test lint simulate bench schemas images pin locks release clean
 
 help:
 	@echo "make demo [DATA=folder]  from nothing to a backtest's result"
@@ -38,6 +39,7 @@ help:
 	@echo "make schemas             write schema/events from the code"
 	@echo "make images              an image for each function; make pin: is their base the newest?"
 	@echo "make locks               write images/*.txt, the hashes of their libraries"
+	@echo "make release [AUDIT=skip] sdist and wheel, twice the same bits, with a bill of materials, after an audit: dist/"
 	@echo "make clean               remove what the others made"
 
 install: $(BUILT)
@@ -57,7 +59,7 @@ demo-live: install
 	@$(BIN)/python -m loadtests.exchange.demo
 
 test: install lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
@@ -91,5 +93,26 @@ locks:
 	$(LOCK) pyproject.toml --extra feed -o images/feed.txt
 	$(LOCK) pyproject.toml --extra embedded -o images/db.txt
 
+# The tools have an environment of their own: the wheel is built with what images/build.txt pins by hash. Licences are
+# read from the environment that the tests run in.
+$(RELEASE)/.made: pyproject.toml images/build.txt
+	@mkdir -p $(TMPDIR)
+	@rm -rf $(RELEASE) && $(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --require-hashes --requirement images/build.txt
+	@$(RELEASE)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["release"], sep="\n")' > $(TMPDIR)/release.in
+	$(RELEASE)/bin/python -m pip install --quiet --requirement $(TMPDIR)/release.in
+	@touch $@
+
+release: install $(RELEASE)/.made
+ifeq ($(AUDIT),skip)
+	@echo "release: NOT AUDITED, as was asked for" >&2
+else
+	@$(RELEASE)/bin/python -m release.audit
+endif
+	@$(RELEASE)/bin/python -m release.build dist
+	@$(RELEASE)/bin/pip-licenses --python $(BIN)/python --from mixed --with-system --format json > $(TMPDIR)/licences.json
+	@$(RELEASE)/bin/python -m release.sbom $(TMPDIR)/licences.json dist
+	@cd dist && sha256sum *.whl *.tar.gz *.json LICENCES.txt > SHA256SUMS && cat SHA256SUMS
+
 clean:
-	rm -rf $(VENV) .tmp .demo build core/*.egg-info core/*.so core/candlemill/engine/*.so
+	rm -rf $(VENV) $(RELEASE) dist .tmp .demo build core/*.egg-info core/*.so core/candlemill/engine/*.so

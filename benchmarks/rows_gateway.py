@@ -1,4 +1,9 @@
-"""Rows that ask `candlemill serve` over HTTP: many clients at once, each sends its next request when it is answered."""
+"""Rows that ask `candlemill serve` over HTTP: many clients at once, each with a connection of its own.
+
+Without a pause each sends its next request when it is answered: fifty of them ask for as much as there can be had, and
+the times are those of a server with more to do than it can. At a rate they take turns, evenly, and a time begins when
+the request was due, late or not.
+"""
 
 import asyncio
 import http.client
@@ -20,6 +25,8 @@ from measure import Row
 CLIENTS = 50
 REQUESTS = 3_000
 NEW_JOBS = 500
+RATES = (50, 100)  # new jobs a second, of all clients together
+RATE_SECONDS = 10
 START_SECONDS = 60
 READ_SECONDS = 60
 JOB = {"symbol": SYMBOL, "strategy": "momentum_v1", "range": f"{YEAR}-03"}
@@ -33,16 +40,23 @@ def rows_gateway(lab: Lab) -> Iterator[Row]:
     shutil.rmtree(folder)
     shutil.copytree(lab.year_store, folder, symlinks=True)
     fees = itertools.count(1)
+
+    def new() -> Request:
+        return post(JOB | {"fee": next(fees)})
+
     again, bare = post(JOB), b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with serving(lab, folder) as port:
         asyncio.run(load(port, lambda: again, CLIENTS))
         floor = asyncio.run(load(port, lambda: bare, lab.rounds(REQUESTS)))
         yield told("gateway: GET /healthz, 50 clients", floor, floor, "")
         for what, make, count in (
-            ("gateway: POST of a finished job, 50 clients", lambda: again, REQUESTS),
-            ("gateway: POST of new jobs, 50 clients", lambda: post(JOB | {"fee": next(fees)}), NEW_JOBS),
+            ("gateway: POST of a finished job, 50 clients without a pause", lambda: again, REQUESTS),
+            ("gateway: POST of new jobs, 50 clients without a pause", new, NEW_JOBS),
         ):
             yield told(what, asyncio.run(load(port, make, lab.rounds(count))), floor, "p99 <= 50 ms")
+        for rate in RATES:
+            seconds = asyncio.run(load(port, new, lab.rounds(rate * RATE_SECONDS), rate=rate))
+            yield told(f"gateway: POST of new jobs, 50 clients, {rate} a second", seconds, floor, "p99 <= 50 ms")
         alone = asyncio.run(load(port, lambda: again, 200, 1))
         yield told("gateway: POST of a finished job, 1 client", alone, floor, "p50 <= 10 ms")
         job_id = ask(port, JOB)["job_id"]
@@ -66,15 +80,23 @@ def post(body: dict[str, object]) -> Request:
     return head.encode() + text
 
 
-async def load(port: int, make: Callable[[], Request], count: int, clients: int = CLIENTS) -> list[float]:
-    """The seconds that each of `count` requests took. Raises RuntimeError for an answer that is none of 2xx."""
+async def load(
+    port: int, make: Callable[[], Request], count: int, clients: int = CLIENTS, rate: float = 0
+) -> list[float]:
+    """The seconds that each of `count` requests took, at a `rate` a second or as fast as they are answered. Raises
+    RuntimeError for an answer that is none of 2xx."""
     taken: list[float] = []
+    start = time.perf_counter() + 0.1
 
-    async def client() -> None:
+    async def client(number: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for _ in range(max(1, count // clients)):
+        for turn in range(max(1, count // clients)):
             request = make()
             begin = time.perf_counter()
+            if rate:
+                due = start + (turn * clients + number) / rate
+                await asyncio.sleep(max(0.0, due - begin))
+                begin = due
             writer.write(request)
             async with asyncio.timeout(READ_SECONDS):
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -84,7 +106,7 @@ async def load(port: int, make: Callable[[], Request], count: int, clients: int 
                 raise RuntimeError(f"{head[:40]!r} {body[:200]!r}")
         writer.close()
 
-    await asyncio.gather(*(client() for _ in range(clients)))
+    await asyncio.gather(*(client(number) for number in range(clients)))
     return taken
 
 

@@ -33,7 +33,7 @@ from reference import DAY, STRATEGIES, Bar, backtest
 from reference_accounts import compound_backtest, disagreements, sized_backtest
 from world import FIRST_DAY, PARAMS, Market, World, daily_of, jobs, markets, specs
 
-THOROUGH = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+THOROUGH = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 BRIEF = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 

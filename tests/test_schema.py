@@ -63,13 +63,17 @@ def granted(role: str, right: str) -> set[str]:
 
 
 def test_roles_write_what_they_must_and_no_more() -> None:
-    feed, executor, gateway = (granted(f"candlemill_{name}", "INSERT") for name in ("feed", "executor", "gateway"))
-    assert feed | executor | gateway >= CREATED  # every table has its writer
-    assert not feed & executor
+    names = ("feed", "executor", "planner", "gateway")
+    feed, executor, planner, gateway = (granted(f"candlemill_{name}", "INSERT") for name in names)
+    assert feed | executor | planner | gateway >= CREATED  # every table has its writer
+    assert not feed & (executor | planner)
+    assert executor == {"backtest_slices", "slice_outcomes"}
+    assert "slice_outcomes" not in planner
     assert gateway <= {"backtest_jobs", "coverage_days"}
     assert granted("candlemill_reader", "INSERT") == set()
     assert granted("candlemill_feed", "SELECT") == feed  # no job
-    assert granted("candlemill_gateway", "ALTER DELETE") <= executor
+    assert granted("candlemill_gateway", "ALTER DELETE") <= planner
+    assert granted("candlemill_reader", "SELECT") <= CREATED  # not of whatever else is in the database
     rights = {right for text in ROLES if " ON " in text for right in text[6:].partition(" ON ")[0].split(", ")}
     assert rights == {"SELECT", "INSERT", "ALTER DELETE", "SHOW TABLES", "SHOW COLUMNS"}
 
@@ -77,7 +81,7 @@ def test_roles_write_what_they_must_and_no_more() -> None:
 def test_all_roles_see_all_columns() -> None:
     """Or a store that they open would try to create what it takes for missing."""
     assert granted("candlemill_reader", "SHOW COLUMNS") == granted("candlemill_feed", "SHOW COLUMNS") == {"*"}
-    for role in ("gateway", "executor"):
+    for role in ("gateway", "planner", "executor"):
         assert f"GRANT candlemill_reader TO candlemill_{role}" in ROLES
 
 

@@ -14,7 +14,7 @@ from loadtests.simulation.__main__ import told
 from loadtests.simulation.faults import EVENTS, RATES
 from loadtests.simulation.run import shrunk, simulate
 
-RUNS = 500
+RUNS = 2_000
 FIRST = 1_000_000
 
 

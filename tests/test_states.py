@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -9,6 +10,7 @@ from candlemill import events, service, states
 from candlemill.events import Event
 from candlemill.ledger import RANKS, JobRow, Runtime
 from candlemill.model import Spec, job_id
+from candlemill.states import Step
 from test_handlers import DAYS, bars, digests, sweep
 from world import HANDLERS, World
 
@@ -111,6 +113,21 @@ def test_afresh_is_an_attempt_of_its_own_and_one_however_often_it_is_said(world:
     assert plan is not None and plan.run == the_job(world).attempt > first
     deliver(world, *tasks)
     assert the_job(world).state == "done"
+
+
+def test_a_step_that_another_instance_took_afresh_is_not_taken_again() -> None:
+    """Seeds 2000311 and 2001341 of the simulation."""
+    before = JobRow("j", "done", "", "", "", 0, attempt=7, request=asked(attempt=7))
+    assert states.step_of("j", before, 10, fresh=True) == Step("j", 10, fresh=True)
+    others = msgspec.structs.replace(before, attempt=10, request=asked(attempt=10, fresh=True))
+    assert states.step_of("j", others, 10, fresh=True) == Step("j", 10, fresh=True)
+    not_afresh = msgspec.structs.replace(others, request=asked(attempt=10))
+    assert states.step_of("j", not_afresh, 10, fresh=True) == Step("j", 11, fresh=True)
+    assert states.step_of("j", not_afresh, 10, fresh=False) == Step("j", 10)
+
+
+def asked(**wishes: Any) -> str:
+    return msgspec.json.encode(events.Requested(single(), **wishes)).decode()
 
 
 def test_what_was_accepted_is_planned_and_what_has_changed_since_ends_with_its_reason(world: World) -> None:

@@ -31,6 +31,9 @@ ZIP_BYTES_MAX: Final = CSV_BYTES_MAX
 INFLATION_MAX: Final = 200
 """Real months inflate 2 to 40 times; deflate can reach 1032."""
 
+MEMBERS_MAX: Final = 64
+"""Real zips have one. A zip of the size that is read could list a million, each an object of half a kilobyte."""
+
 _NAME: Final = re.compile(r"(.+)-([0-9]+[A-Za-z]+)-([0-9]{4})-([0-9]{2})(?:-([0-9]{2}))?\.(zip|csv)")
 _CHECKSUM: Final = re.compile(r"([0-9A-Fa-f]{64})[ \t]+\*?(\S+)\s*")
 _ENCRYPTED: Final = 0x1
@@ -126,6 +129,8 @@ def read_zip(data: bytes | Path, file: str = "") -> bytes:
     file = file or "<zip>"
     if len(data) > ZIP_BYTES_MAX:
         raise BadFile(file, None, f"{len(data)} bytes, more than the {ZIP_BYTES_MAX} of the largest zip that is read")
+    if data.count(b"PK\x01\x02") > MEMBERS_MAX:
+        raise BadFile(file, None, f"a zip of more than {MEMBERS_MAX} files, expected one")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             member = _csv_member(archive, file)

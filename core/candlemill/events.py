@@ -20,7 +20,7 @@ WATCH = "dev.candlemill.jobs.watch.v1"
 
 EVENT_BYTES_LIMIT = 64 * 1024
 
-JobId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+JobId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$", max_length=32)]  # `$` alone lets a newline follow
 Number = Annotated[int, Meta(ge=0, lt=SETS_LIMIT)]
 Stored = Annotated[int, Meta(ge=0, le=2**62)]  # by a column of Int64
 SliceNumber = Annotated[int, Meta(ge=0, lt=SLICES_LIMIT)]
@@ -135,7 +135,7 @@ def read(event: Event, kind: type[D]) -> D:
         raise BadInput(f"the event's data has {len(event.data):,} bytes, the limit is {EVENT_BYTES_LIMIT:,}")
     try:
         return msgspec.json.decode(event.data, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadInput(f"event {event.id}: {error}") from None
 
 

@@ -366,11 +366,12 @@ def parse_grid(texts: list[str]) -> dict[str, list[ParamValue]]:
             raise BadInput(f"grid {text!r} is not like fast=5:50:5 or slow=20,50,100")
         if name in grid:
             raise BadInput(f"grid of {name!r} is given twice: join its values with commas")
-        grid[name] = _grid_values(text, values)
+        grid[name] = grid_values(text, values)
     return grid
 
 
-def _grid_values(text: str, values: str) -> list[ParamValue]:
+def grid_values(text: str, values: str) -> list[ParamValue]:
+    """`5:50:5` or `20,50,100`; `text` is what messages call it. Raises BadInput."""
     if ":" not in values:
         parts = list(dict.fromkeys(part.strip() for part in values.split(",")))
         if "" in parts:
@@ -386,6 +387,8 @@ def _grid_values(text: str, values: str) -> list[ParamValue]:
     count = (end - begin) // width + 1
     if count > SETS_LIMIT:
         raise BadInput(f"grid {text!r} has {count:,} values, the limit is {SETS_LIMIT:,}")
+    if 2 * count > SPEC_BYTES_LIMIT:  # a digit and a comma each: `resolve` would refuse them after a second's work
+        raise BadInput(f"grid {text!r} has {count:,} values, more than {SPEC_BYTES_LIMIT:,} bytes: use several sweeps")
     return list(range(begin, end + 1, width))
 
 

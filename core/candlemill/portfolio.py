@@ -38,8 +38,11 @@ class Part(msgspec.Struct, frozen=True):
 
 def symbols_of(text: str, known: Sequence[str]) -> list[str]:
     """`BTCUSDT,ETHUSDT` or a glob like `*USDT`, in order, each once. Raises UnknownName, and BadInput for too many."""
+    names = list(dict.fromkeys(text.split(",")))
+    if len(names) > SYMBOLS_LIMIT:  # before each of them is held against all that are known
+        raise BadInput(f"{len(names):,} symbols, the limit of a portfolio is {SYMBOLS_LIMIT:,}: use several")
     found: list[str] = []
-    for name in text.split(","):
+    for name in names:
         matches = [symbol for symbol in known if fnmatchcase(symbol, name)] if any(c in name for c in "*?[") else [name]
         if not matches:
             raise UnknownName("symbols", name, list(known), "`candlemill coverage` lists what is stored")

@@ -25,8 +25,8 @@ from candlemill.model import (
     Ppm,
     Spec,
     WalkForward,
+    grid_values,
     parse_decimal,
-    parse_grid,
     parse_range,
     parse_timeframe,
     resolve,
@@ -118,7 +118,10 @@ def request_of_fields(fields: Mapping[str, Any]) -> Request:
         value = str(given) if type(given) in (int, float) else given
         group, dot, key = name.partition(".")
         if dot:
-            nested.setdefault(group, {})[key] = value
+            inner = nested.setdefault(group, {})
+            if not isinstance(inner, dict):
+                raise BadInput(f"not a request: both {group!r} and {name!r} are given")
+            inner[key] = value
         else:
             nested[name] = value
     try:
@@ -143,7 +146,7 @@ def _fields(data: bytes) -> dict[str, Any] | None:
     """The event's data where it is an object without a spec."""
     try:
         found = msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
     return found if isinstance(found, dict) and "spec" not in found and "symbol" in found else None
 
@@ -217,7 +220,7 @@ def spec_of(request: Request, symbol: str) -> Spec:
 
 
 def _values(name: str, values: str | list[ParamValue]) -> list[ParamValue]:
-    return parse_grid([f"{name}={values}"])[name] if isinstance(values, str) else values
+    return grid_values(f"{name}={values}", values) if isinstance(values, str) else values
 
 
 def request_of(spec: Spec, weights: Mapping[str, int] = {}, walk_forward: WalkForward | None = None) -> dict[str, Any]:

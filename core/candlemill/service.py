@@ -397,10 +397,21 @@ def _give_up(event: Event, runtime: Runtime) -> list[Event]:
     if not name:
         return []
     job = runtime.ledger.job(name)
+    if job is not None and _is_of_the_past(event, job):
+        return []
     if job is None:
         told = "" if spec is None else spec.to_json().decode()
         job = JobRow(name, "accepted", told, "", "", runtime.clock_ms())
     return ended("aggregate", job) if job.finished else fail(job, event.error, runtime.ledger)
+
+
+def _is_of_the_past(event: Event, job: JobRow) -> bool:
+    """Whether what was given up is the request of an earlier attempt: that one has ended, whatever is said of it."""
+    if event.type != events.REQUESTED:
+        return False
+    with suppress(BadInput):
+        return 0 < events.read(event, events.Requested).attempt < job.attempt
+    return False
 
 
 def _subject(event: Event, runtime: Runtime) -> tuple[str, Spec | None]:

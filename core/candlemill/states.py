@@ -2,11 +2,13 @@
 
 import msgspec
 
+from candlemill.errors import BadInput
 from candlemill.events import Requested
 from candlemill.ledger import RANKS, JobRow
 from candlemill.model import Spec
 from candlemill.plan import Plan
 
+AHEAD_MS = 86_400_000  # how far clocks of two machines may be apart
 CAMPAIGNS = frozenset({"portfolio", "walk_forward"})
 
 
@@ -68,8 +70,12 @@ def attempt_of(known: JobRow | None, request: Requested, plan: Plan, now: int) -
 
 
 def next_attempt(known: JobRow | None, request: Requested, now: int) -> int:
-    """The number of the attempt that the request begins."""
-    return max(request.attempt or now, known.attempt + 1 if known else 1)
+    """The number of the attempt that the request begins. Raises BadInput for one of a far future: the job could not be
+    asked for again before then."""
+    least = known.attempt + 1 if known else 1
+    if request.attempt > max(least, now + AHEAD_MS):
+        raise BadInput(f"attempt {request.attempt} lies more than a day ahead: it is the time in ms of the request")
+    return max(request.attempt or now, least)
 
 
 def _of_run(plan: Plan, attempt: int, request: Requested) -> Plan:
@@ -137,12 +143,15 @@ def steps_of(row: JobRow) -> list[Step]:
 
 
 def step_of(job_id: str, known: JobRow | None, attempt: int, fresh: bool) -> Step:
-    """A step of a campaign's new attempt. What is done, or under way, will do, unless all is to be computed afresh."""
+    """A step of a campaign's new attempt. What is done, or under way, will do, unless all is to be computed afresh:
+    then what was begun afresh since will, as when another instance takes the same step at the same time."""
     if known is None:
         return Step(job_id, attempt, fresh)
-    if fresh or known.state in ("failed", "cancelled"):
+    asked = request_of(known)
+    serves = not fresh or (known.attempt >= attempt and asked is not None and asked.fresh)
+    if not serves or known.state in ("failed", "cancelled"):
         return Step(job_id, max(attempt, known.attempt + 1), fresh)
-    return Step(job_id, known.attempt)
+    return Step(job_id, known.attempt, fresh)
 
 
 def is_done(step: Step, child: JobRow | None) -> bool:

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
 from candlemill.io.gateway import jobs
 from candlemill.io.gateway.world import World
 from candlemill.io.store import Store
-from candlemill.ledger import JobFilter, JobRow
+from candlemill.ledger import JobFilter, JobRow, Progress
+from candlemill.plan import Plan
 
 
 def test_a_job_without_a_spec_is_told_and_listed(tmp_path: Path):
@@ -18,3 +20,16 @@ def test_a_job_without_a_spec_is_told_and_listed(tmp_path: Path):
         (line,) = jobs._jobs(world, JobFilter(), None, 10).items
     assert (shown.state, shown.reason, shown.spec) == ("failed", "execute answered 422: nonsense", {})
     assert (line.job_id, line.state, line.symbol) == (name, "failed", "")
+
+
+def test_a_job_that_has_just_ended_does_not_go_back(tmp_path: Path):
+    """Its row was read before it ended, what is told of it while it runs after that."""
+    name = "b" * 32
+    plan = msgspec.json.encode(Plan(cuts=[0, 1, 2], batch=1, points=1, bars=2)).decode()
+    read = JobRow(name, "planned", "", plan, "", 5, attempt=5)
+    with Store(f"chdb://{tmp_path}/db") as store:
+        world = World(store, lambda events: None, lambda job_id: None)
+        store.put_job(read)
+        assert world.progress(read) == Progress(0, 2, 0)
+        store.put_job(msgspec.structs.replace(read, state="done"))
+        assert world.progress(read) == Progress(2, 2, 0)

@@ -58,11 +58,11 @@ def test_several_behind_one_address_stay_under_its_limit(askers: int) -> None:
     """They know of each other only by what the exchange says that all of them weigh."""
 
     async def run() -> None:
-        async with Stage(market(), START + DAY_MS, 60, 1, weight=WEIGHT) as stage, contextlib.AsyncExitStack() as stack:
+        async with Stage(market(), START + DAY_MS, 20, 1, weight=WEIGHT) as stage, contextlib.AsyncExitStack() as stack:
             exchange = adapter("binance", stage.port, WEIGHT)
             all_ = [await stack.enter_async_context(rest(stage, exchange, k)) for k in range(askers)]
-            assert await asyncio.gather(*(ask_much(each, 150 // askers, at_once=4) for each in all_)) == (
-                [150 // askers] * askers
+            assert await asyncio.gather(*(ask_much(each, 90 // askers, at_once=2) for each in all_)) == (
+                [90 // askers] * askers
             )
             counts = stage.simulator.counts
             assert counts["over_the_limit"] == counts["asked_while_forbidden"] == 0
@@ -72,12 +72,12 @@ def test_several_behind_one_address_stay_under_its_limit(askers: int) -> None:
 
 def test_after_a_refusal_nobody_on_this_machine_asks_until_the_time_is_over(tmp_path: Path) -> None:
     async def run() -> None:
-        menu = nothing_but(too_many=0.06, ban=0.01)
+        menu = nothing_but(too_many=0.12, ban=0.01)
         async with Stage(market(), START + DAY_MS, 60, 3, menu) as stage, contextlib.AsyncExitStack() as stack:
             exchange = adapter("binance", stage.port)
             files = [Silence(tmp_path / "silence") for _ in range(2)]  # two processes
             all_ = [await stack.enter_async_context(rest(stage, exchange, k, files[k])) for k in range(2)]
-            assert sum(await asyncio.gather(*(ask_much(each, 40) for each in all_))) >= 70
+            assert sum(await asyncio.gather(*(ask_much(each, 20) for each in all_))) >= 35
             counts = stage.simulator.counts
             assert counts["too_many"] >= 2 and counts["asked_while_forbidden"] == 0
 

@@ -73,6 +73,7 @@ class Batches:
         self._given_up = 0  # since a write last succeeded
         self._outages: list[tuple[str, int, int]] = []
         self._unsure: dict[str, set[int]] = {}
+        self._any = asyncio.Event()
         self._full = asyncio.Event()
         self.failing_since_ms = 0
 
@@ -84,6 +85,7 @@ class Batches:
         self.waiting += len(rows) - before
         if not self._since_ms:
             self._since_ms = self._clock.now_ms()
+            self._any.set()
         if self.waiting >= self._rows_max:
             self._full.set()
         if self.waiting + self._writing_rows > self._buffer_rows and self._fails():
@@ -95,6 +97,7 @@ class Batches:
 
     def add_outage(self, symbol: str, start: int, end: int) -> None:
         self._outages.append((symbol, start, end))
+        self._any.set()
 
     def pending(self, symbol: str) -> set[int]:
         """The minutes that are on their way."""
@@ -126,14 +129,17 @@ class Batches:
             await self.flush()
 
     async def _gathered(self) -> None:
-        while not self._full.is_set():
-            age = (self._clock.now_ms() - self._since_ms) / 1000 if self._since_ms else 0.0
-            if self._since_ms and age >= self._age_seconds:
-                return
-            if not self._since_ms and (self._outages or self._unsure):
-                await self._clock.sleep(self._age_seconds)
-                return
-            await self._clock.sleep(min(max(self._age_seconds - age, 0.02), 0.25))
+        """Wait until the oldest candle has waited long enough, or enough of them are there."""
+        await self._any.wait()
+        enough = {asyncio.ensure_future(self._full.wait()), asyncio.ensure_future(self._aged())}
+        try:
+            await asyncio.wait(enough, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in enough:
+                each.cancel()
+
+    async def _aged(self) -> None:
+        await self._clock.sleep(self._age_seconds)
 
     async def flush(self) -> None:
         """Write what is there now; tries again until it is written."""
@@ -144,6 +150,7 @@ class Batches:
         self._writing_rows = sum(map(len, self._writing.values()))
         self._rows, self.waiting, self._since_ms = {}, 0, 0
         self._full.clear()
+        self._any.clear()
         outages, wait = list(self._outages), RETRY_SECONDS
         while True:
             self._writing_since_ms = self._clock.now_ms()
@@ -162,6 +169,8 @@ class Batches:
         self.counts.last_rows = self._writing_rows
         self._writing, self._writing_rows, self._writing_since_ms, self.failing_since_ms = {}, 0, 0, 0
         del self._outages[: len(outages)]
+        if self._unsure or self._outages:
+            self._any.set()
         if self._given_up:
             log.info("the store takes candles again: %d had been given up", self._given_up)
             self._given_up = 0

@@ -96,6 +96,7 @@ class _Run:
         self._ended: deque[Event] = deque()
         self._done = 0
         self._cause: CandlemillError | None = None
+        self._end: JobRow | None = None  # what has become of the job that was asked for
 
     def to_its_end(self, first: Event) -> JobRow:
         self._waiting.append(first)
@@ -109,7 +110,7 @@ class _Run:
             raise
         finally:
             self._bus.forget(self._root)
-        row = self._ledger.job(self._root)
+        row = self._end or self._ledger.job(self._root)
         if row is not None and row.state == "done":
             return row
         if row is not None and row.state == "cancelled":
@@ -143,8 +144,10 @@ class _Run:
                 return
 
     def _over(self) -> bool:
-        row = self._ledger.job(self._root)
-        return row is not None and row.finished
+        if self._end is None:
+            row = self._ledger.job(self._root)
+            self._end = row if row is not None and row.finished else None
+        return self._end is not None
 
     def _publish(self, published: Sequence[Event]) -> None:
         for event in published:
@@ -190,5 +193,7 @@ class _Run:
                 self._bus.forget(job.job_id)
         if row is not None and row.state != "done":  # the request came late, for an attempt that has ended
             raise CandlemillError(row.reason or row.state)
+        if job.job_id == self._root:
+            self._end = row
         self._done += 1
         return completed("aggregate", job.job_id)

@@ -83,7 +83,8 @@ def write(store: Store, parts: Mapping[str, Columns]) -> None:
 
 @contextmanager
 def open_writer(store: Store, days: Mapping[str, Sequence[int]], first: int, last: int) -> Iterator[None]:
-    """Around the inserts of candles into these days. A failure leaves the days unsure, and the writer closed."""
+    """Around the inserts of candles into these days. A failure leaves the days unsure, and the writer open until its
+    next write, or until its lease is over: an insert that was given up may still land."""
     store.put_writer(WRITER, store.now_ns(), True, first, last)
     marks = {symbol: [Day(day, 0, day, day, "") for day in starts] for symbol, starts in days.items()}
     store.put_days(marks, store.now_ns())

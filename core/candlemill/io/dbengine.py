@@ -31,9 +31,14 @@ TRANSPORT = re.compile(
     r"http_headers_progress_interval_ms|enable_http_compression|cancel_http_readonly_queries_on_client_close)\Z"
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_TOKEN = re.compile(rb"--[^\n]*|/\*.*?\*/|`(?:\\.|[^`\\])*`|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\w+|\S", re.DOTALL)
+# What is not closed goes on to the end: to look for it again from each place inside would take quadratic time.
+_TOKEN = re.compile(
+    rb"--[^\n]*|/\*.*?(?:\*/|\Z)|`(?:\\.|[^`\\])*+(?:`|\\?\Z)|\"(?:\\.|[^\"\\])*+(?:\"|\\?\Z)|"
+    rb"'(?:\\.|[^'\\])*+(?:'|\\?\Z)|\w+|\S",
+    re.DOTALL,
+)
 _MAYBE_FORMAT = re.compile(rb"\bFORMAT\s+\w", re.IGNORECASE)
-_LAST_FORMAT = re.compile(rb"\bFORMAT\s+(\w+)\s*(?:SETTINGS\b.*)?[;\s]*\Z", re.IGNORECASE | re.DOTALL)
+_LAST_FORMAT = re.compile(rb"\bFORMAT\s++(\w++)\s*+(?:SETTINGS\b.*|[;\s]*+)\Z", re.IGNORECASE | re.DOTALL)
 _DATA_FORMAT = re.compile(rb"\s+(\w+)[ \t\f]*\r?\n?")
 _SELECTS = frozenset({b"SELECT", b"WITH", b"FROM"})  # all that chDB streams
 _READS = _SELECTS | {b"SHOW", b"DESC", b"DESCRIBE", b"EXPLAIN", b"EXISTS", b"CHECK"}

@@ -26,7 +26,7 @@ from candlemill.exchange import MINUTE_MS, Candle, Exchange
 from candlemill.io.feedstore import FeedStore
 from candlemill.io.healing import correct, holes_of
 from candlemill.io.ingest import ingest
-from candlemill.io.rest import CLOSED_MS, Clock, Rest, Silence, reason
+from candlemill.io.rest import CLOSED_MS, Clock, Rest, Silence, read_bounded, reason
 from candlemill.minutes import SETTLED_MS, Span, Spans
 from candlemill.plan import months_of
 
@@ -264,7 +264,7 @@ class Downloader:
         with self._answers(path):
             async with self._session.get(self._exchange.archive_url + path, timeout=self._timeout()) as answer:
                 self._check(answer.status, path)
-                return await answer.read()
+                return await read_bounded(answer, ZIP_BYTES_MAX)
 
     def _timeout(self) -> aiohttp.ClientTimeout:
         return aiohttp.ClientTimeout(total=self._clock.patience(SECONDS))

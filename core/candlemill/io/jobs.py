@@ -23,7 +23,6 @@ from candlemill.plan import estimate_seconds
 from candlemill.request import full_span
 from candlemill.reuse import reusable
 from candlemill.service import Prepared, prepare
-from candlemill.states import is_answered
 from candlemill.trace import Trace, trace_of
 from candlemill.work import COLUMNS, columns_read, context_bars
 
@@ -75,9 +74,7 @@ class Home:
         Interrupted, it leaves what is done in the store: the same call goes on from there.
         """
         ledger = LocalLedger(self.store, request.fresh, reusable(job.plan))
-        known = ledger.job(job.job_id)
-        if known is None or not is_answered(known, request):
-            self._deliver(job, request, workers, ledger, progress)
+        self._deliver(job, request, workers, ledger, progress)
         return ledger
 
     def compute(self, job: Prepared, progress: Progress) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from multiprocessing.shared_memory import SharedMemory
 from types import ModuleType
 
@@ -206,8 +206,10 @@ class _Batch:
 class FrozenIndex:
     """The metadata index as it was when the job began: one symbol's days, the same object throughout."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, days: Callable[[str], Sequence[Day]] | None = None) -> None:
+        """`days` tells a symbol's days as they are now, where somebody knows them already."""
         self._store = store
+        self._current = days or partial(current_days, store)
         self._days: dict[str, Sequence[Day]] = {}
         self._funding: dict[str, Funding] = {}
 
@@ -216,7 +218,7 @@ class FrozenIndex:
 
     def days(self, symbol: str) -> Sequence[Day]:
         if symbol not in self._days:
-            self._days[symbol] = current_days(self._store, symbol)
+            self._days[symbol] = self._current(symbol)
         return self._days[symbol]
 
     def volume_scale(self, symbol: str) -> int:

@@ -93,14 +93,15 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             found["error"] = self.formatException(record.exc_info)
-        return encoder.dumps(found, default=str, ensure_ascii=False)
+        line = encoder.dumps(found, default=str, ensure_ascii=False)
+        return line if line.isprintable() else "".join(c if c.isprintable() else encoder.dumps(c)[1:-1] for c in line)
 
 
 class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         more = "".join(f" {name}={value}" for name, value in extras(record).items())
-        line = f"{_moment(record)[11:19]} {level}{one_line(record.getMessage())}{more}"
+        line = f"{_moment(record)[11:19]} {level}{one_line(record.getMessage() + more)}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

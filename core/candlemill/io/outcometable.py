@@ -20,15 +20,14 @@ class OutcomeTable:
         raise NotImplementedError
 
     def known_slices(self, set_keys: Sequence[str], code: str) -> list[KnownSlice]:
-        sql = f"""
-            SELECT slice_key, first_ms, start_ms, end_ms,
-                groupUniqArray(transform(set_key, {{sets:Array(String)}}, range({len(set_keys)}), 0))
-            FROM slice_outcomes
-            WHERE set_key IN {{sets:Array(String)}} AND code = {{code:String}}
-            GROUP BY slice_key, first_ms, start_ms, end_ms
-        """  # noqa: S608
-        found = self._rows(sql, {"sets": list(set_keys), "code": code}) if set_keys else []
-        return [KnownSlice(key, first, a, b, {set_keys[k] for k in sets}) for key, first, a, b, sets in found]
+        sql = """
+            SELECT slice_key, first_ms, start_ms, end_ms, set_key FROM slice_outcomes
+            WHERE set_key IN {sets:Array(String)} AND code = {code:String}
+        """
+        found: dict[tuple[str, int, int, int], set[str]] = {}
+        for slice_key, first, a, b, key in self._rows(sql, {"sets": list(set_keys), "code": code}) if set_keys else []:
+            found.setdefault((slice_key, first, a, b), set()).add(key)
+        return [KnownSlice(*place, sets) for place, sets in found.items()]
 
     def other_code(self, set_keys: Sequence[str], code: str) -> bool:
         sql = "SELECT 1 FROM slice_outcomes WHERE set_key IN {sets:Array(String)} AND code != {code:String} LIMIT 1"

@@ -24,6 +24,7 @@ SHARE: Final = 0.8  # of the limit: others behind the same address ask at the sa
 SILENCE_SECONDS_MAX: Final = 3 * 86_400  # the longest ban that there is
 JITTER_SECONDS: Final = 2.0
 SECONDS: Final = 20
+ANSWER_BYTES_MAX: Final = 64 * 2**20  # the longest, the list of all symbols with their rules, has some 15
 TRIES: Final = 6
 CLOSED_MS: Final = 3_000  # after a candle's end, until it is taken for closed: the exchange finishes it that late
 WINDOWS: Final = 60
@@ -100,6 +101,7 @@ class Rest:
         self._silence = silence or Silence()
         self._spent: deque[tuple[int, int]] = deque()  # when, weight
         self._under_way = 0
+        self._in_a_row = 0  # refusals since the last answer
         self._careful = True
         self._ahead_ms = 0  # the exchange's clock before ours, at least
         self.synced = False
@@ -190,7 +192,7 @@ class Rest:
             async with self._session.get(
                 self.exchange.rest_url + ask.path, params=ask.query, timeout=limit, allow_redirects=False
             ) as answer:
-                body, status, headers = await answer.read(), answer.status, answer.headers
+                body, status, headers = await read_bounded(answer), answer.status, answer.headers
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ExchangeDown(f"{what}: {reason(error)}") from None
         finally:
@@ -203,7 +205,7 @@ class Rest:
             log.warning("%s: %d, %s; silent for %d s", what, status, refusal.text, wait)
             raise ExchangeDown(f"{what}: {status}, {refusal.text}", wait)
         if self.refused == refused:  # nobody was refused since this was sent
-            self._careful = False
+            self._careful, self._in_a_row = False, 0
         if refusal is not None:
             raise NotThere(f"{what} with {ask.query}: {status}, {refusal.text}")
         if status != 200:
@@ -215,7 +217,10 @@ class Rest:
         limits = self.exchange.limits
         named = float(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0.0
         wait = max(named, 1.0) if named else float(limits.ban_seconds if kind == "ban" else limits.weight_seconds)
-        wait = min(wait, SILENCE_SECONDS_MAX)
+        # Others behind our address, of whom we know nothing, may lengthen the same ban by asking when ours is over:
+        # whoever is refused again waits longer than it was told, each by its own chance.
+        again, self._in_a_row = self._in_a_row, self._in_a_row + 1
+        wait = min(wait * (1 + again * self._rng.random()), SILENCE_SECONDS_MAX)
         self._careful = True
         now = self._clock.now_ms()
         self._silence.keep(now, now + int(1000 * wait))
@@ -226,6 +231,16 @@ class Rest:
         ours = sum(each for _, each in self._spent)
         if used is not None and used > ours:
             self._spent.append((self._clock.now_ms(), used - ours))
+
+
+async def read_bounded(answer: aiohttp.ClientResponse, most: int = ANSWER_BYTES_MAX) -> bytes:
+    """The body, inflated. Raises BadMessage for more than `most` bytes, without taking in the rest."""
+    body = bytearray()
+    async for piece in answer.content.iter_any():
+        body += piece
+        if len(body) > most:
+            raise BadMessage(f"{answer.url.host}{answer.url.path} answers more than {most:,} bytes")
+    return bytes(body)
 
 
 def reason(error: Exception) -> str:

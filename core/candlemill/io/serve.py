@@ -14,13 +14,14 @@ from candlemill.io.bus import Bus
 from candlemill.io.clock import clock_ms
 from candlemill.io.gateway.access import access_of
 from candlemill.io.gateway.app import create_app
-from candlemill.io.gateway.world import World
+from candlemill.io.gateway.world import Index, World
 from candlemill.io.local import FrozenIndex
 from candlemill.io.meters import Gauge
 from candlemill.io.store import Store
 from candlemill.io.tapes import Tapes
 from candlemill.io.webserver import run_app
 from candlemill.ledger import Progress, Runtime
+from candlemill.plan import Day
 
 LONG_JOBS, SHORT_JOBS = 2, 1  # at once; a run of one set need not wait for sweeps
 SWITCH_SECONDS = 0.0005  # how long a job's thread may keep an answer waiting for the interpreter
@@ -34,8 +35,10 @@ log = logging.getLogger("candlemill")
 class Driver:
     """Runs requested jobs, some at once, in threads; the compiled engine's worker processes are each job's own."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, days: Callable[[str], Sequence[Day]]) -> None:
+        """`days` tells a symbol's days, never as they were before a job was asked for."""
         self._store = store
+        self._days = days
         self._bus = Bus(store)
         self._long: Queue = queue.Queue()
         self._short: Queue = queue.Queue()
@@ -93,7 +96,7 @@ class Driver:
             self._waiting.discard(event.partitionkey)
             try:
                 with telemetry.working(event):
-                    self._bus.run(event)
+                    self._bus.run(event, index=FrozenIndex(self._store, self._days))
             except (Stopped, Cancelled):
                 pass
             except CandlemillError as error:
@@ -119,12 +122,14 @@ def serve(dsn: str, host: str, port: int, ready: Callable[[int], None]) -> None:
     for problem in plugins.load_offered():
         log.warning("%s", problem)
     sys.setswitchinterval(SWITCH_SECONDS)
-    with Store(dsn) as store:
-        driver = Driver(store)
+    # Each with a connection of its own: an answer need not wait until the jobs have read what they read.
+    with Store(dsn) as store, Store(dsn) as of_jobs:
+        index = Index(store)
+        driver = Driver(of_jobs, index.days)
         Gauge("candlemill_serve_waiting_jobs", "Jobs that wait to be run", driver.waiting)
         Gauge("candlemill_serve_running_jobs", "Jobs that are run", driver.at_work)
         try:
-            world = World(store, driver.publish, driver.live)
+            world = World(store, driver.publish, driver.live, index)
             run_app(create_app(world, access), host, port, ready, world.stopping.set)
         finally:
             driver.close()

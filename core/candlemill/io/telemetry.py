@@ -77,7 +77,7 @@ def identity(event: Event) -> dict[str, Any]:
     """The fields of log lines about an event."""
     try:
         found = msgspec.json.decode(event.data, type=_Identity)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         found = _Identity()
     return {
         "job": event.partitionkey or found.job_id,

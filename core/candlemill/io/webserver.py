@@ -12,6 +12,8 @@ import uvicorn
 
 from candlemill.errors import BadInput
 
+HEAD_BYTES_MAX = 64 * 1024  # of a request: its line and its headers, beyond what came with the first of them
+
 
 def is_loopback(host: str) -> bool:
     """Whether the name or address can only mean this machine."""
@@ -48,6 +50,36 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+def _bounded() -> "type[Any] | Literal['h11']":
+    """uvicorn's quick protocol, which alone would take in a head of any size before it looks at it; the slow one, which
+    bounds heads itself, where httptools is not installed."""
+    try:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    except ImportError:
+        return "h11"
+
+    class Protocol(HttpToolsProtocol):
+        in_head, size = False, 0
+
+        def data_received(self, data: bytes) -> None:
+            was_in_head = self.in_head
+            super().data_received(data)
+            if was_in_head and self.in_head:
+                self.size += len(data)
+                if self.size > HEAD_BYTES_MAX and not self.transport.is_closing():
+                    self.send_400_response("The request's head is too large.")
+
+        def on_message_begin(self) -> None:
+            self.in_head, self.size = True, 0
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            self.in_head = False
+            super().on_headers_complete()
+
+    return Protocol
+
+
 def run_app(
     app: Any,
     host: str,
@@ -72,7 +104,7 @@ def run_app(
         taken = int(listener.getsockname()[1])
         config = uvicorn.Config(
             app,
-            http=http,
+            http=_bounded() if http == "auto" else http,
             ws="none",
             lifespan="off",
             proxy_headers=False,

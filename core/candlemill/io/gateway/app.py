@@ -1,6 +1,5 @@
 """The ASGI app."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -35,7 +34,7 @@ async def healthz() -> str:
 @get("/readyz", include_in_schema=False, media_type=MediaType.TEXT)
 async def readyz(world: World) -> str:
     """Whether the store does too."""
-    await asyncio.to_thread(world.store.now_ns)
+    await world.ready(None)
     return "ok\n"
 
 
@@ -72,6 +71,7 @@ def create_app(world: World, access: Access) -> Litestar:
         exception_handlers={
             CandlemillError: problems.on_own_error,
             HTTPException: problems.on_http_error,
+            RecursionError: problems.on_depth,
             Exception: problems.on_bug,
         },
         openapi_config=OpenAPIConfig("candlemill", __version__, path="/api", render_plugins=[]),

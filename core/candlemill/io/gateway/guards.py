@@ -4,13 +4,16 @@ A browser lets any page send requests to localhost, so a request that a page of 
 attacker's name that resolves to 127.0.0.1 is refused by the Host header.
 """
 
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 from litestar import Request
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import MutableScopeHeaders
+from litestar.exceptions import NotFoundException
 from litestar.middleware.rate_limit import RateLimitConfig
 from litestar.types import Message, Scope
 
@@ -42,12 +45,14 @@ class Access(msgspec.Struct, frozen=True):
     per_minute: int | None = REQUESTS_PER_MINUTE
 
     def check(self, request: Request[Any, Any, Any]) -> None:
-        """Raises Forbidden, NoAccess."""
+        """Raises Forbidden, NoAccess, NotFoundException."""
+        if "\0" in request.scope["path"]:  # no file has such a name, and to look for it is an error
+            raise NotFoundException("no path has a NUL in it")
         host = request.headers.get("host", "")
-        if self.hosts and urlsplit(f"//{host}").hostname not in self.hosts:
+        if self.hosts and _address(f"//{host}").hostname not in self.hosts:
             raise Forbidden(f"host {host[:100]!r} is not served here: ask for {', '.join(sorted(self.hosts))}")
         origin = request.headers.get("origin")
-        if origin is not None and origin not in self.origins and urlsplit(origin).netloc != host:
+        if origin is not None and origin not in self.origins and _address(origin).netloc != host:
             raise Forbidden(f"pages of {origin[:100]!r} may not ask: CANDLEMILL_CORS_ORIGINS says which may")
         if self.keys is not None and request.url.path.startswith(GUARDED):
             logs.tell(key=self.keys.name_of(_key(request)))
@@ -57,9 +62,17 @@ class Access(msgspec.Struct, frozen=True):
             None
             if self.per_minute is None
             else RateLimitConfig(
-                ("minute", self.per_minute), exclude=["^/healthz$", "^/readyz$"], identifier_for_request=_caller
+                ("minute", self.per_minute), exclude=["^/healthz$", "^/readyz$"], identifier_for_request=self._caller
             )
         )
+
+    def _caller(self, request: Request[Any, Any, Any]) -> str:
+        """Who is counted: whose key it is, else an address. Unknown keys are anybody's to think up, and so are the
+        addresses of an IPv6 network."""
+        with suppress(NoAccess):
+            if self.keys is not None:
+                return f"key {self.keys.name_of(_key(request))}"
+        return _network(request.client.host) if request.client else ""
 
     def cors(self) -> CORSConfig | None:
         headers = ["authorization", "content-type", "x-api-key", "last-event-id"]
@@ -74,10 +87,20 @@ def _key(request: Request[Any, Any, Any]) -> str:
     return found
 
 
-def _caller(request: Request[Any, Any, Any]) -> str:
-    """Who is counted: a key, known or not, else an address."""
-    given = request.headers.get("authorization") or request.headers.get("x-api-key")
-    return str(hash(given)) if given else (request.client.host if request.client else "")
+def _address(text: str) -> SplitResult:
+    """Raises Forbidden for what is no address at all."""
+    try:
+        return urlsplit(text)
+    except ValueError:
+        raise Forbidden(f"{text[:100]!r} is no address") from None
+
+
+def _network(host: str) -> str:
+    """An address; of IPv6 the network that its owner has all addresses of."""
+    with suppress(ValueError):
+        if ip_address(host).version == 6:
+            return str(ip_network((host, 64), strict=False))
+    return host
 
 
 async def add_headers(message: Message, scope: Scope) -> None:

@@ -29,7 +29,7 @@ QUIET_POLLS = 60  # without news a comment is sent, or what lies between would t
 STREAM_POLLS = 14_400  # an hour; the client asks again with Last-Event-ID
 BEST_SETS = 10
 
-JobId = Annotated[str, Parameter(pattern="^[0-9a-f]{32}$", description="a job's id")]
+JobId = Annotated[str, Parameter(pattern="^[0-9a-f]{32}$", max_length=32, description="a job's id")]
 Name = Annotated[str, Parameter(max_length=64)]
 
 

@@ -1,6 +1,7 @@
 """API keys: who may ask. A file has their hashes, one `NAME SHA256` a line; the keys themselves are kept nowhere."""
 
 import hashlib
+import hmac
 import re
 import secrets
 import threading
@@ -39,10 +40,11 @@ class Keys:
     def name_of(self, key: str) -> str:
         """Whose key it is. Raises NoAccess."""
         self._refresh()
-        name = self._names.get(_digest(key))
-        if name is None:
+        digest = _digest(key)
+        found = [name for known, name in self._names.items() if hmac.compare_digest(known, digest)]
+        if not found:
             raise NoAccess("the key is not known: `candlemill key NAME` makes one")
-        return name
+        return found[0]
 
     def _refresh(self) -> None:
         with self._lock:

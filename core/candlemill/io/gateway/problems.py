@@ -128,6 +128,11 @@ def on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[P
     return answer(error.status_code, "http", detail, headers=headers, field=field)
 
 
+def on_depth(_: Request[Any, Any, Any], __: RecursionError) -> Response[Problem]:
+    """Nothing here goes deep but what is sent."""
+    return answer(400, "http", "the body is nested too deeply")
+
+
 def on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     log.error("internal error at %s %s", request.method, request.url.path, exc_info=error)
     return answer(500, "internal", f"internal error: {type(error).__name__}; the log of this gateway has more")

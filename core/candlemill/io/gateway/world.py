@@ -106,12 +106,13 @@ class World:
     """One gateway's connections and caches. `publish` sends events, blocking; it raises what is retryable where the
     sink does not take them."""
 
-    def __init__(self, store: Store, publish: Publish, live: Live = lambda job_id: None) -> None:
-        """`live` tells how far a job is that runs in this process."""
+    def __init__(self, store: Store, publish: Publish, live: Live | None = None, index: Index | None = None) -> None:
+        """`live` tells how far a job is that runs in this process, if jobs do."""
         self.store = store
-        self.index = Index(store)
+        self.index = index or Index(store)
         self.job = Gathered(self._jobs)
         self._asking = Gathered(self._ask)
+        self.ready = Gathered(self._ready)  # anybody may ask: however often, the database is asked once at a time
         self.traces = Traces(store, self.index)
         self.stopping = asyncio.Event()
         self._publish = publish
@@ -167,9 +168,14 @@ class World:
         return row
 
     def progress(self, row: JobRow) -> Progress:
-        """Blocking."""
-        found = None if row.finished else self._live(row.job_id)
-        return self.store.progress(row) if found is None else found
+        """Blocking. A job that ran here, and does no more, has ended since the row was read: it does not go back to
+        what was written of its tasks on the way."""
+        if not row.finished and self._live is not None:
+            found = self._live(row.job_id)
+            if found is not None:
+                return found
+            row = self.store.job(row.job_id) or row
+        return self.store.progress(row)
 
     def forget(self, job_id: str) -> None:
         self._finished.pop(job_id, None)
@@ -199,6 +205,11 @@ class World:
         while len(self._finished) > FINISHED_LIMIT:
             self._finished.popitem(last=False)
         return [known.get(one) or found.get(one) for one in ids]
+
+    def _ready(self, asked: list[None]) -> list[None]:
+        """Whether the database answers. Raises StoreDown."""
+        self.store.now_ns()
+        return asked
 
     async def ask(self, ready: Ready) -> Answer:
         """Have a job run, unless it is done or under way."""
