@@ -1,7 +1,9 @@
 """Load tests: users over REST, users by events, a feed. Writes loadtests/results/load.html and load.json.
 
-    python -m loadtests [gateway] [functions] [feed] [--seconds 45] [--users 240] [--think 1]
-    python -m loadtests gateway --host https://gateway.example --seconds 300    # a cluster; CANDLEMILL_LOAD_KEY is the key
+python -m loadtests [gateway] [functions] [feed] [--seconds 45] [--users 240] [--think 1]
+python -m loadtests gateway --host https://gateway.example --seconds 300
+
+The second is for a cluster: CANDLEMILL_LOAD_KEY is the API key.
 """
 
 import argparse

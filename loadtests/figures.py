@@ -38,6 +38,7 @@ class Stage(msgspec.Struct, frozen=True):
     errors: int
     per_second: float
     kinds: list[Kind]
+    ms: list[float]  # p50, p95 and p99 of all requests, of whatever kind
     by_second: list[int]
     cores: dict[str, float]
     served_cpu_ms: float  # of the serving processes, per request, without what they use when nobody asks
@@ -70,9 +71,9 @@ def kinds_of(samples: Sequence[Sample], seconds: float) -> list[Kind]:
     found = []
     for (is_journey, name), members in sorted(groups.items()):
         ms = sorted(one.ms for one in members)
-        at = [percentile(ms, share) for share in (0.5, 0.9, 0.95, 0.99)]
+        p50, p90, p95, p99 = (percentile(ms, share) for share in (0.5, 0.9, 0.95, 0.99))
         errors = sum(not one.good for one in members)
-        found.append(Kind(name, len(ms), len(ms) / seconds, *at, ms[-1], errors, is_journey))
+        found.append(Kind(name, len(ms), len(ms) / seconds, p50, p90, p95, p99, ms[-1], errors, is_journey))
     return found
 
 
@@ -98,6 +99,7 @@ def stage_of(
     """`served` are the groups of processes that serve; `idle_cores` is what these use when nobody asks."""
     requests = sum(not one.is_journey for one in heard.samples)
     errors = sum(not one.good for one in heard.samples)
+    ms = sorted(one.ms for one in heard.samples if not one.is_journey)
     used = max(0.0, sum(heard.cores[group] for group in served) - idle_cores)
     return Stage(
         name=name,
@@ -108,6 +110,7 @@ def stage_of(
         errors=errors,
         per_second=requests / heard.seconds,
         kinds=kinds_of(heard.samples, heard.seconds),
+        ms=[percentile(ms, share) for share in (0.5, 0.95, 0.99)],
         by_second=by_second(heard.samples, heard.seconds),
         cores=heard.cores,
         served_cpu_ms=1e3 * used * heard.seconds / max(requests, 1),

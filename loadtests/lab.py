@@ -21,6 +21,7 @@ YEAR = 2023
 START_SECONDS = 60
 STOP_SECONDS = 20
 TOLD_SECONDS = 5.0
+QUIET_CORES, QUIET_SECONDS = 0.2, 8.0
 
 Process = subprocess.Popen[bytes]
 
@@ -119,8 +120,9 @@ def cpu_seconds(*roots: int) -> float:
 
 
 def memory_mb(root: int) -> float:
-    """Resident, of a process alone."""
-    return float(psutil.Process(root).memory_info().rss) / 1e6
+    """Resident, of the largest of a process and those below it."""
+    top = psutil.Process(root)
+    return float(max(one.memory_info().rss for one in (top, *top.children(recursive=True)))) / 1e6
 
 
 class Busy:
@@ -138,6 +140,17 @@ class Busy:
         used = {name: cpu_seconds(pid) - self._before[name] for name, pid in self._groups.items()}
         used["others"] = max(0.0, _machine_seconds() - self._machine - sum(used.values()))
         return {name: round(seconds / passed, 3) for name, seconds in used.items()}
+
+
+def quiet(patience: float = QUIET_SECONDS) -> float:
+    """Wait until nobody uses more than a little of the machine, or patience ends; the cores that are used then."""
+    deadline = time.monotonic() + patience
+    while True:
+        before = _machine_seconds()
+        time.sleep(1.0)
+        used = _machine_seconds() - before
+        if used < QUIET_CORES or time.monotonic() > deadline:
+            return used
 
 
 def _machine_seconds() -> float:

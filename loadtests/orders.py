@@ -5,8 +5,8 @@ import msgspec
 
 class Orders(msgspec.Struct, frozen=True):
     """One stage: `kinds` names classes of users in the file `source` (none: all), `think` is their mean time in seconds
-    before a request. The first `settle` seconds, in which users arrive, are not counted. Of the processes `pids`, by name,
-    the CPU time is measured."""
+    before a request. The first `settle` seconds, in which users arrive, are not counted. Of the processes `pids`, by
+    name, the CPU time is measured."""
 
     source: str
     host: str

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from loadtests.feed.stage import Followed
-from loadtests.figures import ERRORS_ALLOWED, Kind, Stage, cost_seconds
+from loadtests.figures import ERRORS_ALLOWED, Kind, Stage, cost_seconds, percentile
 from loadtests.run import Found
 from loadtests.svg import Axis, Series, chart
 
@@ -17,15 +17,18 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 32px 24px 64px; max-width: 1080px; color: var(--ink); background: #ffffff;
   font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 40px 0 4px; } h3 { font-size: 15px; margin: 24px 0 6px; }
+h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 40px 0 4px; }
+h3 { font-size: 15px; margin: 24px 0 6px; }
 p { margin: 0 0 12px; color: var(--soft); max-width: 76ch; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: 12px; margin: 20px 0; }
 .tile { border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px; }
 .tile b { display: block; font-size: 24px; font-weight: 600; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--soft); font-size: 13px; } .good b { color: var(--good); } .bad b { color: var(--bad); }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; margin: 0 0 16px; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 10px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { font-weight: 600; font-size: 13px; color: var(--soft); } th:first-child, td:first-child { text-align: left; padding-left: 0; }
+th { font-weight: 600; font-size: 13px; color: var(--soft); }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
 td.bar { width: 190px; text-align: left; } td.wrong { color: var(--bad); font-weight: 600; }
 svg { max-width: 100%; height: auto; } pre { background: #f9fafb; border: 1px solid var(--line); border-radius: 8px;
   padding: 10px 12px; overflow-x: auto; font-size: 13px; }
@@ -95,13 +98,19 @@ def _gateway(stages: Sequence[Stage]) -> str:
     if alone:
         head = ("users", "requests/s", "CPU ms per request", "p50 ms", "p95 ms", "p99 ms", "errors")
         rows = [
-            [one.name, f"{one.per_second:,.0f}", f"{one.served_cpu_ms:,.1f}", *_all_times(one), str(one.errors)]
+            [
+                one.name,
+                f"{one.per_second:,.0f}",
+                f"{one.served_cpu_ms:,.1f}",
+                *(f"{ms:,.1f}" for ms in one.ms),
+                str(one.errors),
+            ]
             for one in alone
         ]
         parts.append(
             "<h2>The gateway: each kind of user alone</h2>"
-            f"<p>{escape(alone[0].about)}. CPU time is that of the serving processes, without what they use when nobody "
-            "asks: it does not depend on who else keeps the machine busy.</p>" + table(head, rows)
+            f"<p>{escape(alone[0].about)}. CPU time is that of the serving processes, without what they use when "
+            "nobody asks. The percentiles are of all requests of each kind.</p>" + table(head, rows)
         )
         for one in alone:
             if one.name == "Backtester" and one.count(BACKTEST):
@@ -114,22 +123,12 @@ def _gateway(stages: Sequence[Stage]) -> str:
     return "".join(parts)
 
 
-def _all_times(stage: Stage) -> list[str]:
-    """Of its requests of all kinds: the percentiles of the kinds, weighted by how often each was asked."""
-    kinds = [kind for kind in stage.kinds if not kind.is_journey]
-    total = sum(kind.count for kind in kinds) or 1
-    means = (sum(getattr(kind, name) * kind.count for kind in kinds) / total for name in ("p50", "p95", "p99"))
-    return [f"{mean:,.1f}" for mean in means]
-
-
 def _events(stage: Stage) -> str:
     parts = [f"<h2>The functions, by CloudEvents</h2><p>{escape(stage.about)}, for {stage.seconds:.0f} s.</p>"]
     parts.append(_stage(stage))
     rows = []
     for name, ms in sorted(stage.more.get("took", {}).items()):
         ascending = sorted(ms)
-        from loadtests.figures import percentile
-
         times = [f"{percentile(ascending, share):,.1f}" for share in (0.5, 0.95, 0.99)]
         rows.append([name, f"{len(ms):,}", *times])
     head = ("function and its answer", "deliveries", "p50 ms", "p95 ms", "p99 ms")
@@ -154,8 +153,8 @@ def _feed(found: Followed) -> str:
         ["memory, MB", f"{found.memory_mb:,.0f}"],
     ]
     return (
-        f"<h2>The feed, beside a simulated exchange</h2><p>{found.symbols:,} symbols for {found.seconds:.0f} s. The lag "
-        "of a symbol is how long ago its last finished minute ended without its candle being there.</p>"
+        f"<h2>The feed, beside a simulated exchange</h2><p>{found.symbols:,} symbols for {found.seconds:.0f} s. The "
+        "lag of a symbol is how long ago its last finished minute ended without its candle being there.</p>"
         + table(("", ""), rows)
     )
 

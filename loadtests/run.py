@@ -26,7 +26,8 @@ AT_ONCE = 8  # users of one kind, without a thought between their requests
 IDLE_SECONDS = 3.0
 ALONE_SECONDS = 5.0
 EVENT_USERS = 8
-FEED_SYMBOLS, FEED_UPDATES = 1_000, 60
+FEED_SYMBOLS, FEED_UPDATES, FEED_SECONDS = 500, 60, 65.0  # so that a minute ends meanwhile
+
 
 class Options(msgspec.Struct, frozen=True):
     """`seconds` of the longest stage; `host` a gateway that runs already."""
@@ -65,7 +66,7 @@ def run(options: Options) -> Found:
         if "functions" in options.what:
             sent = list(function_stages(options, folder))
         if "feed" in options.what:
-            followed = follow(folder, FEED_SYMBOLS, FEED_UPDATES, max(75.0, options.seconds))
+            followed = follow(folder, FEED_SYMBOLS, FEED_UPDATES, FEED_SECONDS)
         return Found(when, about, asked, sent, followed)
 
 
@@ -101,9 +102,7 @@ def function_stages(options: Options, folder: Path) -> Iterator[Stage]:
         pids = {name: one.pid for name, one in stage.processes.items()}
         idle = _idle_cores(pids)
         seconds = options.seconds / 2
-        orders = Orders(
-            FUNCTIONS_USERS, stage.broker, EVENT_USERS, seconds, 0.5, [], 3.0, options.seed, "events", pids
-        )
+        orders = Orders(FUNCTIONS_USERS, stage.broker, EVENT_USERS, seconds, 0.5, [], 3.0, options.seed, "events", pids)
         about = f"{EVENT_USERS} users, one executor; `candlemill db` is the store"
         stage.figures()
         urls = json.dumps(stage.urls)

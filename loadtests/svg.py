@@ -99,7 +99,11 @@ def chart(series: Sequence[Series], x: Axis, y: Axis, width: int = 720, height: 
         colour = one.colour or COLOURS[number_of % len(COLOURS)]
         parts += _drawn(one, colour, across, up)
         if len(series) > 1:
-            parts.append(f'<rect x="{begin}" y="4" width="12" height="4" y-offset="0" fill="{colour}"/>'.replace(' y-offset="0"', ""))
+            parts.append(
+                f'<rect x="{begin}" y="4" width="12" height="4" y-offset="0" fill="{colour}"/>'.replace(
+                    ' y-offset="0"', ""
+                )
+            )
             parts.append(f'<text x="{begin + 17}" y="11" fill="{INK}">{escape(one.name)}</text>')
             begin += 30 + 6.6 * len(one.name)
     return "".join([*parts, "</svg>"])

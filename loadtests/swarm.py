@@ -43,7 +43,9 @@ class Ear:
         at = time.monotonic() - self.began
         if at >= 0 or exception is not None:  # an error counts whenever it comes
             is_journey = request_type == JOURNEY
-            self.samples.append(Sample(round(max(at, 0.0), 3), name, round(response_time, 3), exception is None, is_journey))
+            self.samples.append(
+                Sample(round(max(at, 0.0), 3), name, round(response_time, 3), exception is None, is_journey)
+            )
 
     def stumble(self, exception: BaseException) -> None:
         """A user itself has failed: its answer was not what it can go on with."""
@@ -56,8 +58,8 @@ def run(orders: Orders) -> Heard:
     found = runpy.run_path(orders.source)
     users = [one for one in found.values() if isinstance(one, type) and issubclass(one, User) and not one.abstract]
     users = [one for one in users if (one.__name__ in orders.kinds if orders.kinds else one.weight)]
-    for one in users:
-        one.weight = one.weight or 1
+    for one in users if orders.kinds else ():
+        one.weight = 1  # those that are named are as many of each
     environment = Environment(user_classes=users, host=orders.host.rstrip("/"))
     ear = Ear()
     environment.events.request.add_listener(ear.hear)

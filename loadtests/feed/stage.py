@@ -126,5 +126,3 @@ def _wait_until_there(port: int, line: Line) -> None:
         line.say(f"feed: catching up, {found.values.get('candlemill_feed_gap_minutes', 0):.0f} minutes are missing")
         time.sleep(POLL_SECONDS)
     raise SystemExit(f"the feed did not catch up within {CATCH_UP_SECONDS:.0f} s")
-
-

@@ -81,7 +81,11 @@ class Sweeper(Sender):
     @task
     def ask_for_a_sweep(self) -> None:
         self.think()
-        data = {"symbol": chance.choice(SYMBOLS), "strategy": "sma_cross", "range": f"{YEAR}-{chance.randint(1, 12):02d}"}
+        data = {
+            "symbol": chance.choice(SYMBOLS),
+            "strategy": "sma_cross",
+            "range": f"{YEAR}-{chance.randint(1, 12):02d}",
+        }
         data |= {"grid": {"fast": "5:20:5", "slow": "50:150:50"}, "fee": chance.randint(1, 99_999), "slices": 4}
         began = time.perf_counter()
         trace = self.send(data, "backtest.requested, a sweep")

@@ -81,7 +81,7 @@ def laws_of(samples: Sequence[Sample]) -> Laws:
 
 
 def nonnegative(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
-    """The least squares with no coefficient below 0: the best of all choices of columns that have none. Columns are few."""
+    """The least squares with no coefficient below 0: the best of all choices of columns that have none."""
     matrix, wanted = np.array(rows, dtype=float), np.array(values, dtype=float)
     width = matrix.shape[1]
     best, found = float(wanted @ wanted), [0.0] * width

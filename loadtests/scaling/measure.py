@@ -32,7 +32,7 @@ FEES = itertools.count(1 + int(10 * time.time()) % 900_000)  # each job is one t
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """What a job of `sets` parameter sets over `days` in `slices` slices cost: each part's mean, and how often it was."""
+    """What a job of `sets` parameter sets over `days` in `slices` slices cost: each part's mean, how often it was."""
 
     sets: int
     slices: int
@@ -112,7 +112,9 @@ def measured(folder: Path, sizes: Sequence[tuple[int, int, int]], rounds: int) -
 
 def _cheapest(samples: Sequence[Sample]) -> Sample:
     first = samples[0]
-    parts = {name: min((one.cost[name] for one in samples), key=lambda part: part.own + part.store) for name in first.cost}
+    parts = {
+        name: min((one.cost[name] for one in samples), key=lambda part: part.own + part.store) for name in first.cost
+    }
     return msgspec.structs.replace(first, cost=parts)
 
 
@@ -146,7 +148,7 @@ def _work_through(store: Store, clock: Clock, index: RequestIndex, ledger: Clock
         event = queue.popleft()
         index.renew()
         tapes = Clocked(Tapes(index.days, store), clock, {"window": "read"})  # a new executor's: it has read nothing
-        runtime = Runtime(ledger, index, tapes, clock_ms)  # type: ignore[arg-type]
+        runtime = Runtime(ledger, index, tapes, clock_ms)
         name = ROUTES[event.type]
         part = _part(name, event, clock)
         with clock.part(part):

@@ -13,6 +13,7 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable, Generator
+from functools import partial
 
 import msgspec
 
@@ -65,12 +66,11 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class World(msgspec.Struct, frozen=True):
-    """`cores` 0: everyone has their own; otherwise all share so many, each as fast as `speed`. A `cold` executor is
-    there `reaction` seconds after the first task waits, and the time that it takes to start."""
+    """`cores` 0: everyone has their own; otherwise all share so many. A `cold` executor is there
+    `reaction` seconds after the first task waits, and the time that it takes to start."""
 
     executors: int
     cores: int = 0
-    speed: float = 1.0
     store_slots: int = INFINITE
     aggregates: int = INFINITE
     cold: bool = False
@@ -78,13 +78,14 @@ class World(msgspec.Struct, frozen=True):
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """`cpu` is everyone's; `held` are the seconds that executors were there, at work or not, until the last task's
-    end; `busy` is that of their tasks alone."""
+    """`held` are the seconds that executors were there, at work or not, until the last task's end, `busy` those of
+    their tasks; `cpu` is all CPU time, `others` that of split, aggregate and store."""
 
     wall: float
-    cpu: float
     held: float
     busy: float
+    cpu: float
+    others: float
 
 
 Step = tuple["Resource", float]
@@ -157,7 +158,6 @@ class _Sweep:
         if not world.cores:
             self._aggregate_core = Resource(self.time, world.aggregates)
             self._store = Resource(self.time, world.store_slots)
-        self._slowness = 1 / world.speed
         self._waiting: deque[tuple[int, int, bool]] = deque()
         self._free: deque[int] = deque()
         self._seen: list[set[int]] = [set() for _ in range(world.executors)]
@@ -166,7 +166,7 @@ class _Sweep:
         self._repairs = [chance.random() < job.repairs for _ in range(job.batches)]
         self._factors = [max(0.2, chance.gauss(1.0, costs.skew)) for _ in range(job.slices)]
         self._batches = job.batches
-        self.cpu = self.busy = self.ended = 0.0
+        self.cpu = self.others = self.busy = self.ended = 0.0
         self._hired = False
         self._arrived = 0.0
 
@@ -176,16 +176,21 @@ class _Sweep:
             self._hire()
         self.time.run()
         held = self._world.executors * max(0.0, self.ended - self._arrived)
-        return Prediction(self.time.now, self.cpu, held, self.busy)
+        return Prediction(self.time.now, held, self.busy, self.cpu, self.others)
 
     def _begin(self, process: Process, then: Callable[[], None] = lambda: None) -> None:
         self.time.start(process, then)
 
+    def _execute(self, part: Part) -> Process:
+        yield from self._work(part, self._executor_core)
+        self.others -= part.own
+
     def _work(self, part: Part, core: Resource) -> Process:
         """A function asks the store, and goes on when it has its answer."""
         self.cpu += part.own + part.store
-        yield self._store, part.store * self._slowness
-        yield core, part.own * self._slowness
+        self.others += part.own + part.store
+        yield self._store, part.store
+        yield core, part.own
 
     # -- the functions -------------------------------------------------------------------------------------------------
 
@@ -212,22 +217,20 @@ class _Sweep:
     def _assign(self) -> None:
         while self._free and self._waiting:
             executor, (batch, number, is_repair) = self._free.popleft(), self._waiting.popleft()
-            self._begin(
-                self._task(executor, number, is_repair), lambda e=executor, b=batch, r=is_repair: self._done(e, b, r)
-            )
+            self._begin(self._task(executor, number, is_repair), partial(self._done, executor, batch, is_repair))
 
     def _task(self, executor: int, number: int, is_repair: bool) -> Process:
         costs, began = self._costs, self.time.now
         yield self._way, costs.hop
-        yield from self._work(costs.ask, self._executor_core)
+        yield from self._execute(costs.ask)
         if number not in self._seen[executor]:
             self._seen[executor].add(number)
-            yield from self._work(costs.read, self._executor_core)
+            yield from self._execute(costs.read)
         if is_repair:
-            yield from self._work(costs.repair, self._executor_core)
+            yield from self._execute(costs.repair)
         else:
-            yield from self._work(Part(costs.compute * self._factors[number]), self._executor_core)
-            yield from self._work(costs.write, self._executor_core)
+            yield from self._execute(Part(costs.compute * self._factors[number]))
+            yield from self._execute(costs.write)
         self.busy += self.time.now - began
 
     def _done(self, executor: int, batch: int, is_repair: bool) -> None:

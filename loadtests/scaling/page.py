@@ -1,5 +1,6 @@
 """docs/scaling.md and its plots, from what the study wrote down. No figure is typed by hand."""
 
+import textwrap
 from collections.abc import Sequence
 
 from loadtests.scaling.arithmetic import Whole, whole
@@ -21,7 +22,6 @@ from loadtests.scaling.study import (
 from loadtests.svg import Axis, Series, chart
 
 AIM = 0.85
-HOME_ROWS = ("the whole process", "without what it waited for others")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -96,11 +96,11 @@ def carried_table(study: Study) -> str:
                 f"{executors:,}",
                 duration(grown.wall),
                 f"{first / grown.wall / executors:.2f}",
-                f"${(grown.held + grown.cpu - grown.busy) * price if grown.cpu > grown.busy else grown.held * price:,.2f}",
+                f"${(grown.held + grown.others) * price:,.2f}",
                 duration(fixed.wall),
             ]
         )
-    head = ["executors", "wall time, all grow", "efficiency", "executors and all others cost", "wall time, fixed aggregate and store"]
+    head = ["executors", "wall time, all grow", "efficiency", "cost, all grow", "wall time, fixed"]
     return table(head, rows)
 
 
@@ -112,10 +112,24 @@ def efficiency(study: Study) -> tuple[float, float]:
 
 def home_table(study: Study) -> str:
     rows = [
-        [f"{one.workers}", f"{one.wall:.1f} s", f"{one.alone:.1f} s", f"{one.parent:.1f} s", f"{one.children:.1f} s", f"{one.others:.1f}"]
+        [
+            f"{one.workers}",
+            f"{one.wall:.1f} s",
+            f"{one.alone:.1f} s",
+            f"{one.parent:.1f} s",
+            f"{one.children:.1f} s",
+            f"{one.others:.1f}",
+        ]
         for one in study.home
     ]
-    head = ["workers", "wall", HOME_ROWS[1], "CPU of the parent", "CPU of the workers", "cores that others took"]
+    head = [
+        "workers",
+        "wall",
+        "without waiting for others",
+        "CPU of the parent",
+        "CPU of the workers",
+        "cores that others took",
+    ]
     return table(head, rows)
 
 
@@ -163,41 +177,54 @@ def compared_picture(study: Study) -> str:
     return chart(lines, *axes, height=240, title="predicted and measured wall time")
 
 
+def filled(text: str) -> str:
+    """The page with its prose in lines of equal length: figures differ in theirs."""
+    blocks = text.split("\n\n")
+    return "\n\n".join(block if block.startswith("|") else _filled(block) for block in blocks).rstrip() + "\n"
+
+
+def _filled(block: str) -> str:
+    first, _, rest = block.partition("\n")
+    if not first.startswith("#"):
+        first, rest = "", block
+    told = textwrap.fill(" ".join(rest.split()), 118, break_long_words=False, break_on_hyphens=False)
+    return f"{first}\n{told}".strip()
+
+
 # -- the page ------------------------------------------------------------------------------------------------------
 
 
 def page(study: Study) -> str:
     of, assumed, about = whole(study), study.assumed, study.machine
     wall, alone = efficiency(study)
-    one, two = study.home
+    two = study.home[1]
     hop, publish = (min(getattr(point, name) for point in study.points) for name in ("hop", "publish"))
     start = min(point.start for point in study.points)
     tasks = SLICES * -(-SETS // BATCH)
     serial = two.parent
-    merges, figures = (study.laws.costs(RUN_DAYS, 4, HOME_SETS, 0, 0, 0).merge.own, 0.0)
-    batches = -(-HOME_SETS // BATCH)
-    figures = study.laws.costs(RUN_DAYS, 4, HOME_SETS, 0, 0, 0).figures.own
-    return f"""# How it scales
+    at_home = study.laws.costs(RUN_DAYS, 4, HOME_SETS, 0, 0, 0)
+    merging, figures = at_home.merge.own * -(-HOME_SETS // BATCH), at_home.figures.own
+    return filled(f"""# How it scales
 
-This page is written by `python -m loadtests.scaling` (`make scaling`) from [scaling.json](scaling.json), which that command
-measured on {study.when}: {about["cpu"]}, {about["cores"]} cores, Python {about["python"]}, the engine
-{"compiled" if about["engine_compiled"] else "NOT compiled"}, commit {about["commit"][:10]}. Other work was under way on that machine
-(load {about["load"][0]:.1f}), so every figure is the best of some rounds.
+This page is written by `python -m loadtests.scaling` (`make scaling`) from [scaling.json](scaling.json), which that
+command measured on {study.when}: {about["cpu"]}, {about["cores"]} cores, Python {about["python"]}, the engine
+{"compiled" if about["engine_compiled"] else "NOT compiled"}, commit {about["commit"][:10]}. Other work was under
+way on that machine (load {about["load"][0]:.1f}), so every figure is the best of some rounds.
 
 ## What the parts cost
-The real handlers, one event after the other, on a `candlemill db`. SMA crossings over some days; the first figure is the
-function's CPU time, the second the database's.
+The real handlers, one event after the other, on a `candlemill db`. SMA crossings over some days; the first figure
+is the function's CPU time, the second the database's.
 
 {parts_table(study)}
 
-An event takes {1e3 * hop:.1f} ms from a function through the local broker to the next one; to say it costs the function
-{1e3 * publish:.1f} ms of CPU time. An executor's process uses {start:.2f} s of CPU time until it answers.
+An event takes {1e3 * hop:.1f} ms from a function through the local broker to the next one; to say it costs the
+function {1e3 * publish:.1f} ms of CPU time. An executor's process uses {start:.2f} s of CPU time until it answers.
 
 ## Predicted and measured
-A small simulator (`loadtests/scaling/model.py`) puts these parts together: events on their way, executors that take one
-task each and keep what they have read, a store and an aggregate of bounded width, repairs, cold starts, slices of uneven
-length. Here it is asked about a sweep that was really run: {RUN_SETS:,} sets over a year in {RUN_SLICES} slices, by the
-functions as processes, with `candlemill db` and a broker, all of them on the same {CORES} cores.
+A small simulator (`loadtests/scaling/model.py`) puts these parts together: events on their way, executors that take
+one task each and keep what they have read, a store and an aggregate of bounded width, repairs, cold starts, slices
+of uneven length. Here it is asked about a sweep that was really run: {RUN_SETS:,} sets over a year in {RUN_SLICES}
+slices, by the functions as processes, with `candlemill db` and a broker, all of them on the same {CORES} cores.
 
 {compared_table(study.compared)}
 
@@ -210,38 +237,43 @@ The prediction is that of a machine that nobody else uses. More executors than c
 
 {home_table(study)}
 
-Parallel efficiency at 2 workers: **{wall:.2f}** by the clock, **{alone:.2f}** without the time in which others kept the
-processes from a core. The aim is {AIM}. What keeps it down is what one process does alone: with two workers the parent
-uses {serial:.1f} s of CPU time and the workers {two.children:.1f} s. By the parts above about {figures:.1f} s of the
-parent's time are the sweep's figures, most of it the search for overfitting, and {batches * merges:.1f} s the merging of
-batches, which goes on beside the workers but takes a core from them; the rest is starting, reading and writing.
+Parallel efficiency at 2 workers: **{wall:.2f}** by the clock, **{alone:.2f}** without the time in which others kept
+the processes from a core, as Linux tells it: an estimate. The aim is {AIM}. What bounds it is what one process does
+alone: with two workers the parent uses {serial:.1f} s of CPU time and the workers {two.children:.1f} s. By the
+parts above about {figures:.1f} s of the parent's time are the sweep's figures, most of it the search for
+overfitting, and {merging:.1f} s the merging of batches, which goes on beside the workers but takes a core from
+them; the rest is starting, reading and writing.
 
 ## From one executor to 10,000
-One symbol, ten years, {SETS:,} sets: {SLICES} slices times {-(-SETS // BATCH):,} batches are {tasks:,} tasks. All executors begin cold.
-Assumed, not measured: {1e3 * assumed.hop:.0f} ms per hop through a real Broker, {assumed.reaction:g} s until the autoscaler has placed
-pods, {100 * assumed.repairs:.0f} % of batches with a wrong guess, slices that differ by {100 * assumed.skew:.0f} %. *All grow*: for each 100
-executors {assumed.aggregates_per_100} aggregates' and {assumed.store_cores_per_100} of the store's cores. *Fixed*: {assumed.aggregates_fixed} aggregates, as
-`knative/base` has them, and {assumed.store_cores_fixed} cores of a store.
+One symbol, ten years, {SETS:,} sets: {SLICES} slices times {-(-SETS // BATCH):,} batches are {tasks:,} tasks. All
+executors begin cold. Assumed, not measured: {1e3 * assumed.hop:.0f} ms per hop through a real Broker,
+{assumed.reaction:g} s until the autoscaler has placed pods, {100 * assumed.repairs:.0f} % of batches with a wrong
+guess, slices that differ by {100 * assumed.skew:.0f} %. *All grow*: for each 100 executors
+{assumed.aggregates_per_100} aggregates' and {assumed.store_cores_per_100} of the store's cores. *Fixed*:
+{assumed.aggregates_fixed} aggregates, as `knative/base` has them, and {assumed.store_cores_fixed} cores of a store.
 
 {carried_table(study)}
 
 ![wall time by executors](scaling-wall.svg)
 
-The serial part of a job is split, which says its {tasks:,} tasks one after the other ({duration(tasks * publish)} at
-{1e3 * publish:.1f} ms each), and the sweep's figures at its end. Past the point where the curve flattens, more jobs at once use the
-executors, not more executors per job: {assumed.symbols:,} symbols are {assumed.symbols:,} jobs. What is fixed ends the gain far earlier.
+The serial part of a job is split, which says its {tasks:,} tasks one after the other ({duration(tasks * publish)}
+at {1e3 * publish:.1f} ms each), and the sweep's figures at its end. Past the point where the curve flattens, more
+jobs at once use the executors, not more executors per job: {assumed.symbols:,} symbols are {assumed.symbols:,}
+jobs. What is fixed ends the gain far earlier.
 
 ## {of.symbols:,} symbols, ten years, a million sets
 
 {whole_table(of, assumed.dollars_per_cpu_hour)}
 
-The store's share is that of `candlemill db`, one Python process around chDB; a ClickHouse server answers with less. An
-executor keeps the columns of {DAYS / 365.25:.0f} years of a symbol in its cache ({size(of.rows / of.symbols * 24)}), so what is read lies near the
-first figure times the executors that work on the same symbol.
+The store's share is that of `candlemill db`, one Python process around chDB; a ClickHouse server answers with less.
+An executor keeps the columns of {DAYS / 365.25:.0f} years of a symbol in its cache
+({size(of.rows / of.symbols * 24)}), so what is read lies near the first figure times the executors that work on the
+same symbol.
 
-**What content addressing saves.** The same job again costs nothing: its id is its answer's. Sets and slices that are known
-are found only in jobs of up to 200,000 outcomes, so a million sets in one job are computed anew. Cut into jobs of
-{of.sets_reused:,} sets ({SLICES} slices each, {big(SETS / of.sets_reused)} jobs per symbol) they are found: a range that grew by a day then
-costs one slice of {SLICES} at most ({100 / SLICES:.1f} %, {of.execute_hours / SLICES:,.0f} CPU hours instead of {of.execute_hours:,.0f}), and a tenth more sets a tenth. A
+**What content addressing saves.** The same job again costs nothing: its id is its answer's. Sets and slices that
+are known are found only in jobs of up to 200,000 outcomes, so a million sets in one job are computed anew. Cut into
+jobs of {of.sets_reused:,} sets ({SLICES} slices each, {big(SETS / of.sets_reused)} jobs per symbol) they are found:
+a range that grew by a day then costs one slice of {SLICES} at most ({100 / SLICES:.1f} %,
+{of.execute_hours / SLICES:,.0f} CPU hours instead of {of.execute_hours:,.0f}), and a tenth more sets a tenth. A
 corrected candle costs its slice and those after it whose start it changes. Outcomes are kept for 30 days.
-"""
+""")

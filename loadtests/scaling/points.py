@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,7 @@ from candlemill import events
 from candlemill.events import Event, Requested
 
 from loadtests.functions.stage import Stage, functions
-from loadtests.lab import SYMBOLS, YEAR, Busy, cpu_seconds, environment
+from loadtests.lab import SYMBOLS, YEAR, Busy, cpu_seconds, environment, quiet
 from loadtests.scaling.measure import FEES, sweep_spec
 
 HOPS = 60
@@ -26,9 +27,9 @@ ENDED_SECONDS = 180.0
 
 
 class Point(msgspec.Struct, frozen=True):
-    """A sweep that was run. `others` are the cores that other people's work took meanwhile, `cpu` the CPU seconds of all
-    processes of ours; `start` is what an executor's process used until it answered, `hop` how long an event travels,
-    `publish` the CPU seconds that saying one costs a function."""
+    """A sweep that was run. `others` are the cores that other people's work took meanwhile, `cpu` the CPU seconds of
+    all processes of ours; `start` is what an executor's process used until it answered, `hop` how long an event
+    travels, `publish` the CPU seconds that saying one costs a function."""
 
     executors: int
     wall: float
@@ -40,20 +41,24 @@ class Point(msgspec.Struct, frozen=True):
 
 
 class Local(msgspec.Struct, frozen=True):
-    """`candlemill sweep --workers N` as a whole process. `parent` and `children` are CPU seconds, `waited` is for how long
-    the parent's main thread, and on average a worker's, were kept from a core; `others` as above."""
+    """`candlemill sweep --workers N` as a whole process. `parent` and `children` are CPU seconds; `worked` and
+    `waited` those of the parent's main thread, and for how long it was kept from a core; `pace` is the share of the
+    time in which its workers could work that they did. `others` as above."""
 
     workers: int
     wall: float
     parent: float
     children: float
+    worked: float
     waited: float
+    pace: float
     others: float
 
     @property
     def alone(self) -> float:
-        """The wall time without that waiting: what it may be on a machine that nobody else uses."""
-        return self.wall - self.waited
+        """What the wall time may be on a machine that nobody else uses: the parent's work, and while it slept, that of
+        its workers at full pace."""
+        return self.worked + max(0.0, self.wall - self.worked - self.waited) * self.pace
 
 
 # -- by events -----------------------------------------------------------------------------------------------------
@@ -68,6 +73,7 @@ def by_events(store: Path, executors: int, sets: int, slices: int, rounds: int) 
         found = []
         for _ in range(rounds):
             pids = {name: one.pid for name, one in stage.processes.items()}
+            quiet()
             busy, before, began = Busy(**pids), cpu_seconds(*pids.values()), time.monotonic()
             _ask(stage, sets, slices)
             wall = time.monotonic() - began
@@ -146,32 +152,32 @@ def at_home(store: Path, workers: int, sets: int) -> Local:
         "--grid", f"fast=2:{1 + fast}", "--grid", f"slow=110:{105 + 5 * slow}:5", "--fee", str(next(FEES)),
         "--range", str(YEAR), "--workers", str(workers), "--no-cache", "--top", "1", "--json",
     ]  # fmt: skip
+    quiet()
     busy, began = Busy(own=os.getpid()), time.monotonic()
     started = subprocess.Popen(command, env=environment(f"chdb://{store}"), stdout=subprocess.DEVNULL)
     parent = children = 0.0
-    kept: dict[int, float] = {}
+    seen: dict[int, tuple[float, float]] = {}
     while started.poll() is None:
-        try:
-            spent = psutil.Process(started.pid).cpu_times()
+        with suppress(psutil.Error, OSError):
+            one = psutil.Process(started.pid)
+            spent = one.cpu_times()
             parent = max(parent, spent.user + spent.system)
             children = max(children, cpu_seconds(started.pid) - spent.user - spent.system)
-            below = [one.pid for one in psutil.Process(started.pid).children() if "spawn_main" in " ".join(one.cmdline())]
-            kept |= {pid: _waited(pid, pid) for pid in (started.pid, *below)}
-        except psutil.Error:
-            break
+            workers_of = [it.pid for it in one.children() if "spawn_main" in " ".join(it.cmdline())]
+            seen |= {pid: _main_thread(pid) for pid in (started.pid, *workers_of)}
         time.sleep(0.02)
-    if started.wait():
+    if started.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
     wall = time.monotonic() - began
     others = max(0.0, busy.cores()["others"] - (parent + children) / wall)
-    own = kept.pop(started.pid, 0.0)
-    waited = own + (statistics.fmean(kept.values()) if kept else 0.0)
-    return Local(workers, wall, parent, children, waited, others)
+    worked, waited = seen.pop(started.pid)
+    theirs = [sum(one) for one in zip(*seen.values(), strict=True)] or [1.0, 0.0]
+    return Local(workers, wall, parent, children, worked, waited, theirs[0] / sum(theirs), others)
 
 
-def _waited(pid: int, thread: int) -> float:
-    """What Linux says of it; 0 of one that has ended."""
-    try:
-        return int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, IndexError):
-        return 0.0
+def _main_thread(pid: int) -> tuple[float, float]:
+    """For how long it has worked, and has waited for a core, in seconds."""
+    path = Path(f"/proc/{pid}/task/{pid}")
+    ticks = path.joinpath("stat").read_text().rpartition(")")[2].split()[11:13]
+    waited = int(path.joinpath("schedstat").read_text().split()[1])
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), waited / 1e9

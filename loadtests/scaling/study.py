@@ -118,9 +118,7 @@ def compare(laws: Laws, points: Sequence[Point]) -> list[Compared]:
     ]
 
 
-def carried_on(
-    laws: Laws, points: Sequence[Point], assumed: Assumed, grown: bool
-) -> list[tuple[int, Prediction]]:
+def carried_on(laws: Laws, points: Sequence[Point], assumed: Assumed, grown: bool) -> list[tuple[int, Prediction]]:
     """One symbol's ten years with a million sets, on cold executors. `grown`: aggregate and store grow with them."""
     publish, start = min(one.publish for one in points), min(one.start for one in points)
     costs = laws.costs(DAYS, SLICES, SETS, assumed.hop, publish, start)
@@ -133,14 +131,16 @@ def carried_on(
         if grown:
             store = max(store, executors * assumed.store_cores_per_100 // 100)
             aggregates = max(aggregates, executors * assumed.aggregates_per_100 // 100)
-        world = World(executors, 0, 1.0, store, aggregates, True, assumed.reaction)
+        world = World(executors, 0, store, aggregates, True, assumed.reaction)
         found.append((executors, predict(costs, job, world)))
     return found
 
 
 def _outcome_bytes(store: Path) -> float:
     with Store(f"chdb://{store}") as opened:
-        ask = "SELECT sum(data_compressed_bytes) / sum(rows) FROM system.parts WHERE table = 'slice_outcomes' AND active"
+        ask = (
+            "SELECT sum(data_compressed_bytes) / sum(rows) FROM system.parts WHERE table = 'slice_outcomes' AND active"
+        )
         return float(opened._rows(ask, {})[0][0])
 
 
