@@ -41,7 +41,8 @@ def problems(name: str, answer: str, said: str) -> list[str]:
         if "skip_reason" in one:
             out.append(f"{name}: {one['name']} not audited: {one['skip_reason']}")
         out += [
-            f"{name}: {one['name']} {one['version']}: {hole['id']}, mended in {', '.join(hole['fix_versions']) or 'none'}"
+            f"{name}: {one['name']} {one['version']}: {hole['id']}, mended in "
+            + (", ".join(hole["fix_versions"]) or "no version")
             for hole in one.get("vulns", [])
         ]
     return out

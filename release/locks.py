@@ -1,4 +1,4 @@
-"""What a release is made of: the libraries that images/*.txt pin by hash, and the front-end's, which are in the wheel."""
+"""What a release is made of: the libraries that images/*.txt pin by hash, and the front-end's, inside the wheel."""
 
 import re
 import runpy
@@ -13,7 +13,7 @@ HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
 class Pinned(NamedTuple):
-    """A library in one version. `hashes` are the SHA-256 of the files that may be installed for it; `locks` say where."""
+    """A library in one version. `hashes` are the SHA-256 of the files that may be installed; `locks` say where."""
 
     name: str
     version: str

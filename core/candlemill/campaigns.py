@@ -58,6 +58,9 @@ class Chosen(msgspec.Struct, frozen=True):
     spec: Spec
 
 
+_chosen = msgspec.json.Decoder(Chosen)
+
+
 def prepare_campaign(index: Index, request: events.Requested) -> Campaign:
     """Check all of a campaign against the metadata index, before any of it is started. Raises as `prepare`."""
     spec = checked(request.spec)
@@ -201,7 +204,7 @@ def _joint_row(row: JobRow, request: events.Requested, steps: list[Step], ledger
 
 def chosen_of(row: JobRow) -> Chosen:
     """What a walk-forward has chosen."""
-    return msgspec.json.decode(row.figures, type=Chosen)
+    return _chosen.decode(row.figures)
 
 
 def _folds(spec: Spec, walk: WalkForward) -> list[Fold]:

@@ -112,9 +112,14 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return msgspec.json.encode(self, order="sorted")
 
 
+# Here and elsewhere: msgspec works out what a type is when it first meets it, and two threads that meet it at once can
+# crash the process. A decoder that is made while modules are imported is before all threads.
+_specs = msgspec.json.Decoder(Spec)
+
+
 def spec_from_json(data: bytes | str) -> Spec:
     try:
-        return msgspec.json.decode(data, type=Spec)
+        return _specs.decode(data)
     except msgspec.DecodeError as error:
         raise BadInput(f"not a job: {error}") from None
 

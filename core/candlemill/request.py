@@ -87,6 +87,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return "portfolio" if any(mark in self.symbols for mark in ",*?[") else "backtest"
 
 
+_requests = msgspec.json.Decoder(Request)
+
+
 class Asked(msgspec.Struct, frozen=True):
     """A request that is understood: `spec` is that of one symbol (of a portfolio the first), complete but for the data
     that only the index knows; `weights` are scaled and there for portfolios only."""
@@ -103,7 +106,7 @@ class Asked(msgspec.Struct, frozen=True):
 def parse_request(body: bytes) -> Request:
     """A request from JSON. Raises BadInput."""
     try:
-        return msgspec.json.decode(body, type=Request)
+        return _requests.decode(body)
     except msgspec.DecodeError as error:
         raise BadInput(f"not a request: {error}") from None
 

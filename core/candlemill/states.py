@@ -11,6 +11,8 @@ from candlemill.plan import Plan
 AHEAD_MS = 86_400_000  # how far clocks of two machines may be apart
 CAMPAIGNS = frozenset({"portfolio", "walk_forward"})
 
+_plans, _requests = msgspec.json.Decoder(Plan), msgspec.json.Decoder(Requested)
+
 
 def kind_of(request: Requested) -> str:
     if request.is_campaign:
@@ -21,7 +23,7 @@ def kind_of(request: Requested) -> str:
 def plan_of(row: JobRow) -> Plan | None:
     """The job's plan; None before it has one, and where another release made it."""
     try:
-        return msgspec.json.decode(row.plan, type=Plan)
+        return _plans.decode(row.plan)
     except msgspec.DecodeError:
         return None
 
@@ -29,7 +31,7 @@ def plan_of(row: JobRow) -> Plan | None:
 def request_of(row: JobRow) -> Requested | None:
     """What asked for the job; None where another release wrote it down."""
     try:
-        return msgspec.json.decode(row.request, type=Requested)
+        return _requests.decode(row.request)
     except msgspec.DecodeError:
         return None
 
@@ -134,10 +136,13 @@ class Steps(msgspec.Struct, frozen=True):
     steps: list[Step]
 
 
+_steps = msgspec.json.Decoder(Steps)
+
+
 def steps_of(row: JobRow) -> list[Step]:
     """The jobs that a campaign waits for; none before it is planned, and of a job that is no campaign."""
     try:
-        return msgspec.json.decode(row.plan, type=Steps).steps if row.kind in CAMPAIGNS else []
+        return _steps.decode(row.plan).steps if row.kind in CAMPAIGNS else []
     except msgspec.DecodeError:
         return []
 

@@ -131,6 +131,7 @@ class Broker:
             self._send(delivery, attempt + 1, BACKOFF_MS << attempt)
         elif event.error:
             self._world.say(event.partitionkey[:6], "DROPPED", event.type[15:], event.id[:6])
+            self._world.judge.saw_given_up(event)
             self.dropped += 1
         else:
             reason = f"{delivery.route} answered {status}: {said}"

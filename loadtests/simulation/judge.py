@@ -8,7 +8,7 @@ import msgspec
 from candlemill import events
 from candlemill.events import Event
 from candlemill.ledger import JobRow, OutcomeRow, Partial, ResultRow
-from candlemill.states import CAMPAIGNS, later
+from candlemill.states import CAMPAIGNS, later, steps_of
 
 from loadtests.simulation.tables import address_of
 from loadtests.simulation.uncut import Bits, bits_of, expected
@@ -26,6 +26,7 @@ class Judge:
         self._world = world
         self._tables = world.tables
         self._bits: dict[str, tuple[str, str]] = {}
+        self._given_up: set[str] = set()
         self._told: set[tuple[str, str]] = set()
         self._asked: set[int] = set()
         self._overtaken: set[str] = set()
@@ -43,6 +44,10 @@ class Judge:
         if event.type in (events.COMPLETED, events.FAILED) and not event.error:
             self._told.add((event.type, event.partitionkey))
 
+    def saw_given_up(self, event: Event) -> None:
+        """The Broker has tried the event's dead letter in vain, too."""
+        self._given_up.add(event.partitionkey)
+
     def saw_job(self, row: JobRow) -> None:
         name, before = row.job_id[:6], self._tables.job(row.job_id, self._world.loop.now)
         self._world.say(name, "is", row.attempt % 1_000_000, row.state, row.reason)
@@ -59,6 +64,10 @@ class Judge:
             self._overtaken.add(row.job_id)
             if now.attempt < before.attempt or not now.finished or ENDS.index(now.state) < ENDS.index(before.state):
                 self.says(f"job {name} was {before.state} and is {now.state}")
+        for step in steps_of(row):
+            child = self._tables.job(step.job_id, self._world.loop.now)
+            if child is not None and child.state in ("failed", "cancelled"):
+                self._asked.add(step.attempt)  # by the campaign: what failed before will not do
         if row.state == "accepted":
             self._asked.add(row.attempt)
         elif row.attempt and row.attempt not in self._asked and not self._world.poisoned:
@@ -119,9 +128,9 @@ class Judge:
         return expected(row)
 
     def _tells_once(self, row: JobRow) -> bool:
-        """Ends that come of no event of the job itself, or of one that was given up long ago: whoever dies
-        after writing such a one tells nobody."""
-        silent = "nothing was heard of its tasks" in row.reason
+        """Ends that come of no event of the job itself, or of one that was given up: whoever dies, or loses
+        the store, after writing such a one tells nobody."""
+        silent = "nothing was heard of its tasks" in row.reason or row.job_id in self._given_up
         return silent or row.kind in CAMPAIGNS or row.job_id in self._overtaken
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from candlemill.io import telemetry
 from candlemill.io.clock import clock_ms
+from candlemill.io.seen import Seen
 from candlemill.ledger import FINISHED, JobEntry, JobFilter, JobRow, Progress
 from candlemill.service import progress
 from candlemill.states import is_done, steps_of
@@ -28,6 +29,8 @@ class JobTable:
     """The part of a Store that is about jobs. Of a job's rows that with the highest (attempt, rank) counts, of equal
     ones the newest: however late or often a state is written, no job goes back."""
 
+    seen: Seen | None = None
+
     def _rows(self, sql: str, bound: dict[str, object]) -> Sequence[Sequence[Any]]:
         raise NotImplementedError
 
@@ -45,6 +48,8 @@ class JobTable:
         rows = [{**msgspec.structs.asdict(job), "rank": job.order[1]} for job in jobs]
         for row, ms in zip(rows, at_ms, strict=bool(at_ms)):
             row["updated_at"] = ms / 1000
+        if self.seen is not None:
+            self.seen.jobs.note(job.job_id for job in jobs)
         self._insert("backtest_jobs", rows)
         telemetry.count_states(jobs, at_ms, clock_ms())
 
@@ -53,6 +58,8 @@ class JobTable:
 
     def job_rows(self, job_ids: Sequence[str]) -> dict[str, JobRow]:
         """The jobs of these ids that exist."""
+        if self.seen is not None:
+            job_ids = self.seen.jobs.perhaps(job_ids)
         # Which of a job's few rows counts is chosen here: ordering and LIMIT BY take half as long again.
         chosen = "= {job:String}" if len(job_ids) == 1 else "IN {jobs:Array(String)}"
         sql = f"SELECT updated_at, {', '.join(JobRow.__struct_fields__)} FROM backtest_jobs WHERE job_id {chosen}"  # noqa: S608

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from candlemill.io.seen import Seen
 from candlemill.ledger import KnownSlice, OutcomeRow
 
 SLICES_AT_ONCE = 500  # keys in one query: they travel in its address, beside those of a batch's sets
@@ -13,6 +14,8 @@ SLICES_AT_ONCE = 500  # keys in one query: they travel in its address, beside th
 class OutcomeTable:
     """See `ledger.Ledger`."""
 
+    seen: Seen | None = None
+
     def _rows(self, sql: str, bound: dict[str, object]) -> Sequence[Sequence[Any]]:
         raise NotImplementedError
 
@@ -20,6 +23,8 @@ class OutcomeTable:
         raise NotImplementedError
 
     def known_slices(self, set_keys: Sequence[str], code: str) -> list[KnownSlice]:
+        if self.seen is not None:
+            set_keys = self.seen.sets.perhaps(set_keys)
         sql = """
             SELECT slice_key, first_ms, start_ms, end_ms, set_key FROM slice_outcomes
             WHERE set_key IN {sets:Array(String)} AND code = {code:String}
@@ -46,6 +51,8 @@ class OutcomeTable:
         return found
 
     def put_outcomes(self, rows: Sequence[OutcomeRow]) -> None:
+        if self.seen is not None:
+            self.seen.sets.note(row.set_key for row in rows)
         self._insert("slice_outcomes", rows)
 
     def release(self, set_keys: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from candlemill.io.gateway.app import create_app
 from candlemill.io.gateway.world import Index, World
 from candlemill.io.local import FrozenIndex
 from candlemill.io.meters import Gauge
+from candlemill.io.seen import Seen
 from candlemill.io.store import Store
 from candlemill.io.tapes import Tapes
 from candlemill.io.webserver import run_app
@@ -81,6 +82,7 @@ class Driver:
         index = FrozenIndex(self._store)
         runtime = Runtime(self._store, index, Tapes(index.days, self._store), clock_ms)
         stall_ms = 0
+        self._store.learn_keys()
         while True:
             try:
                 known = self._bus.at_work() | self._waiting.copy()
@@ -124,6 +126,8 @@ def serve(dsn: str, host: str, port: int, ready: Callable[[int], None]) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     # Each with a connection of its own: an answer need not wait until the jobs have read what they read.
     with Store(dsn) as store, Store(dsn) as of_jobs:
+        if store.embedded:
+            store.seen = of_jobs.seen = Seen()
         index = Index(store)
         driver = Driver(of_jobs, index.days)
         Gauge("candlemill_serve_waiting_jobs", "Jobs that wait to be run", driver.waiting)

@@ -30,6 +30,7 @@ from candlemill.io import telemetry
 from candlemill.io.folder import check_unlocked
 from candlemill.io.jobtable import JobTable
 from candlemill.io.outcometable import OutcomeTable
+from candlemill.io.seen import LETTERS, LIMIT
 from candlemill.io.settings import DSN_VARIABLE, bundled
 from candlemill.ledger import Funding, Partial, ResultRow
 from candlemill.plan import Day
@@ -454,6 +455,19 @@ class Store(JobTable, OutcomeTable):
             ORDER BY created_at DESC, job_id LIMIT 1 BY job_id LIMIT {{limit:UInt32}}
         """  # noqa: S608
         return [(str(row[0]), ResultRow(*row[1:])) for row in self._rows(sql, {"limit": limit})]
+
+    def learn_keys(self) -> None:
+        """Fill `seen`, which those that write to this embedded database share."""
+        if self.seen is not None:
+            self.seen.jobs.are(self._numbers("backtest_jobs", "job_id"))
+            self.seen.sets.are(self._numbers("slice_outcomes", "set_key"))
+
+    def _numbers(self, table: str, key: str) -> NDArray[np.uint64]:
+        number = f"reinterpretAsUInt64(reverse(unhex(substring({key}, 1, {LETTERS}))))"
+        sql = f"SELECT DISTINCT {number} FROM {table} LIMIT {LIMIT + 1}"  # noqa: S608
+        with _failures("keys"), self._client.query_column_block_stream(sql) as stream:
+            blocks = [np.asarray(block[0], dtype=np.uint64) for block in stream if len(block[0])]
+        return np.concatenate(blocks) if blocks else np.empty(0, dtype=np.uint64)
 
     # -- plumbing --------------------------------------------------------------------------------------------------
 

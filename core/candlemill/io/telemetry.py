@@ -73,10 +73,13 @@ class _Identity(msgspec.Struct):
     run: int = 0
 
 
+_identities = msgspec.json.Decoder(_Identity)
+
+
 def identity(event: Event) -> dict[str, Any]:
     """The fields of log lines about an event."""
     try:
-        found = msgspec.json.decode(event.data, type=_Identity)
+        found = _identities.decode(event.data)
     except (msgspec.DecodeError, RecursionError):
         found = _Identity()
     return {

@@ -31,6 +31,9 @@ REGISTERED: dict[str, type[Strategy]] = {
     "dual_momentum": DualMomentum,
 }
 BUILT_IN = frozenset(REGISTERED)
+
+for _kind in REGISTERED.values():
+    msgspec.json.Decoder(_kind)  # meets the type before there are threads, see `model.spec_from_json`
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 PARAMETER_TYPES = frozenset({"integer", "number", "boolean", "string"})
 
@@ -56,6 +59,7 @@ def register(name: str, kind: object, origin: str, digest: str) -> None:
     if (same_source and REGISTERED.get(name, kind).__name__ != kind.__name__) or not (same_source or first == origin):
         raise BadPlugin(f"strategy name {name!r} of {origin} is taken by {first}: rename the class")
     _check_parameters(name, kind)
+    msgspec.json.Decoder(kind)
     REGISTERED[name] = kind
     _sources[name] = (first, digest)
 
