@@ -26,11 +26,13 @@ def written() -> dict[str, str]:
 def main() -> int:
     ask = argparse.ArgumentParser(prog="python -m loadtests.scaling", description=__doc__)
     ask.add_argument("--pages", action="store_true", help="only write the pages, from docs/scaling.json")
+    ask.add_argument("--again", action="store_true", help="keep what was better in docs/scaling.json")
     ask.add_argument("--rounds", type=int, default=3, help="each measurement is the best of so many (default 3)")
     ask.add_argument("--dollars", type=float, default=Assumed().dollars_per_cpu_hour, help="per CPU hour")
     args = ask.parse_args()
     if not args.pages:
-        found = study(Assumed(dollars_per_cpu_hour=args.dollars), args.rounds)
+        before = msgspec.json.decode(FOUND.read_bytes(), type=Study) if args.again else None
+        found = study(Assumed(dollars_per_cpu_hour=args.dollars), args.rounds, before)
         FOUND.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
         print(compared_table(found.compared))
         print("parallel efficiency at 2 workers: {:.2f}, {:.2f} without waiting for others".format(*efficiency(found)))

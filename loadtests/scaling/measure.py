@@ -106,11 +106,11 @@ def measured(folder: Path, sizes: Sequence[tuple[int, int, int]], rounds: int) -
     with database(folder) as (db, dsn), Store(dsn) as store:
         _run(store, db.pid, 8, 2, 30)  # connections, imports, tables
         return [
-            _cheapest([_run(store, db.pid, sets, slices, days) for _ in range(rounds)]) for sets, slices, days in sizes
+            cheapest([_run(store, db.pid, sets, slices, days) for _ in range(rounds)]) for sets, slices, days in sizes
         ]
 
 
-def _cheapest(samples: Sequence[Sample]) -> Sample:
+def cheapest(samples: Sequence[Sample]) -> Sample:
     first = samples[0]
     parts = {
         name: min((one.cost[name] for one in samples), key=lambda part: part.own + part.store) for name in first.cost

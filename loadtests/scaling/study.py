@@ -13,7 +13,7 @@ from candlemill.io.store import Store
 
 from loadtests.lab import SYMBOLS, YEAR, machine, store_candles
 from loadtests.scaling.fit import BATCH, Laws, laws_of
-from loadtests.scaling.measure import Sample, measured
+from loadtests.scaling.measure import Sample, cheapest, measured
 from loadtests.scaling.model import Job, Prediction, World, predict
 from loadtests.scaling.points import Local, Point, at_home, by_events
 
@@ -49,10 +49,14 @@ class Assumed(msgspec.Struct, frozen=True):
 
 
 class Compared(msgspec.Struct, frozen=True):
+    """Wall and CPU time, in seconds. The first depends on what `others` leave of the machine, the second hardly."""
+
     executors: int
     predicted: float
     measured: float
     others: float
+    predicted_cpu: float
+    measured_cpu: float
 
     @property
     def error(self) -> float:
@@ -73,7 +77,8 @@ class Study(msgspec.Struct, frozen=True):
     as_it_is: list[tuple[int, Prediction]]  # with a fixed number of aggregates and of the store's cores
 
 
-def study(assumed: Assumed, rounds: int) -> Study:
+def study(assumed: Assumed, rounds: int, before: Study | None = None) -> Study:
+    """Of what was measured `before` the better stays: a way through a machine that others keep busy."""
     about = machine()
     with tempfile.TemporaryDirectory(prefix="candlemill-scaling-", dir=os.environ.get("TMPDIR")) as name:
         folder = Path(name)
@@ -91,6 +96,11 @@ def study(assumed: Assumed, rounds: int) -> Study:
             _say(f"running a sweep of {HOME_SETS:,} sets at home, with 1 and 2 workers, round {number + 1}")
             home += [at_home(store, workers, HOME_SETS) for workers in (1, 2)]
         size = _outcome_bytes(store)
+    if before is not None:
+        samples = [cheapest(pair) for pair in zip(samples, before.samples, strict=True)]
+        pairs = zip(points, before.points, strict=True)
+        points = [min(pair, key=lambda one: one.wall) for pair in pairs]
+        home = before.home + home
     laws = laws_of(samples)
     return Study(
         when=time.strftime("%Y-%m-%d", time.gmtime()),
@@ -99,7 +109,7 @@ def study(assumed: Assumed, rounds: int) -> Study:
         laws=laws,
         points=points,
         compared=compare(laws, points),
-        home=[min((one for one in home if one.workers == n), key=lambda one: one.alone) for n in (1, 2)],
+        home=home,
         outcome_bytes=size,
         assumed=assumed,
         carried_on=carried_on(laws, points, assumed, True),
@@ -112,10 +122,11 @@ def compare(laws: Laws, points: Sequence[Point]) -> list[Compared]:
     hop, publish = min(one.hop for one in points), min(one.publish for one in points)
     costs = laws.costs(RUN_DAYS, RUN_SLICES, RUN_SETS, hop, publish, 0.0)
     job = Job(RUN_SLICES, -(-RUN_SETS // BATCH))
-    return [
-        Compared(one.executors, predict(costs, job, World(one.executors, CORES)).wall, one.wall, one.others)
-        for one in points
-    ]
+    found = []
+    for one in points:
+        told = predict(costs, job, World(one.executors, CORES))
+        found.append(Compared(one.executors, told.wall, one.wall, one.others, told.cpu, one.cpu))
+    return found
 
 
 def carried_on(laws: Laws, points: Sequence[Point], assumed: Assumed, grown: bool) -> list[tuple[int, Prediction]]:
