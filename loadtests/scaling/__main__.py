@@ -7,7 +7,7 @@ import msgspec
 
 from loadtests.lab import ROOT
 from loadtests.scaling.page import compared_picture, compared_table, efficiency, page, wall_picture
-from loadtests.scaling.study import Assumed, Study, study
+from loadtests.scaling.study import Assumed, Measured, Study, better, concluded, measure
 
 DOCS = ROOT / "docs"
 FOUND = DOCS / "scaling.json"
@@ -31,8 +31,10 @@ def main() -> int:
     ask.add_argument("--dollars", type=float, default=Assumed().dollars_per_cpu_hour, help="per CPU hour")
     args = ask.parse_args()
     if not args.pages:
-        before = msgspec.json.decode(FOUND.read_bytes(), type=Study) if args.again else None
-        found = study(Assumed(dollars_per_cpu_hour=args.dollars), args.rounds, before)
+        seen = measure(args.rounds)
+        if args.again:
+            seen = better(seen, msgspec.json.decode(FOUND.read_bytes(), type=Measured))
+        found = concluded(seen, Assumed(dollars_per_cpu_hour=args.dollars))
         FOUND.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
         print(compared_table(found.compared))
         print("parallel efficiency at 2 workers: {:.2f}, {:.2f} without waiting for others".format(*efficiency(found)))

@@ -65,7 +65,10 @@ def parts_table(study: Study) -> str:
         "merge": "aggregate: merge a batch",
         "figures": "aggregate: a sweep's figures",
     }
-    head = ["CPU in ms: function + store", *(f"{sets} sets, {days / slices:.0f} d" for sets, slices, days in SIZES)]
+    head = [
+        "CPU in ms: function + store",
+        *(f"{sets} sets, {slices} × {days / slices:.0f} d" for sets, slices, days in SIZES),
+    ]
     rows = [
         [what, *(f"{1e3 * one.cost[name].own:,.0f} + {1e3 * one.cost[name].store:,.0f}" for one in study.samples)]
         for name, what in names.items()
@@ -223,7 +226,7 @@ command measured on {study.when}: {about["cpu"]}, {about["cores"]} cores, Python
 way on that machine (load {about["load"][0]:.1f}), so every figure is the best of some rounds.
 
 ## What the parts cost
-The real handlers, one event after the other, on a `candlemill db`. SMA crossings over some days; the first figure
+The real handlers, one event after the other, on a `candlemill db`. SMA crossings in some slices of some days; the first figure
 is the function's CPU time, the second the database's.
 
 {parts_table(study)}

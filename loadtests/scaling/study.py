@@ -77,9 +77,19 @@ class Study(msgspec.Struct, frozen=True):
     as_it_is: list[tuple[int, Prediction]]  # with a fixed number of aggregates and of the store's cores
 
 
-def study(assumed: Assumed, rounds: int, before: Study | None = None) -> Study:
-    """Of what was measured `before` the better stays: a way through a machine that others keep busy."""
-    about = machine()
+class Measured(msgspec.Struct, frozen=True):
+    """What the machine said; all else follows from it."""
+
+    when: str
+    machine: dict[str, Any]
+    samples: list[Sample]
+    points: list[Point]
+    home: list[Local]
+    outcome_bytes: float
+
+
+def measure(rounds: int) -> Measured:
+    about, when = machine(), time.strftime("%Y-%m-%d", time.gmtime())
     with tempfile.TemporaryDirectory(prefix="candlemill-scaling-", dir=os.environ.get("TMPDIR")) as name:
         folder = Path(name)
         store = folder / "db"
@@ -90,30 +100,43 @@ def study(assumed: Assumed, rounds: int, before: Study | None = None) -> Study:
         points = []
         for executors in RUN_EXECUTORS:
             _say(f"running a sweep of {RUN_SETS:,} sets on {executors} executors")
-            points.append(by_events(store, executors, RUN_SETS, RUN_SLICES, rounds))
+            points.append(best_point(by_events(store, executors, RUN_SETS, RUN_SLICES, rounds)))
         home = []
         for number in range(rounds):
             _say(f"running a sweep of {HOME_SETS:,} sets at home, with 1 and 2 workers, round {number + 1}")
             home += [at_home(store, workers, HOME_SETS) for workers in (1, 2)]
-        size = _outcome_bytes(store)
-    if before is not None:
-        samples = [cheapest(pair) for pair in zip(samples, before.samples, strict=True)]
-        pairs = zip(points, before.points, strict=True)
-        points = [min(pair, key=lambda one: one.wall) for pair in pairs]
-        home = before.home + home
-    laws = laws_of(samples)
+        return Measured(when, about, samples, points, home, _outcome_bytes(store))
+
+
+def better(found: Measured, before: Measured) -> Measured:
+    """The better of two measurements of the same code: a way through a machine that others keep busy."""
+    return msgspec.structs.replace(
+        found,
+        samples=[cheapest(pair) for pair in zip(found.samples, before.samples, strict=True)],
+        points=[best_point(pair) for pair in zip(found.points, before.points, strict=True)],
+        home=[*before.home, *found.home],
+    )
+
+
+def best_point(points: Sequence[Point]) -> Point:
+    """The quickest, with the least CPU time that any took: who shares the machine makes both larger."""
+    return msgspec.structs.replace(min(points, key=lambda one: one.wall), cpu=min(one.cpu for one in points))
+
+
+def concluded(found: Measured, assumed: Assumed) -> Study:
+    laws = laws_of(found.samples)
     return Study(
-        when=time.strftime("%Y-%m-%d", time.gmtime()),
-        machine=about,
-        samples=samples,
+        when=found.when,
+        machine=found.machine,
+        samples=found.samples,
         laws=laws,
-        points=points,
-        compared=compare(laws, points),
-        home=home,
-        outcome_bytes=size,
+        points=found.points,
+        compared=compare(laws, found.points),
+        home=found.home,
+        outcome_bytes=found.outcome_bytes,
         assumed=assumed,
-        carried_on=carried_on(laws, points, assumed, True),
-        as_it_is=carried_on(laws, points, assumed, False),
+        carried_on=carried_on(laws, found.points, assumed, True),
+        as_it_is=carried_on(laws, found.points, assumed, False),
     )
 
 
