@@ -226,8 +226,8 @@ command measured on {study.when}: {about["cpu"]}, {about["cores"]} cores, Python
 way on that machine (load {about["load"][0]:.1f}), so every figure is the best of some rounds.
 
 ## What the parts cost
-The real handlers, one event after the other, on a `candlemill db`. SMA crossings in some slices of some days; the first figure
-is the function's CPU time, the second the database's.
+The real handlers, one event after the other, on a `candlemill db`. SMA crossings in some slices of some days; the first
+figure is the function's CPU time, the second the database's.
 
 {parts_table(study)}
 
