@@ -27,13 +27,15 @@ LOCK    := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 # What the three functions behind the Broker have no use for.
 LEAN    := --no-emit-package tqdm --no-emit-package tabulate --no-emit-package isal
 
-.PHONY: help install demo demo-live test lint simulate bench schemas images pin locks release clean
+.PHONY: help install demo demo-live test lint simulate loadtest scaling bench schemas images pin locks release clean
 
 help:
 	@echo "make demo [DATA=folder]  from nothing to a backtest's result"
 	@echo "make demo-live           an exchange full of faults, simulated, and a feed that keeps the store complete"
 	@echo "make test                lint, types and all tests, on the compiled and the pure engine"
 	@echo "make simulate [MINUTES=10] the functions in a world where everything fails, by seed"
+	@echo "make loadtest [HOST=URL]  users over REST and by events, a feed: a page of latencies, errors and costs"
+	@echo "make scaling             what a sweep's parts cost, a prediction up to 10,000 executors: docs/scaling.md"
 	@echo "make install             .venv with candlemill and all that use, tests and benchmarks need"
 	@echo "make bench               the engine beside C, numba and vectorbt"
 	@echo "make schemas             write schema/events from the code"
@@ -68,6 +70,21 @@ lint: install
 
 simulate: install
 	@$(BIN)/python -m loadtests.simulation $(if $(MINUTES),--minutes $(MINUTES))
+
+# locust is for these alone. Its extra is read from pyproject.toml: installing it by name would compile the engine again.
+LOADED  := $(VENV)/.loaded
+$(LOADED): $(BUILT)
+	@$(BIN)/python -c "import tomllib; \
+		print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['load'], sep='\n')" \
+		> $(TMPDIR)/load.txt
+	$(BIN)/python -m pip install --quiet --requirement $(TMPDIR)/load.txt
+	@touch $@
+
+loadtest: install $(LOADED)
+	@$(BIN)/python -m loadtests $(if $(HOST),gateway --host $(HOST))
+
+scaling: install $(LOADED)
+	@$(BIN)/python -m loadtests.scaling
 
 bench: install
 	$(BIN)/python benchmarks/bench.py

@@ -1,0 +1,295 @@
+"""docs/scaling.md and its plots, from what the study wrote down. No figure is typed by hand."""
+
+import textwrap
+from collections.abc import Sequence
+
+from loadtests.scaling.arithmetic import Whole, whole
+from loadtests.scaling.fit import BATCH
+from loadtests.scaling.model import Prediction
+from loadtests.scaling.points import Local
+from loadtests.scaling.study import (
+    CORES,
+    DAYS,
+    HOME_SETS,
+    RUN_DAYS,
+    RUN_SETS,
+    RUN_SLICES,
+    SETS,
+    SIZES,
+    SLICES,
+    Compared,
+    Study,
+)
+from loadtests.svg import Axis, Series, chart
+
+AIM = 0.85
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "|---" + "|--:" * (len(head) - 1) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def duration(seconds: float) -> str:
+    for limit, unit in ((86_400 * 2, 86_400), (7_200, 3_600), (120, 60)):
+        if seconds >= limit:
+            name = {86_400: "d", 3_600: "h", 60: "min"}[unit]
+            return f"{seconds / unit:,.1f} {name}"
+    return f"{seconds:,.1f} s"
+
+
+def big(value: float) -> str:
+    for limit, name in ((1e15, " × 10¹⁵"), (1e12, " × 10¹²"), (1e9, " × 10⁹"), (1e6, " million")):
+        if value >= limit:
+            return f"{value / limit:,.1f}{name}"
+    return f"{value:,.0f}"
+
+
+def size(value: float) -> str:
+    for limit, unit in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB")):
+        if value >= limit:
+            return f"{value / limit:,.1f} {unit}"
+    return f"{value / 1e6:,.1f} MB"
+
+
+# -- pieces --------------------------------------------------------------------------------------------------------
+
+
+def parts_table(study: Study) -> str:
+    names = {
+        "split": "split: plan a job",
+        "read": "execute: read a slice",
+        "compute": "execute: ask, compute a batch",
+        "write": "execute: write its outcomes",
+        "told": "aggregate: look at a finished task",
+        "merge": "aggregate: merge a batch",
+        "figures": "aggregate: a sweep's figures",
+    }
+    head = [
+        "CPU in ms: function + store",
+        *(f"{sets} sets, {slices} × {days / slices:.0f} d" for sets, slices, days in SIZES),
+    ]
+    rows = [
+        [what, *(f"{1e3 * one.cost[name].own:,.0f} + {1e3 * one.cost[name].store:,.0f}" for one in study.samples)]
+        for name, what in names.items()
+    ]
+    return table(head, rows)
+
+
+def compared_table(found: Sequence[Compared]) -> str:
+    rows = [
+        [
+            f"{one.executors}" + (f" on {CORES} cores" if one.executors > CORES else ""),
+            f"{one.predicted:.1f} s",
+            f"{one.measured:.1f} s",
+            f"{100 * one.error:+.0f} %",
+            f"{one.others:.1f}",
+            f"{one.predicted_cpu:.1f} s",
+            f"{one.measured_cpu:.1f} s",
+            f"{100 * (one.predicted_cpu / one.measured_cpu - 1):+.0f} %",
+        ]
+        for one in found
+    ]
+    head = ["executors", "wall, predicted", "measured", "error", "cores that others took"]
+    return table([*head, "CPU, predicted", "measured", "error"], rows)
+
+
+def carried_table(study: Study) -> str:
+    price = study.assumed.dollars_per_cpu_hour / 3600
+    first = study.carried_on[0][1].wall
+    rows = []
+    for (executors, grown), (_, fixed) in zip(study.carried_on, study.as_it_is, strict=True):
+        rows.append(
+            [
+                f"{executors:,}",
+                duration(grown.wall),
+                f"{first / grown.wall / executors:.2f}",
+                f"${(grown.held + grown.others) * price:,.2f}",
+                duration(fixed.wall),
+            ]
+        )
+    head = ["executors", "wall time, all grow", "efficiency", "cost, all grow", "wall time, fixed"]
+    return table(head, rows)
+
+
+def efficiency(study: Study) -> tuple[float, float]:
+    """At two workers at home: of the wall times, and of those without waiting for others."""
+    wall, alone = ([min(getattr(one, name) for one in runs) for runs in _home(study)] for name in ("wall", "alone"))
+    return wall[0] / wall[1] / 2, alone[0] / alone[1] / 2
+
+
+def _home(study: Study) -> tuple[list[Local], list[Local]]:
+    """The runs with one worker, and those with two."""
+    one, two = ([run for run in study.home if run.workers == workers] for workers in (1, 2))
+    return one, two
+
+
+def home_table(study: Study) -> str:
+    rows = [
+        [
+            f"{one.workers}",
+            f"{one.wall:.1f} s",
+            f"{one.alone:.1f} s",
+            f"{one.parent:.1f} s",
+            f"{one.children:.1f} s",
+            f"{one.others:.1f}",
+        ]
+        for one in (min(runs, key=lambda run: run.wall) for runs in _home(study))
+    ]
+    head = [
+        "workers",
+        "wall",
+        "without waiting for others",
+        "CPU of the parent",
+        "CPU of the workers",
+        "cores that others took",
+    ]
+    return table(head, rows)
+
+
+def whole_table(of: Whole, price: float) -> str:
+    rows = [
+        ["candles", big(of.rows)],
+        ["candles times sets", big(of.bars_times_sets)],
+        ["jobs (a symbol each), tasks", f"{of.symbols:,}; {big(of.tasks)}"],
+        ["columns read, each once", size(of.bytes_once)],
+        ["columns read, if every task read its slice anew", size(of.bytes_each_task)],
+        ["outcomes written", f"{big(of.outcome_rows)}, {size(of.outcome_bytes)}"],
+        ["execute", f"{of.execute_hours:,.0f} CPU hours"],
+        ["aggregate", f"{of.aggregate_hours:,.0f} CPU hours"],
+        ["the store", f"{of.store_hours:,.0f} CPU hours"],
+        ["split", f"{of.split_hours:,.0f} CPU hours"],
+        [f"all, at ${price:g} per CPU hour", f"{of.hours:,.0f} CPU hours, ${of.dollars:,.0f}"],
+        ["executors for a week, a day, an hour", ", ".join(f"{of.executors_for(h):,.0f}" for h in (168, 24, 1))],
+    ]
+    return table(["what", "how much"], rows)
+
+
+# -- pictures ------------------------------------------------------------------------------------------------------
+
+
+def wall_picture(study: Study) -> str:
+    def points(found: Sequence[tuple[int, Prediction]]) -> list[tuple[float, float]]:
+        return [(float(n), one.wall) for n, one in found]
+
+    first = study.carried_on[0][1].wall
+    ideal = [(float(n), first / n) for n, _ in study.carried_on]
+    lines = [
+        Series("all grow", points(study.carried_on)),
+        Series("fixed aggregate and store", points(study.as_it_is)),
+        Series("ideal", ideal, dashed=True, colour="#9ca3af"),
+    ]
+    return chart(lines, Axis("executors", log=True), Axis("wall time, s", log=True), title="wall time by executors")
+
+
+def compared_picture(study: Study) -> str:
+    lines = [
+        Series("predicted", [(float(one.executors), one.predicted) for one in study.compared]),
+        Series("measured", [(float(one.executors), one.measured) for one in study.compared], dots=True),
+    ]
+    axes = Axis("executors, on two cores"), Axis("wall time, s")
+    return chart(lines, *axes, height=240, title="predicted and measured wall time")
+
+
+def filled(text: str) -> str:
+    """The page with its prose in lines of equal length: figures differ in theirs."""
+    blocks = text.split("\n\n")
+    return "\n\n".join(block if block.startswith("|") else _filled(block) for block in blocks).rstrip() + "\n"
+
+
+def _filled(block: str) -> str:
+    first, _, rest = block.partition("\n")
+    if not first.startswith("#"):
+        first, rest = "", block
+    told = textwrap.fill(" ".join(rest.split()), 118, break_long_words=False, break_on_hyphens=False)
+    return f"{first}\n{told}".strip()
+
+
+# -- the page ------------------------------------------------------------------------------------------------------
+
+
+def page(study: Study) -> str:
+    of, assumed, about = whole(study), study.assumed, study.machine
+    wall, alone = efficiency(study)
+    two = min(_home(study)[1], key=lambda run: run.wall)
+    hop, publish = (min(getattr(point, name) for point in study.points) for name in ("hop", "publish"))
+    start = min(point.start for point in study.points)
+    tasks = SLICES * -(-SETS // BATCH)
+    serial = two.parent
+    at_home = study.laws.costs(RUN_DAYS, 4, HOME_SETS, 0, 0, 0)
+    merging, figures = at_home.merge.own * -(-HOME_SETS // BATCH), at_home.figures.own
+    return filled(f"""# How it scales
+
+This page is written by `python -m loadtests.scaling` (`make scaling`) from [scaling.json](scaling.json), which that
+command measured on {study.when}: {about["cpu"]}, {about["cores"]} cores, Python {about["python"]}, the engine
+{"compiled" if about["engine_compiled"] else "NOT compiled"}, commit {about["commit"][:10]}. Other work was under
+way on that machine (load {about["load"][0]:.1f}), so every figure is the best of some rounds.
+
+## What the parts cost
+The real handlers, one event after the other, on a `candlemill db`. SMA crossings in some slices of some days; the first
+figure is the function's CPU time, the second the database's.
+
+{parts_table(study)}
+
+An event takes {1e3 * hop:.1f} ms from a function through the local broker to the next one; to say it costs the
+function {1e3 * publish:.1f} ms of CPU time. An executor's process uses {start:.2f} s of CPU time until it answers.
+
+## Predicted and measured
+A small simulator (`loadtests/scaling/model.py`) puts these parts together: events on their way, executors that take
+one task each and keep what they have read, a store and an aggregate of bounded width, repairs, cold starts, slices
+of uneven length. Here it is asked about a sweep that was really run: {RUN_SETS:,} sets over a year in {RUN_SLICES}
+slices, by the functions as processes, with `candlemill db` and a broker, all of them on the same {CORES} cores.
+
+{compared_table(study.compared)}
+
+The prediction is that of a machine that nobody else uses, which this one was not: where others take a core, wall
+times are longer than predicted, and the comparison of CPU times says more. More executors than cores gain nothing
+but what waits.
+
+![predicted and measured](scaling-measured.svg)
+
+## Two workers at home
+`candlemill sweep --workers N`, {HOME_SETS:,} sets over a year, from the shell and back:
+
+{home_table(study)}
+
+Parallel efficiency at 2 workers: **{wall:.2f}** by the clock, **{alone:.2f}** without the time in which others kept
+the processes from a core, as Linux tells it: an estimate. The aim is {AIM}. What bounds it is what one process does
+alone: with two workers the parent uses {serial:.1f} s of CPU time and the workers {two.children:.1f} s. By the
+parts above about {figures:.1f} s of the parent's time are the sweep's figures, most of it the search for
+overfitting, and {merging:.1f} s the merging of batches, which goes on beside the workers but takes a core from
+them; the rest is starting, reading and writing.
+
+## From one executor to 10,000
+One symbol, ten years, {SETS:,} sets: {SLICES} slices times {-(-SETS // BATCH):,} batches are {tasks:,} tasks. All
+executors begin cold. Assumed, not measured: {1e3 * assumed.hop:.0f} ms per hop through a real Broker,
+{assumed.reaction:g} s until the autoscaler has placed pods, {100 * assumed.repairs:.0f} % of batches with a wrong
+guess, slices that differ by {100 * assumed.skew:.0f} %. *All grow*: for each 100 executors
+{assumed.aggregates_per_100} aggregates' and {assumed.store_cores_per_100} of the store's cores. *Fixed*:
+{assumed.aggregates_fixed} aggregates, as `knative/base` has them, and {assumed.store_cores_fixed} cores of a store.
+
+{carried_table(study)}
+
+![wall time by executors](scaling-wall.svg)
+
+The serial part of a job is split, which says its {tasks:,} tasks one after the other ({duration(tasks * publish)}
+at {1e3 * publish:.1f} ms each), and the sweep's figures at its end. Past the point where the curve flattens, more
+jobs at once use the executors, not more executors per job: {assumed.symbols:,} symbols are {assumed.symbols:,}
+jobs. What is fixed ends the gain far earlier.
+
+## {of.symbols:,} symbols, ten years, a million sets
+
+{whole_table(of, assumed.dollars_per_cpu_hour)}
+
+The store's share is that of `candlemill db`, one Python process around chDB; a ClickHouse server answers with less.
+An executor keeps the columns of {DAYS / 365.25:.0f} years of a symbol in its cache
+({size(of.rows / of.symbols * 24)}), so what is read lies near the first figure times the executors that work on the
+same symbol.
+
+**What content addressing saves.** The same job again costs nothing: its id is its answer's. Sets and slices that
+are known are found only in jobs of up to 200,000 outcomes, so a million sets in one job are computed anew. Cut into
+jobs of {of.sets_reused:,} sets ({SLICES} slices each, {big(SETS / of.sets_reused)} jobs per symbol) they are found:
+a range that grew by a day then costs one slice of {SLICES} at most ({100 / SLICES:.1f} %,
+{of.execute_hours / SLICES:,.0f} CPU hours instead of {of.execute_hours:,.0f}), and a tenth more sets a tenth. A
+corrected candle costs its slice and those after it whose start it changes. Outcomes are kept for 30 days.
+""")

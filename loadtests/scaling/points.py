@@ -1,0 +1,183 @@
+"""Sweeps that are really run: by the functions with some executors, and by `candlemill sweep` with some workers."""
+
+import http.client
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import psutil
+from candlemill import events
+from candlemill.events import Event, Requested
+
+from loadtests.functions.stage import Stage, functions
+from loadtests.lab import SYMBOLS, YEAR, Busy, cpu_seconds, environment, quiet
+from loadtests.scaling.measure import FEES, sweep_spec
+
+HOPS = 60
+ENDED_SECONDS = 180.0
+
+
+class Point(msgspec.Struct, frozen=True):
+    """A sweep that was run. `others` are the cores that other people's work took meanwhile, `cpu` the CPU seconds of
+    all processes of ours; `start` is what an executor's process used until it answered, `hop` how long an event
+    travels, `publish` the CPU seconds that saying one costs a function."""
+
+    executors: int
+    wall: float
+    cpu: float
+    others: float
+    start: float
+    hop: float
+    publish: float
+
+
+class Local(msgspec.Struct, frozen=True):
+    """`candlemill sweep --workers N` as a whole process. `parent` and `children` are CPU seconds; `worked` and
+    `waited` those of the parent's main thread, and for how long it was kept from a core; `pace` is the share of the
+    time in which its workers could work that they did. `others` as above."""
+
+    workers: int
+    wall: float
+    parent: float
+    children: float
+    worked: float
+    waited: float
+    pace: float
+    others: float
+
+    @property
+    def alone(self) -> float:
+        """What the wall time may be on a machine that nobody else uses: the parent's work, and while it slept, that of
+        its workers at full pace."""
+        return self.worked + max(0.0, self.wall - self.worked - self.waited) * self.pace
+
+
+# -- by events -----------------------------------------------------------------------------------------------------
+
+
+def by_events(store: Path, executors: int, sets: int, slices: int, rounds: int) -> list[Point]:
+    """Some rounds, each a sweep that nobody has asked for."""
+    with functions(store, executors, 2) as stage:
+        start = cpu_seconds(stage.processes["execute0"].pid)
+        _ask(stage, 8, 2)  # every process has its connections then
+        hop, publish = _hop(stage), _publish(stage)
+        found = []
+        for _ in range(rounds):
+            pids = {name: one.pid for name, one in stage.processes.items()}
+            quiet()
+            busy, before, began = Busy(**pids), cpu_seconds(*pids.values()), time.monotonic()
+            _ask(stage, sets, slices)
+            wall = time.monotonic() - began
+            cpu = cpu_seconds(*pids.values()) - before
+            found.append(Point(executors, wall, cpu, busy.cores()["others"], start, hop, publish))
+        return found
+
+
+def _ask(stage: Stage, sets: int, slices: int) -> None:
+    """Have a sweep done. Raises SystemExit where it does not end well."""
+    trace = uuid.uuid4().hex
+    body = msgspec.json.encode(Requested(sweep_spec(sets), slices))
+    headers = _headers(events.REQUESTED) | {"ce-traceparent": f"00-{trace}-{'1' * 16}-00"}
+    urllib.request.urlopen(urllib.request.Request(stage.broker, body, headers), timeout=30).close()
+    deadline = time.monotonic() + ENDED_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{stage.broker}ended/{trace}", timeout=90) as answer:
+                said = json.load(answer)["type"]
+        except urllib.error.HTTPError:  # not within its patience: ask again
+            continue
+        if said == events.COMPLETED:
+            return
+        break
+    raise SystemExit(f"a sweep of {sets} sets in {slices} slices did not end well")
+
+
+def _headers(kind: str) -> dict[str, str]:
+    return {
+        "ce-specversion": "1.0",
+        "ce-id": uuid.uuid4().hex,
+        "ce-source": "/loadtests",
+        "ce-type": kind,
+        "Content-Type": "application/json",
+    }
+
+
+def _hop(stage: Stage) -> float:
+    """To the broker and from there to a function that refuses at once: the first quartile, for others disturb."""
+    there = [_post(stage.broker, "dev.example.nothing.v1") for _ in range(HOPS)]
+    on = [_post(stage.urls["execute"][0], events.SLICE_REQUESTED) for _ in range(HOPS)]
+    return statistics.quantiles(there, n=4)[0] + statistics.quantiles(on, n=4)[0]
+
+
+def _publish(stage: Stage) -> float:
+    """As a function does it, several at a time: events of a type that goes nowhere."""
+    from candlemill.io.http import publish
+
+    os.environ["K_SINK"] = stage.broker
+    said = [Event(id=f"{k}", source="/loadtests", type="dev.example.nothing.v1", data=b" " * 2000) for k in range(320)]
+    publish(said[:20])
+    began = time.process_time()
+    publish(said[20:])
+    return (time.process_time() - began) / len(said[20:])
+
+
+def _post(url: str, kind: str) -> float:
+    connection = http.client.HTTPConnection(url.split("/")[2], timeout=30)
+    began = time.perf_counter()
+    connection.request("POST", "/", b"{}", _headers(kind))
+    connection.getresponse().read()
+    taken = time.perf_counter() - began
+    connection.close()
+    return taken
+
+
+# -- at home -------------------------------------------------------------------------------------------------------
+
+
+def at_home(store: Path, workers: int, sets: int) -> Local:
+    """One sweep over the stored year, from the shell and back."""
+    fast = min(64, sets)
+    slow = sets // fast
+    command = [
+        sys.executable, "-m", "candlemill.cli", "sweep", "--symbol", SYMBOLS[0], "--strategy", "sma_cross",
+        "--grid", f"fast=2:{1 + fast}", "--grid", f"slow=110:{105 + 5 * slow}:5", "--fee", str(next(FEES)),
+        "--range", str(YEAR), "--workers", str(workers), "--no-cache", "--top", "1", "--json",
+    ]  # fmt: skip
+    quiet()
+    busy, began = Busy(own=os.getpid()), time.monotonic()
+    started = subprocess.Popen(command, env=environment(f"chdb://{store}"), stdout=subprocess.DEVNULL)
+    parent = children = 0.0
+    seen: dict[int, tuple[float, float]] = {}
+    while started.poll() is None:
+        with suppress(psutil.Error, OSError):
+            one = psutil.Process(started.pid)
+            spent = one.cpu_times()
+            parent = max(parent, spent.user + spent.system)
+            children = max(children, cpu_seconds(started.pid) - spent.user - spent.system)
+            workers_of = [it.pid for it in one.children() if "spawn_main" in " ".join(it.cmdline())]
+            seen |= {pid: _main_thread(pid) for pid in (started.pid, *workers_of)}
+        time.sleep(0.02)
+    if started.returncode:
+        raise SystemExit(f"{' '.join(command)} failed")
+    wall = time.monotonic() - began
+    others = max(0.0, busy.cores()["others"] - (parent + children) / wall)
+    worked, waited = seen.pop(started.pid)
+    theirs = [sum(one) for one in zip(*seen.values(), strict=True)] or [1.0, 0.0]
+    return Local(workers, wall, parent, children, worked, waited, theirs[0] / sum(theirs), others)
+
+
+def _main_thread(pid: int) -> tuple[float, float]:
+    """For how long it has worked, and has waited for a core, in seconds."""
+    path = Path(f"/proc/{pid}/task/{pid}")
+    ticks = path.joinpath("stat").read_text().rpartition(")")[2].split()[11:13]
+    waited = int(path.joinpath("schedstat").read_text().split()[1])
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), waited / 1e9
