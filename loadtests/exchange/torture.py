@@ -98,9 +98,8 @@ class Victim:
         """Ask it to end, as an operator does. `unserved`: its database may be away, then it says 1."""
         began = self.standing.phase not in ("process", "start")
         status = await self.end(kill=False)
-        if (
-            status and not (unserved and status == 1) and (began or status != -15)
-        ):  # -15: it had only just begun to start
+        usual = {0, 1} if unserved else {0}
+        if status not in usual and (began or status != -15):  # -15: it had only just begun to start
             raise RuntimeError(f"the feed ended with {status} when asked to stop")
 
 
