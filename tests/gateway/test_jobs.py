@@ -87,7 +87,8 @@ def test_nothing_is_started_that_cannot_end(gateway: Gateway):
     assert refused(strategy="momentum")[:2] == (422, "unknown_name")
     assert refused(params={"lookback": 0})[:2] == (422, "bad_input")
     assert refused(fee=-(10**9))[0] == 400
-    assert refused(colour="red")[0] == 400
+    status, _, detail = refused(colour="red")
+    assert status == 400 and "unknown field `colour`" in detail
     assert len(gateway.get("/api/v1/backtests?limit=200")["items"]) == jobs
     status, _, found = gateway.ask("POST", "/api/v1/backtest", SEED | {"fee": "much"})
     assert (status, found["field"]) == (400, "fee")

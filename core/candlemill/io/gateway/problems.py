@@ -120,8 +120,10 @@ def on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[P
         field, message = (str(error.extra[0].get(name, "")) for name in ("key", "message"))
         field = QUERY_NAMES.get(field, field)
         detail = f"{field}: {message}" if field else message
-        if field == "data":
-            field, detail = "", "the request has no body: send what is asked for as JSON"
+        if field == "data":  # the body as a whole
+            missing = message == repr(field)
+            detail = "the request has no body: send what is asked for as JSON" if missing else f"the body: {message}"
+            field = ""
     headers = {name: value for name, value in (error.headers or {}).items() if name.lower() != "content-type"}
     if error.status_code == 429:
         headers["Retry-After"] = headers.get("RateLimit-Reset", "60")
