@@ -27,7 +27,12 @@ from candlemill.io.ingest import ingest
 from candlemill.io.settings import DSN_VARIABLE
 from candlemill.io.store import Store
 from candlemill.strategies import registry
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
+
+# Properties are tried on machines that do other things as well: how long a try takes says nothing.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 CORE = Path(candlemill.__file__).parents[1]
 DAY_MS = 86_400_000

@@ -233,7 +233,8 @@ def test_volume_may_be_missing_until_it_is_read() -> None:
 
 
 def test_the_memory_s_store_has_all_that_a_store_has() -> None:
-    """Whatever is added to the one is thought of in the other; but for what only those call who write candles."""
-    writing = {"insert_rows", "put_writer", "open_writers", "now_ns", "read_many"}
+    """Whatever is added to the one is thought of in the other; but for what only those call who write candles,
+    or `serve`."""
+    writing = {"insert_rows", "put_writer", "open_writers", "now_ns", "read_many", "learn_keys"}
     public = {name for name, value in vars(Store).items() if inspect.isfunction(value) and not name.startswith("_")}
     assert public - writing <= set(vars(MemoryStore))

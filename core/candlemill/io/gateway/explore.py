@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 from litestar import MediaType, Response, get
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from candlemill.campaigns import chosen_of
 from candlemill.command import command_of
@@ -36,12 +36,12 @@ PAGE_POLICY = (
     "style-src 'unsafe-inline'; img-src data: blob:"
 )
 
-Points = Annotated[int, Parameter(ge=10, le=20_000, description="about how many points to draw")]
-From = Annotated[int, Parameter(query="from", ge=0, le=LAST_MS, description="UTC ms, included")]
-To = Annotated[int, Parameter(query="to", ge=0, le=LAST_MS, description="UTC ms, included")]
-Limit = Annotated[int, Parameter(ge=1, le=1_000)]
-Cursor = Annotated[str, Parameter(max_length=100, description="`next` of the page before")]
-Metric = Annotated[str, Parameter(pattern="^[a-z_]{1,40}$")]
+Points = Annotated[int, QueryParameter(ge=10, le=20_000, description="about how many points to draw")]
+From = Annotated[int, QueryParameter(name="from", ge=0, le=LAST_MS, description="UTC ms, included")]
+To = Annotated[int, QueryParameter(name="to", ge=0, le=LAST_MS, description="UTC ms, included")]
+Limit = Annotated[int, QueryParameter(ge=1, le=1_000)]
+Cursor = Annotated[str, QueryParameter(max_length=100, description="`next` of the page before")]
+Metric = Annotated[str, QueryParameter(pattern="^[a-z_]{1,40}$")]
 
 
 @get(

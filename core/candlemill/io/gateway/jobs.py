@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from litestar import MediaType, Response, delete, get, post
 from litestar import Request as HttpRequest
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, PathParameter, QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from candlemill import control, states
@@ -29,8 +29,8 @@ QUIET_POLLS = 60  # without news a comment is sent, or what lies between would t
 STREAM_POLLS = 14_400  # an hour; the client asks again with Last-Event-ID
 BEST_SETS = 10
 
-JobId = Annotated[str, Parameter(pattern="^[0-9a-f]{32}$", max_length=32, description="a job's id")]
-Name = Annotated[str, Parameter(max_length=64)]
+JobId = Annotated[str, PathParameter(pattern="^[0-9a-f]{32}$", max_length=32, description="a job's id")]
+Name = Annotated[str, QueryParameter(max_length=64)]
 
 
 @post(
@@ -184,7 +184,7 @@ async def remove(job_id: JobId, world: World) -> None:
 async def stream(
     job_id: JobId,
     world: World,
-    last_seen: Annotated[str, Parameter(header="Last-Event-ID", max_length=100, required=False)] = "",
+    last_seen: Annotated[str, HeaderParameter(name="Last-Event-ID", max_length=100, required=False)] = "",
 ) -> Response[Any]:
     """The present state at once, then every change of it; the stream ends with the job. An end that was seen already
     is answered with 204, which tells a browser not to ask again."""
@@ -227,13 +227,15 @@ async def _events(row: JobRow, world: World, last: str) -> AsyncIterator[ServerS
 @get("/api/v1/backtests", summary="Jobs, those asked for last first", responses=told(422))
 async def jobs(
     world: World,
-    status: Annotated[Literal["", *RANKS], Parameter(query="state")] = "",  # type: ignore[valid-type]
+    status: Annotated[Literal["", *RANKS], QueryParameter(name="state")] = "",  # type: ignore[valid-type]
     kind: Literal["", "backtest", "sweep", "portfolio", "walk_forward"] = "",
     symbol: Name = "",
     strategy: Name = "",
-    parts: Annotated[bool, Parameter(description="with those that portfolios and walk-forwards consist of")] = False,
-    limit: Annotated[int, Parameter(ge=1, le=200)] = 50,
-    cursor: Annotated[str, Parameter(max_length=100, description="`next` of the page before")] = "",
+    parts: Annotated[
+        bool, QueryParameter(description="with those that portfolios and walk-forwards consist of")
+    ] = False,
+    limit: Annotated[int, QueryParameter(ge=1, le=200)] = 50,
+    cursor: Annotated[str, QueryParameter(max_length=100, description="`next` of the page before")] = "",
 ) -> Jobs:
     after = position_of(cursor) if cursor else None
     wanted = JobFilter(status, kind, symbol, strategy, not parts)

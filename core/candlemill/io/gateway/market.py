@@ -5,7 +5,7 @@ from typing import Annotated
 
 import numpy as np
 from litestar import get
-from litestar.params import Parameter
+from litestar.params import PathParameter
 
 from candlemill.engine.tape import DAY_MS, MINUTE_MS
 from candlemill.errors import BadInput, UnknownName
@@ -28,7 +28,7 @@ from candlemill.show import missing_of, summary_of
 from candlemill.strategies import REGISTERED
 from candlemill.strategies.registry import properties_of
 
-SymbolName = Annotated[str, Parameter(min_length=1, max_length=64, description="like BTCUSDT")]
+SymbolName = Annotated[str, PathParameter(min_length=1, max_length=64, description="like BTCUSDT")]
 ROWS_LIMIT = 6_000_000
 
 
