@@ -23,6 +23,9 @@ STOP_SECONDS = 20
 TOLD_SECONDS = 5.0
 QUIET_CORES, QUIET_SECONDS = 0.2, 8.0
 
+if str(ROOT / "benchmarks") not in sys.path:
+    sys.path.append(str(ROOT / "benchmarks"))  # for what is imported below, where it is needed
+
 Process = subprocess.Popen[bytes]
 
 
@@ -90,8 +93,6 @@ def cli(dsn: str, *arguments: str) -> dict[str, Any]:
 
 def store_candles(dsn: str, folder: Path, symbols: Sequence[str], year: int, years: int = 1, months: int = 12) -> int:
     """Synthetic candles into a store; how many."""
-    if str(ROOT / "benchmarks") not in sys.path:
-        sys.path.append(str(ROOT / "benchmarks"))
     import synthetic
 
     zips = folder / "zips"
@@ -163,8 +164,6 @@ def _machine_seconds() -> float:
 
 def machine() -> dict[str, Any]:
     """What the figures were taken on."""
-    if str(ROOT / "benchmarks") not in sys.path:
-        sys.path.append(str(ROOT / "benchmarks"))
     import measure
 
     return {**measure.machine(), "load": [round(one, 2) for one in os.getloadavg()]}

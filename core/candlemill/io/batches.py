@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -131,15 +131,13 @@ class Batches:
     async def _gathered(self) -> None:
         """Wait until the oldest candle has waited long enough, or enough of them are there."""
         await self._any.wait()
-        enough = {asyncio.ensure_future(self._full.wait()), asyncio.ensure_future(self._aged())}
+        aged = self._clock.sleep(self._age_seconds)
+        enough: set[asyncio.Future[Any]] = {asyncio.ensure_future(self._full.wait()), asyncio.ensure_future(aged)}
         try:
             await asyncio.wait(enough, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for each in enough:
                 each.cancel()
-
-    async def _aged(self) -> None:
-        await self._clock.sleep(self._age_seconds)
 
     async def flush(self) -> None:
         """Write what is there now; tries again until it is written."""
