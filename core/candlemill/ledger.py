@@ -1,7 +1,7 @@
 """What is kept of jobs, and what a handler may touch of the world."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -196,7 +196,7 @@ def _untold(what: str, found: int, missing: int) -> None:
 
 class Runtime(msgspec.Struct, frozen=True):
     """What a handler is given. It tells `looked` how much of what it looked for was there. `merge` is who else merges
-    a batch, see `service.merge_here`."""
+    a batch, see `service.merge_here`; `spread` applies a function to parts, as `map` does, and may have others help."""
 
     ledger: Ledger
     index: Index
@@ -204,6 +204,7 @@ class Runtime(msgspec.Struct, frozen=True):
     clock_ms: Callable[[], int]
     looked: Callable[[str, int, int], None] = _untold  # what for, how many were found, how many were not
     merge: "Merge | None" = None
+    spread: Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]] = map
 
 
 class MergedSets(msgspec.Struct, frozen=True):

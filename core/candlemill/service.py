@@ -17,7 +17,8 @@ import numpy as np
 from candlemill import events
 from candlemill.addresses import Addresses, ground_of
 from candlemill.control import completed, ended, fail, watch
-from candlemill.daily import pack, unpack
+from candlemill.daily import figures as figures_of
+from candlemill.daily import pack
 from candlemill.errors import BadInput, CandlemillError, NoData, StoreDown, UnknownName
 from candlemill.events import Event
 from candlemill.execution import Execution
@@ -344,8 +345,8 @@ def _sweep_figures(job: JobRow, spec: Spec, runtime: Runtime) -> str:
     rows = thinned(len(sets), max(range(len(sets)), key=lambda k: sets[k][1]))
     chosen = [ids[k] for k in rows]
     daily = all_there(chosen, runtime.ledger.sweep_daily(job.job_id, chosen))
-    matrix = np.stack([unpack(daily[own])[1] for own in chosen])
-    return msgspec.json.encode(sweep_guards(matrix, rows, sets, spec.grid)).decode()
+    matrix = np.stack([figures_of(daily[own]) for own in chosen])
+    return msgspec.json.encode(sweep_guards(matrix, rows, sets, spec.grid, runtime.spread)).decode()
 
 
 def all_there(ids: Sequence[str], found: Mapping[str, T]) -> Mapping[str, T]:

@@ -175,6 +175,8 @@ def started_early(spec: Spec, workers: int | None) -> Iterator[Processes | None]
     if count < 2:
         yield None
         return
+    import candlemill.guards  # noqa: F401 once, not in each of them
+
     with start_processes(count) as started:
         yield started
 

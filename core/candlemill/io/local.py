@@ -7,7 +7,7 @@ past that the answer is Knative and a ClickHouse server, not a bigger version of
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -38,6 +38,7 @@ ATTEMPTS = 5
 FLUSH_SECONDS = 5.0
 LOOK_SECONDS = 1.0  # after which the store is asked whether somebody has ended a job
 AHEAD = 2  # tasks per worker that wait in its queue
+DAILY_KEPT = 10_000  # sets: as many as a sweep's figures look at
 MERGED_APART = 32  # sets at least that a worker merges: of fewer it is soon done here
 
 
@@ -55,6 +56,7 @@ class LocalLedger(LocalOutcomes):
         self._unwritten: list[Partial] = []
         self._looked: dict[str, float] = {}
         self.last_results: Sequence[ResultRow] = ()
+        self._daily: dict[str, str] = {}  # of the last results
         self._written_at = time.monotonic()
 
     def job(self, job_id: str) -> JobRow | None:
@@ -141,15 +143,17 @@ class LocalLedger(LocalOutcomes):
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._store.put_results(results)
         self.last_results = results
+        if len(self._daily) + len(results) > DAILY_KEPT:
+            self._daily = {}
+        self._daily |= {row.job_id: row.daily for row in results}
 
     def sweep_scores(self, sweep_id: str) -> dict[str, int] | None:
         return self._store.sweep_scores(sweep_id)
 
     def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]:
-        last = {row.job_id: row.daily for row in self.last_results if row.sweep_id == sweep_id}
-        if not last.keys() >= set(job_ids):
+        if not self._daily.keys() >= set(job_ids):
             return self._store.sweep_daily(sweep_id, job_ids)
-        return {job_id: last[job_id] for job_id in job_ids}
+        return {job_id: self._daily[job_id] for job_id in job_ids}
 
     def flush(self) -> None:
         """Write what is not in the store yet."""
@@ -238,7 +242,7 @@ class Broker:
     def __init__(
         self, runtime: Runtime, hire: Hire = lambda tasks: None, progress: Progress = lambda done, known: None
     ) -> None:
-        self._runtime = msgspec.structs.replace(runtime, merge=self._merge)
+        self._runtime = msgspec.structs.replace(runtime, merge=self._merge, spread=self._spread)
         self._hire: Hire | None = hire
         self._pool: Pool | None = None
         self._progress = progress
@@ -366,6 +370,10 @@ class Broker:
             rows = self._runtime.ledger.outcomes([one.key for one in sets.values()], addresses.code, list(slices))
             futures.append(pool.merge(job, plan, lo, hi - lo, rows))
         return futures
+
+    def _spread(self, work: Callable[[Any], Any], parts: Sequence[Any]) -> Iterable[Any]:
+        """What `Runtime.spread` is."""
+        return map(work, parts) if self._pool is None else self._pool.spread(work, parts)
 
     def _collect(self) -> None:
         """Wait for a worker and take its answer."""

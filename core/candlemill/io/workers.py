@@ -87,6 +87,14 @@ class Pool:
         """Have a worker merge these grid points of a plan, whose outcomes `rows` are."""
         return _submit(self._pool, _merge, self._desk, job, plan, first, count, rows)
 
+    def spread(self, work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+        """Have workers do the parts of something; when all are done."""
+        futures = [_submit(self._pool, work, part) for part in parts]
+        try:
+            return [future.result() for future in futures]
+        except BrokenProcessPool:
+            raise CandlemillError(WORKER_DIED) from None
+
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
         self._memory.close()
