@@ -108,7 +108,7 @@ def measure(rounds: int) -> Measured:
         for sets, years in HOME:
             times = min(rounds, HOME_ROUNDS) if sets * years > HOME_USUAL else rounds
             for number in range(times):
-                _say(f"running a sweep of {sets:,} sets over {years} years at home, round {number + 1} of {times}")
+                _say(f"running a sweep of {sets:,} sets × {years} a at home, round {number + 1} of {times}")
                 home += [at_home(store, workers, sets, years) for workers in (1, 2)]
         return Measured(when, about, samples, points, home, _outcome_bytes(store))
 
