@@ -272,11 +272,11 @@ as Linux tells it, an estimate.
 
 {home_table(home)}
 
-{reached(home)} With one worker all is done in one process. With two, which are forked before the database opens, the
-workers compute the slices, merge the batches and search for overfitting. The parent does the rest: it starts Python and
-the embedded database, reads the candles, writes the results, reads them again for the figures. That takes it
-{home[0].two.parent:.1f} s of CPU time at {home[0].sets:,} sets and {usual.two.parent:.1f} s at {HOME_USUAL:,}. The start
-is the same for every sweep, and nobody can help with it: the more there is to compute, the less it counts.
+{reached(home)} With one worker all is done in one process. Two are forked before the database opens; they compute
+the slices, merge the batches and search for overfitting. The parent does the rest: it starts Python and the embedded
+database, reads the candles, writes the results, makes the other figures. That takes it {home[0].two.parent:.1f} s of
+CPU time at {home[0].sets:,} sets and {usual.two.parent:.1f} s at {HOME_USUAL:,}. The start is the same for every
+sweep, and nobody can help with it: the more there is to compute, the less it counts.
 
 ## From one executor to 10,000
 One symbol, ten years, {SETS:,} sets: {SLICES} slices times {-(-SETS // BATCH):,} batches are {tasks:,} tasks. All
