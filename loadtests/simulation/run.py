@@ -53,9 +53,10 @@ class Run:
         if not loop.idle():
             world.judge.says("events go round without end")
         fired = {name for name, _ in self._dice.fired}
-        # Where the write of an end is refused though it is in, or who wrote it dies, and those who are told again see a
-        # replica without it, nobody knows that there is something to tell: campaigns go on by the watch.
-        unsaid = fired & {"down_after", "crash_before", "crash_after"}
+        # Where the write of an end is refused though it is in, or who wrote it dies or cannot send, and those who are
+        # told again see a replica without it, nobody knows that there is something to tell: campaigns go on by the
+        # watch.
+        unsaid = fired & {"down_after", "crash_before", "crash_after", "sink_down"}
         found = world.judge.end(fired <= BENIGN, silent="stale" in fired and bool(unsaid))
         taken = sum(line[3:4] == ("takes",) for line in world.trace)
         digest = hashlib.sha256(repr(world.trace).encode()).hexdigest()
