@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from candlemill.engine.tape import DAY_MS, MINUTE_MS, Tape
 from candlemill.errors import BeingWritten, StoreError
 from candlemill.io import telemetry
+from candlemill.io.columns import Key
 from candlemill.io.store import Store
 from candlemill.model import Spec, iso
 from candlemill.plan import Day, Month, months_of
@@ -29,8 +30,6 @@ if TYPE_CHECKING:  # imported late: executors share nothing with other processes
 
 CACHE_BYTES = 1 << 30
 SHARED = Path("/dev/shm")  # where Linux keeps shared memory
-
-Key = tuple[str, int, str, str]  # symbol, month's start in ms, digest, column
 
 
 class Shared(msgspec.Struct, frozen=True):
@@ -130,7 +129,7 @@ class Tapes:
         """The months' columns, read where the cache lacks them: neighbours in one query."""
         symbol = spec.symbol
         with self._lock:
-            missing = [m for m in months if any((symbol, m.start, m.digest, n) not in self._columns for n in names)]
+            missing = [m for m in months if not all(self._has((symbol, m.start, m.digest, n)) for n in names)]
             telemetry.looked("month", len(months) - len(missing), len(missing))
             for run in _neighbours(missing, self._months(spec)):
                 self._read(spec.symbol, run, names)
@@ -159,7 +158,18 @@ class Tapes:
         for month in months:
             a, b = np.searchsorted(columns["t"], [month.start, month.end])
             for name in names:
-                self._keep((symbol, month.start, month.digest, name), columns[name][a:b])
+                key = (symbol, month.start, month.digest, name)
+                self._keep(key, columns[name][a:b])
+                if self._store.columns is not None:
+                    self._store.columns.keep(key, columns[name][a:b])
+
+    def _has(self, key: Key) -> bool:
+        """Whether the column is at hand, if need be from those that others have read."""
+        if key not in self._columns and self._store is not None and self._store.columns is not None:
+            column = self._store.columns.get(key)
+            if column is not None:
+                self._keep(key, column)
+        return key in self._columns
 
     def _keep(self, key: Key, column: NDArray[Any]) -> None:
         old = self._columns.pop(key, None)

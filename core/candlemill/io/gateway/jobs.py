@@ -245,11 +245,20 @@ async def jobs(
 def _jobs(world: World, wanted: JobFilter, after: tuple[int, str] | None, limit: int) -> Jobs:
     found = world.store.jobs(wanted, after, limit + 1)
     entries = found[:limit]
-    of = {row.job_id: _figures_of(row) for entry in entries if (row := entry.row).state == "done"}
+    known = {entry: world.lines.get(_version(entry)) for entry in entries}
+    of = {one: _figures_of(one.row) for one, line in known.items() if line is None and one.row.state == "done"}
     figures = world.store.best_figures(list(of.values())) if of else {}
+    lines = [line or _line(world, entry, figures.get(of.get(entry, ""))) for entry, line in known.items()]
+    for entry, line in zip(entries, lines, strict=True):
+        if entry.row.finished:
+            world.lines.put(_version(entry), line)
     last = entries[-1].row if len(found) > limit else None
     more = None if last is None else page_cursor(f"{last.attempt}/{last.job_id}")
-    return Jobs([_line(world, entry, figures.get(of.get(entry.row.job_id, ""))) for entry in entries], more)
+    return Jobs(lines, more)
+
+
+def _version(entry: JobEntry) -> tuple[str, int, int]:
+    return entry.row.job_id, entry.row.attempt, entry.updated_ms
 
 
 def _figures_of(row: JobRow) -> str:
