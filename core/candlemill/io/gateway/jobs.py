@@ -120,10 +120,10 @@ def _job(world: World, job_id: str, row: JobRow | None) -> Job:
 
 def _set_of_sweep(world: World, job_id: str) -> JobRow:
     """A job that was never asked for alone, but computed as part of a sweep. Raises UnknownName."""
-    rows = world.store.results([job_id])
-    if not rows:
+    found = world.result(job_id)
+    if found is None:
         raise UnknownName("job", job_id, [], "GET /api/v1/backtests lists them")
-    result = msgspec.json.decode(rows[0].result)
+    result = msgspec.json.decode(found.result)
     return JobRow(job_id, "done", msgspec.json.encode(result["spec"]).decode(), "", result["data_digest"], 0)
 
 
@@ -137,10 +137,10 @@ def _result(world: World, row: JobRow) -> dict[str, Any]:
         told = campaigns.told(world.store, row)
         sweep = world.store.job(told["sweep_id"])
         return {**told, "guards": msgspec.json.decode(sweep.figures) if sweep and sweep.figures else None}
-    rows = world.store.results([row.job_id])
-    if not rows:
+    stored = world.result(row.job_id)
+    if stored is None:
         raise UnknownName("result", row.job_id, [], "ask for the job again")
-    result: dict[str, Any] = msgspec.json.decode(rows[0].result)
+    result: dict[str, Any] = msgspec.json.decode(stored.result)
     return result
 
 
@@ -168,8 +168,8 @@ async def remove(job_id: JobId, world: World) -> None:
     row = await world.known_job(job_id)
     if not row.finished:
         raise Conflict(f"job {job_id} is {row.state}: cancel it first")
-    world.forget(job_id)
     await asyncio.to_thread(world.store.delete_job, job_id)
+    world.forget(job_id)
 
 
 # -- progress ------------------------------------------------------------------------------------------------------

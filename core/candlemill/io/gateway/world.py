@@ -21,7 +21,7 @@ from candlemill.io.gateway.latest import Latest
 from candlemill.io.gateway.traces import Traces
 from candlemill.io.jobs import Home
 from candlemill.io.store import Store
-from candlemill.ledger import Funding, JobRow, Progress
+from candlemill.ledger import Funding, JobRow, Progress, ResultRow
 from candlemill.model import SCALE, Spec
 from candlemill.plan import Day
 from candlemill.request import Asked, Kind, Request, understand
@@ -31,6 +31,7 @@ from candlemill.service import Prepared
 INDEX_SECONDS = 1.0  # how old what is known of the candles may be when a job is asked for; tasks look again
 PREPARED_LIMIT = 1_024
 FINISHED_LIMIT, FINISHED_SECONDS = 4_096, 30.0
+RESULTS_LIMIT = 256
 KEPT_LIMIT, KEPT_BYTES = 256, 100_000  # answers, bytes of each
 
 JOBS_LOOKED_UP = 20  # of a campaign
@@ -121,6 +122,7 @@ class World:
         self.lines: Latest[tuple[str, int, int], JobLine] = Latest(FINISHED_LIMIT)  # by job, attempt and last change
         self._prepared: Latest[bytes, tuple[object, Ready]] = Latest(PREPARED_LIMIT)
         self._finished: Latest[str, tuple[float, JobRow]] = Latest(FINISHED_LIMIT)
+        self._results: Latest[str, tuple[float, ResultRow]] = Latest(RESULTS_LIMIT)
         self._kept: Latest[str, bytes] = Latest(KEPT_LIMIT)
 
     async def prepare(self, request: Request) -> Ready:
@@ -174,8 +176,18 @@ class World:
             row = self.store.job(row.job_id) or row
         return self.store.progress(row)
 
+    def result(self, job_id: str) -> ResultRow | None:
+        """Blocking. The newest result of a job id: it does not change, but may have been removed a moment ago."""
+        until, row = self._results.get(job_id) or (0.0, None)
+        if row is None or time.monotonic() > until:
+            row = next(iter(self.store.results([job_id])), None)
+            if row is not None:
+                self._results.put(job_id, (time.monotonic() + FINISHED_SECONDS, row))
+        return row
+
     def forget(self, job_id: str) -> None:
         self._finished.drop(job_id)
+        self._results.drop(job_id)
 
     def kept(self, tag: str) -> bytes | None:
         """An answer that was given before, and cannot have changed."""
