@@ -36,7 +36,7 @@ def test_a_store_that_knows_its_keys(tmp_path: Path, monkeypatch: Any):
         assert store.job(old) == row
         store.learn_keys()
         asked = asking(store, monkeypatch)
-        assert (store.job(none), store.known_slices([none], "code")) == (None, [])
+        assert (store.job(none), store.known_slices([none], "code"), store.other_code([none], "c")) == (None, [], False)
         assert not asked
         store.put_job(JobRow(new, "planned", "", "", "", 5, attempt=5))
         assert set(store.job_rows([old, new, none])) == {old, new}
