@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from candlemill.engine.tape import DAY_MS, MINUTE_MS, Tape
 from candlemill.errors import BeingWritten, StoreError
 from candlemill.io import telemetry
-from candlemill.io.columns import Key
+from candlemill.io.columns import Columns, Key
 from candlemill.io.store import Store
 from candlemill.model import Spec, iso
 from candlemill.plan import Day, Month, months_of
@@ -40,12 +40,20 @@ class Shared(msgspec.Struct, frozen=True):
 
 
 class Tapes:
-    """Windows of a symbol's bars. `index` tells the symbol's days, `store` is None where all comes from `adopt`."""
+    """Windows of a symbol's bars. `index` tells the symbol's days, `store` is None where all comes from `adopt`;
+    `shared` are columns that others have read, and will."""
 
-    def __init__(self, index: Callable[[str], Sequence[Day]], store: Store | None, limit: int = CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        index: Callable[[str], Sequence[Day]],
+        store: Store | None,
+        limit: int = CACHE_BYTES,
+        shared: Columns | None = None,
+    ) -> None:
         self._index = index
         self._store = store
         self._limit = limit
+        self._shared = shared
         self._bytes = 0
         self._columns: OrderedDict[Key, NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
@@ -160,13 +168,13 @@ class Tapes:
             for name in names:
                 key = (symbol, month.start, month.digest, name)
                 self._keep(key, columns[name][a:b])
-                if self._store.columns is not None:
-                    self._store.columns.keep(key, columns[name][a:b])
+                if self._shared is not None:
+                    self._shared.keep(key, columns[name][a:b])
 
     def _has(self, key: Key) -> bool:
         """Whether the column is at hand, if need be from those that others have read."""
-        if key not in self._columns and self._store is not None and self._store.columns is not None:
-            column = self._store.columns.get(key)
+        if key not in self._columns and self._shared is not None:
+            column = self._shared.get(key)
             if column is not None:
                 self._keep(key, column)
         return key in self._columns
