@@ -24,7 +24,7 @@ from candlemill.model import Spec
 from candlemill.plan import estimate_seconds
 from candlemill.request import Request, request_of
 
-POLL_SECONDS = 0.25
+FIRST_POLL_SECONDS, POLL_SECONDS = 0.03, 0.25  # twice as long each time: most backtests are done in a moment
 QUIET_POLLS = 60  # without news a comment is sent, or what lies between would take the connection for dead
 STREAM_POLLS = 14_400  # an hour; the client asks again with Last-Event-ID
 BEST_SETS = 10
@@ -120,10 +120,10 @@ def _job(world: World, job_id: str, row: JobRow | None) -> Job:
 
 def _set_of_sweep(world: World, job_id: str) -> JobRow:
     """A job that was never asked for alone, but computed as part of a sweep. Raises UnknownName."""
-    rows = world.store.results([job_id])
-    if not rows:
+    found = world.result(job_id)
+    if found is None:
         raise UnknownName("job", job_id, [], "GET /api/v1/backtests lists them")
-    result = msgspec.json.decode(rows[0].result)
+    result = msgspec.json.decode(found.result)
     return JobRow(job_id, "done", msgspec.json.encode(result["spec"]).decode(), "", result["data_digest"], 0)
 
 
@@ -137,10 +137,10 @@ def _result(world: World, row: JobRow) -> dict[str, Any]:
         told = campaigns.told(world.store, row)
         sweep = world.store.job(told["sweep_id"])
         return {**told, "guards": msgspec.json.decode(sweep.figures) if sweep and sweep.figures else None}
-    rows = world.store.results([row.job_id])
-    if not rows:
+    stored = world.result(row.job_id)
+    if stored is None:
         raise UnknownName("result", row.job_id, [], "ask for the job again")
-    result: dict[str, Any] = msgspec.json.decode(rows[0].result)
+    result: dict[str, Any] = msgspec.json.decode(stored.result)
     return result
 
 
@@ -168,8 +168,8 @@ async def remove(job_id: JobId, world: World) -> None:
     row = await world.known_job(job_id)
     if not row.finished:
         raise Conflict(f"job {job_id} is {row.state}: cancel it first")
-    world.forget(job_id)
     await asyncio.to_thread(world.store.delete_job, job_id)
+    world.forget(job_id)
 
 
 # -- progress ------------------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def _event_id(row: JobRow, found: Progress) -> str:
 
 
 async def _events(row: JobRow, world: World, last: str) -> AsyncIterator[ServerSentEventMessage]:
-    quiet = 0
+    quiet, pause = 0, FIRST_POLL_SECONDS
     for _ in range(STREAM_POLLS):
         found = await asyncio.to_thread(progress_of, world, row)
         name = _event_id(row, found)
@@ -216,8 +216,9 @@ async def _events(row: JobRow, world: World, last: str) -> AsyncIterator[ServerS
             quiet = 0
             yield ServerSentEventMessage(data=None, comment="still there")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(world.stopping.wait(), POLL_SECONDS)
+            await asyncio.wait_for(world.stopping.wait(), pause)
             return  # the client finds another instance, or this one when it is back
+        pause = min(2 * pause, POLL_SECONDS)
         row = await world.known_job(row.job_id)
 
 
@@ -245,11 +246,20 @@ async def jobs(
 def _jobs(world: World, wanted: JobFilter, after: tuple[int, str] | None, limit: int) -> Jobs:
     found = world.store.jobs(wanted, after, limit + 1)
     entries = found[:limit]
-    of = {row.job_id: _figures_of(row) for entry in entries if (row := entry.row).state == "done"}
+    known = {entry: world.lines.get(_version(entry)) for entry in entries}
+    of = {one: _figures_of(one.row) for one, line in known.items() if line is None and one.row.state == "done"}
     figures = world.store.best_figures(list(of.values())) if of else {}
+    lines = [line or _line(world, entry, figures.get(of.get(entry, ""))) for entry, line in known.items()]
+    for entry, line in zip(entries, lines, strict=True):
+        if entry.row.finished:
+            world.lines.put(_version(entry), line)
     last = entries[-1].row if len(found) > limit else None
     more = None if last is None else page_cursor(f"{last.attempt}/{last.job_id}")
-    return Jobs([_line(world, entry, figures.get(of.get(entry.row.job_id, ""))) for entry in entries], more)
+    return Jobs(lines, more)
+
+
+def _version(entry: JobEntry) -> tuple[str, int, int]:
+    return entry.row.job_id, entry.row.attempt, entry.updated_ms
 
 
 def _figures_of(row: JobRow) -> str:
