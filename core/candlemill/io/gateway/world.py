@@ -124,6 +124,7 @@ class World:
         self._finished: Latest[str, tuple[float, JobRow]] = Latest(FINISHED_LIMIT)
         self._results: Latest[str, tuple[float, ResultRow]] = Latest(RESULTS_LIMIT)
         self._kept: Latest[str, bytes] = Latest(KEPT_LIMIT)
+        self._unsent: Latest[str, Event] = Latest(PREPARED_LIMIT)
 
     async def prepare(self, request: Request) -> Ready:
         """A request, checked against the index before anything is started."""
@@ -230,11 +231,13 @@ class World:
         rows = self._jobs([ready.job_id for ready, _ in asked])
         known = {row.job_id: row for row in rows if row is not None}
         new: dict[str, JobRow] = {}
-        published = []
+        published: list[Event] = []
         for ready, traceparent in asked:
             name, wanted = ready.job_id, ready.wanted
             row = new.get(name) or known.get(name)
             if row is not None and (not row.finished or (row.state == "done" and not wanted.fresh)):
+                unsent = None if row.finished else self._unsent.get(name)
+                published += [] if unsent is None else [unsent]
                 continue
             row = states.accepted(name, ready.spec, ready.data_digest, wanted, row, clock_ms())
             new[name] = row
@@ -245,10 +248,18 @@ class World:
         reused = self._reused([ready for ready, _ in asked if ready.job_id in new])
         if new:
             self.store.put_jobs(list(new.values()))
-            self._publish(published)
+        self._send(published)
         return [
             Answer((new.get(ready.job_id) or known[ready.job_id]).state, reused.get(ready.job_id)) for ready, _ in asked
         ]
+
+    def _send(self, published: Sequence[Event]) -> None:
+        """What the sink does not take is sent when its job is asked for once more, and not only by the watch."""
+        for event in published:
+            self._unsent.put(event.partitionkey, event)
+        self._publish(published)
+        for event in published:
+            self._unsent.drop(event.partitionkey)
 
     def _reused(self, asked: list[Ready]) -> dict[str, Reuse]:
         """What is known of jobs that are about to run, by job id; runs of one set are looked up together."""
