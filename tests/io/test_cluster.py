@@ -1,6 +1,7 @@
 """`candlemill cluster` against an API server that answers as a real one does."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,9 @@ def test_deploy_applies_all_and_waits(kube: FakeKube, capsys: pytest.CaptureFixt
     assert found["objects"] == len(objects) == len(kube.objects)
     applied = [path for method, path in kube.calls if method == "PATCH"]
     assert applied[0] == "/api/v1/namespaces/candlemill"
+    assert max(k for k, path in enumerate(applied) if re.search("configmaps|secrets|serviceaccounts", path)) < min(
+        k for k, path in enumerate(applied) if ".knative.dev/" in path
+    )
     for said in (
         "Service execute: Deploying: image is pulled",
         "Service execute: ready",
@@ -132,7 +136,7 @@ def test_deploy_waits_for_the_end_of_a_namespace_that_is_being_removed(
     assert err.count(f"waiting for the end of namespace {HERE}") == 1
     monkeypatch.setattr(cluster, "GONE_SECONDS", 0.0)
     kube.add("v1", "Namespace", HERE, HERE, metadata=ending)
-    assert "is being removed for more than 0 s: pods: 2 are left" in error(capsys, "deploy")[1]
+    assert "is still being removed after 0 s: pods: 2 are left" in error(capsys, "deploy")[1]
 
 
 @pytest.mark.parametrize(

@@ -205,10 +205,11 @@ def _references(value: Any) -> Iterator[Object]:
             yield from _references(item)
 
 
-def test_the_brokers_channel_is_the_one_that_it_looks_for() -> None:
-    (broker,), (channel,) = of_kind("local", "Broker"), of_kind("local", "InMemoryChannel")
-    assert name_of(channel) == f"{name_of(broker)}-kne-trigger"
-    assert channel["metadata"]["annotations"]["messaging.knative.dev/async-handler"] == "true"
+def test_the_brokers_channel_does_not_keep_senders_waiting() -> None:
+    """Its Broker makes it, and takes annotations of this group over; others that it has are removed."""
+    (broker,) = of_kind("local", "Broker")
+    assert broker["metadata"]["annotations"]["messaging.knative.dev/async-handler"] == "true"
+    assert not of_kind("local", "InMemoryChannel")
 
 
 # -- time ----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ POLL_SECONDS = 1.0
 WEBHOOK_SECONDS = 60.0  # how long Knative's own admission may need to come up
 GONE_SECONDS = 180.0  # how long the removal of a namespace may take
 GATEWAY_PORT = 8080
+FIRST = ("Namespace", "ServiceAccount", "ConfigMap", "Secret")
 KEPT = frozenset({"Namespace", "PersistentVolumeClaim"})  # what holds data, or would take it along
 KEY_VARIABLE = "CANDLEMILL_API_KEY"
 
@@ -66,9 +67,9 @@ def check_installed(api: Api, objects: Iterable[Object]) -> None:
 
 
 def apply(api: Api, objects: Sequence[Object], say: Say) -> None:
-    """Namespaces first, then in order. Raises ClusterError."""
+    """What others need first, then in order. Raises ClusterError."""
     check_installed(api, objects)
-    for one in sorted(objects, key=lambda one: one["kind"] != "Namespace"):
+    for one in sorted(objects, key=lambda one: FIRST.index(one["kind"]) if one["kind"] in FIRST else len(FIRST)):
         if one["kind"] == "Namespace":
             _wait_until_gone(api, one, say)
         _apply_patiently(api, one, say)

@@ -27,7 +27,6 @@ INSTALL = {
     "serving.knative.dev": "Knative Serving",
     "eventing.knative.dev": "Knative Eventing",
     "sources.knative.dev": "Knative Eventing",
-    "messaging.knative.dev": "Knative Eventing's in-memory channel",
     "sinks.knative.dev": "Knative Eventing 1.16 or later",
 }
 
