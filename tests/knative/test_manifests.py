@@ -141,6 +141,8 @@ def _passes(one: Object, attributes: dict[str, str]) -> bool:
     ((dialect, argument),) = one.items()
     if dialect == "not":
         return not _passes(argument, attributes)
+    if dialect == "any":
+        return any(_passes(one, attributes) for one in argument)
     assert dialect == "exact"
     return all(attributes.get(name) == value for name, value in argument.items())
 
