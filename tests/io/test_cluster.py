@@ -112,6 +112,10 @@ def test_deploy_waits_for_knatives_webhook(
     monkeypatch.setattr(cluster, "WEBHOOK_SECONDS", 0.0)
     kube.failing = [said]
     assert "failed calling webhook" in error(capsys, "deploy")[1]
+    kube.failing = [
+        'admission webhook "x" denied the request: validation failed: oidc-authentication feature not enabled: '
+    ]
+    assert "set authentication-oidc: enabled in" in error(capsys, "deploy")[1]
 
 
 def test_deploy_waits_for_the_end_of_a_namespace_that_is_being_removed(
@@ -144,7 +148,7 @@ def test_deploy_waits_for_the_end_of_a_namespace_that_is_being_removed(
     [
         ("serving.knative.dev/v1", "Knative Serving is not installed"),
         ("eventing.knative.dev/v1", "Knative Eventing is not installed"),
-        ("sinks.knative.dev/v1alpha1", "Knative Eventing 1.16 or later is not installed"),
+        ("sinks.knative.dev/v1alpha1", "Knative Eventing 1.17 or later is not installed"),
     ],
 )
 def test_without_knative_nothing_is_changed(

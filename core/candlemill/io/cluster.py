@@ -17,11 +17,16 @@ from candlemill.io.kustomize import build
 from candlemill.io.settings import bundled
 
 SERVING, EVENTING, SOURCES = "serving.knative.dev/v1", "eventing.knative.dev/v1", "sources.knative.dev/v1"
+SINKS = "sinks.knative.dev/v1alpha1"
+EVENTS = ((EVENTING, "Broker"), (EVENTING, "Trigger"), (SINKS, "JobSink"), (SOURCES, "PingSource"))
 POLL_SECONDS = 1.0
 WEBHOOK_SECONDS = 60.0  # how long Knative's own admission may need to come up
 GONE_SECONDS = 180.0  # how long the removal of a namespace may take
 GATEWAY_PORT = 8080
 FIRST = ("Namespace", "ServiceAccount", "ConfigMap", "Secret")
+OIDC = (
+    "set authentication-oidc: enabled in the ConfigMap config-features of knative-eventing, or leave policies.yaml out"
+)
 KEPT = frozenset({"Namespace", "PersistentVolumeClaim"})  # what holds data, or would take it along
 KEY_VARIABLE = "CANDLEMILL_API_KEY"
 
@@ -100,6 +105,8 @@ def _apply_patiently(api: Api, one: Object, say: Say) -> None:
             api.apply(one)
             return
         except ClusterError as error:
+            if "oidc-authentication feature not enabled" in str(error):
+                raise ClusterError(f"{error}; {OIDC}") from None
             if "failed calling webhook" not in str(error) or time.monotonic() > until:
                 raise
             say(f"waiting for Knative's webhook: {error}")
@@ -186,7 +193,7 @@ def _takes_requests(pod: Object) -> bool:
 
 
 def status(api: Api, namespace: str) -> dict[str, Any]:
-    """Services with revisions and pods, the Broker, Triggers and sources. Raises ClusterError where there is none."""
+    """Services with revisions and pods, and what events go through. Raises ClusterError where there is none."""
     services = api.items(SERVING, "Service", namespace)
     if not services:
         api.kinds(SERVING)  # raises where Knative is what lacks
@@ -208,7 +215,7 @@ def status(api: Api, namespace: str) -> dict[str, Any]:
                 "url": one.get("status", {}).get("url", ""),
             }
         )
-    for version, kind in ((EVENTING, "Broker"), (EVENTING, "Trigger"), (SOURCES, "PingSource")):
+    for version, kind in EVENTS:
         for one in api.items(version, kind, namespace):
             part = part_of(_named(one, version, kind), one)
             to = one["spec"].get("subscriber", {}).get("ref", {}).get("name", "")
