@@ -40,6 +40,8 @@ EVENTS = {
 }
 # What must not keep a job from its end: with these alone it is done.
 BENIGN = {"duplicate", "late", "no_answer", "again", "afresh", "skew", "stale"}
+# What can come between the write of a job's end and the telling of it.
+UNSAID = {"crash_before", "crash_after", "down", "down_after", "sink_down", "outage"}
 
 Fault = tuple[str, tuple[int, ...]]
 

@@ -15,7 +15,7 @@ from candlemill.service import Prepared, prepare
 
 from loadtests.simulation.broker import Broker, Function
 from loadtests.simulation.cases import SYMBOLS, families, small_limits
-from loadtests.simulation.faults import BENIGN, Dice, Fault
+from loadtests.simulation.faults import BENIGN, UNSAID, Dice, Fault
 from loadtests.simulation.loop import Task
 from loadtests.simulation.poison import poisoned
 from loadtests.simulation.world import START_MS, World
@@ -53,10 +53,9 @@ class Run:
         if not loop.idle():
             world.judge.says("events go round without end")
         fired = {name for name, _ in self._dice.fired}
-        # Where the write of an end is refused though it is in, or who wrote it dies, and those who are told again see a
-        # replica without it, nobody knows that there is something to tell: campaigns go on by the watch.
-        unsaid = fired & {"down_after", "crash_before", "crash_after"}
-        found = world.judge.end(fired <= BENIGN, silent="stale" in fired and bool(unsaid))
+        # Where an end is written but not told, and those who come again see a replica without it, nobody knows that
+        # there is something to tell: campaigns go on by the watch.
+        found = world.judge.end(fired <= BENIGN, silent="stale" in fired and bool(fired & UNSAID))
         taken = sum(line[3:4] == ("takes",) for line in world.trace)
         digest = hashlib.sha256(repr(world.trace).encode()).hexdigest()
         return Verdict(self._seed, world.judge.wrong, self._dice.fired, found, taken, digest, world.trace)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from candlemill.errors import CandlemillError, SinkDown, StoreDown
-from candlemill.ledger import Funding, JobRow, KnownSlice, OutcomeRow, Partial, ResultRow
+from candlemill.ledger import NO_FUNDING, Funding, JobRow, KnownSlice, OutcomeRow, Partial, ResultRow
 from candlemill.model import SCALE
 from candlemill.plan import Day
 from greenlet import GreenletExit
@@ -119,7 +119,7 @@ class Store:
         return SCALE
 
     def funding(self, symbol: str) -> Funding:
-        return market(symbol).funding
+        return market(symbol).funding if symbol in SYMBOLS else NO_FUNDING
 
     # -- the ledger ------------------------------------------------------------------------------------------------
 

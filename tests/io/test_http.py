@@ -437,4 +437,17 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, jobs: Jo
         jobs.started_ms = k
         with asked.new([repair()], jobs) as new:  # type: ignore[arg-type]
             assert new == [repair()]
-    assert len(asked._keys) == 10
+    assert len(asked._said) == 10
+
+
+def test_what_another_thread_is_about_to_say_is_asked_for_again(jobs: Jobs) -> None:
+    """It may fail to say it: whoever took its word for it would have been the last to come."""
+    asked = http.Asked()
+    with pytest.raises(RuntimeError), asked.new([repair()], jobs):  # type: ignore[arg-type]
+        with pytest.raises(SinkDown, match="ask again"), asked.new([repair()], jobs):  # type: ignore[arg-type]
+            pytest.fail("it is said twice at once")
+        raise RuntimeError("the sink did not take it")
+    with asked.new([repair()], jobs) as new:  # type: ignore[arg-type]
+        assert new == [repair()]
+    with asked.new([repair()], jobs) as new:  # type: ignore[arg-type]
+        assert new == []

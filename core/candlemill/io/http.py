@@ -289,33 +289,38 @@ class Asked:
     """
 
     def __init__(self) -> None:
-        self._keys: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._said: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._saying: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
 
     @contextmanager
     def new(self, events: Sequence[Event], ledger: Ledger) -> Iterator[list[Event]]:
-        """Those of `events` that are to be published; forgotten again where that fails."""
+        """Those of `events` that are to be published; said where that succeeds. Raises SinkDown where another thread
+        is at one of them: it may fail, and then somebody has to come again."""
         keys = self._keys_of(events, ledger)
         with self._lock:
-            old = keys.keys() & self._keys.keys()
-            self._keys.update(keys)
-            while len(self._keys) > ASKED_LIMIT:
-                self._keys.popitem(last=False)
+            old = keys & self._said.keys()
+            new = keys - old
+            if new & self._saying:
+                raise SinkDown("another delivery is about to say the same: ask again")
+            self._saying |= new
         said = {name for name, _ in old}
         try:
             yield [event for event in events if event.id not in said]
-        except BaseException:
             with self._lock:
-                for key in keys.keys() - old:
-                    self._keys.pop(key, None)
-            raise
+                self._said.update(dict.fromkeys(new))
+                while len(self._said) > ASKED_LIMIT:
+                    self._said.popitem(last=False)
+        finally:
+            with self._lock:
+                self._saying -= new
 
     @staticmethod
-    def _keys_of(events: Sequence[Event], ledger: Ledger) -> dict[tuple[str, int], None]:
+    def _keys_of(events: Sequence[Event], ledger: Ledger) -> set[tuple[str, int]]:
         own = [event for event in events if event.source == "/candlemill/aggregate" and event.type in SAID_ONCE]
         jobs = ledger.job_rows(list(dict.fromkeys(event.partitionkey for event in own))) if own else {}
         started = {name: job.started_ms for name, job in jobs.items()}
-        return {(event.id, started[event.partitionkey]): None for event in own if event.partitionkey in started}
+        return {(event.id, started[event.partitionkey]) for event in own if event.partitionkey in started}
 
 
 _asked = Asked()

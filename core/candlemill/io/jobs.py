@@ -91,12 +91,15 @@ class Home:
         job = self.prepare(spec, None)
         if job.data_digest != result["data_digest"]:
             raise NoData(f"the candles of {spec.symbol} have changed since job {result['job_id']}: run it again")
-        window = Tapes(self.index.days, self.store).window(spec, spec.start, spec.end, 0, COLUMNS)
+        window = self._tapes().window(spec, spec.start, spec.end, 0, COLUMNS)
         if spec.funding:
             funding = self.index.funding(spec.symbol)
             window.tape.add_funding(funding.t, funding.rate)
         ((_, _, strategy),) = grid_points(spec, 0, 1)
         return trace_of(spec, window.tape, strategy, result)
+
+    def _tapes(self) -> Tapes:
+        return Tapes(self.index.days, self.store, shared=self.store.columns)
 
     def verify(self, job: Prepared, stored_id: str, progress: Progress) -> "Verified":
         """Compute a job anew, cut as it is planned, and compare every figure of every row that is stored of it.
@@ -124,7 +127,7 @@ class Home:
         self, job: Prepared, request: events.Requested, workers: int | None, ledger: LocalLedger, progress: Progress
     ) -> None:
         """Run the job's events; interrupted, write what is done."""
-        tapes = Tapes(self.index.days, self.store)
+        tapes = self._tapes()
         runtime = Runtime(ledger, self.index, tapes, clock_ms, telemetry.looked)
 
         def hire(tasks: Sequence[Event]) -> Pool | None:

@@ -1,6 +1,7 @@
 """The table of jobs: what a job is, what it was, and which there are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -14,14 +15,15 @@ from candlemill.states import is_done, steps_of
 
 EVERY_JOB = JobFilter()
 _COUNTS = Progress.__struct_fields__
-_STATE = "argMax(state, (attempt, rank, updated_at))"
+_ORDER = "attempt * 16 + rank"  # one number is compared in half the time of a tuple
+_STATE = f"argMax(state, {_ORDER})"
 _CHOOSING = {
     "state": _STATE + " = {state:String}",
     "kind": "any(kind) = {kind:String}",
     "symbol": """(any(JSONExtractString(spec, 'symbol')) = {symbol:String}
         OR max(JSONHas(request, 'weights', {symbol:String})) = 1)""",
     "strategy": "any(JSONExtractString(spec, 'strategy')) = {strategy:String}",
-    "whole": "argMax(JSONExtractString(request, 'parent'), (attempt, rank, updated_at)) = ''",
+    "whole": f"argMax(parent, {_ORDER}) = ''",
 }
 
 
@@ -48,24 +50,41 @@ class JobTable:
         rows = [{**msgspec.structs.asdict(job), "rank": job.order[1]} for job in jobs]
         for row, ms in zip(rows, at_ms, strict=bool(at_ms)):
             row["updated_at"] = ms / 1000
-        if self.seen is not None:
-            self.seen.jobs.note(job.job_id for job in jobs)
-        self._insert("backtest_jobs", rows)
+        with self._noted(jobs):
+            self._insert("backtest_jobs", rows)
         telemetry.count_states(jobs, at_ms, clock_ms())
+
+    @contextmanager
+    def _noted(self, jobs: Sequence[JobRow]) -> Iterator[None]:
+        """What is known without asking stays right while rows are written."""
+        if self.seen is None:
+            yield
+            return
+        ids = {job.job_id for job in jobs}
+        self.seen.rows.begin(self.seen.jobs.note_new(ids))
+        self.seen.jobs.note(ids)
+        try:
+            yield
+        except BaseException:
+            self.seen.rows.forget(ids)
+            raise
+        self.seen.rows.wrote(jobs)
 
     def job(self, job_id: str) -> JobRow | None:
         return self.job_rows([job_id]).get(job_id)
 
     def job_rows(self, job_ids: Sequence[str]) -> dict[str, JobRow]:
         """The jobs of these ids that exist."""
+        known: dict[str, JobRow] = {}
         if self.seen is not None:
-            job_ids = self.seen.jobs.perhaps(job_ids)
+            known = self.seen.rows.of(job_ids)
+            job_ids = self.seen.jobs.perhaps(one for one in job_ids if one not in known)
         # Which of a job's few rows counts is chosen here: ordering and LIMIT BY take half as long again.
         chosen = "= {job:String}" if len(job_ids) == 1 else "IN {jobs:Array(String)}"
         sql = f"SELECT updated_at, {', '.join(JobRow.__struct_fields__)} FROM backtest_jobs WHERE job_id {chosen}"  # noqa: S608
         bound: dict[str, object] = {"job": job_ids[0]} if len(job_ids) == 1 else {"jobs": list(job_ids)}
         found = [(row[0], JobRow(*row[1:])) for row in self._rows(sql, bound)] if job_ids else []
-        return {row.job_id: row for _, row in sorted(found, key=lambda one: (*one[1].order, one[0]))}
+        return known | {row.job_id: row for _, row in sorted(found, key=lambda one: (*one[1].order, one[0]))}
 
     def job_history(self, job_id: str) -> list[tuple[int, JobRow]]:
         """The states that a job went through, in their order, with their times in ms; the last one counts."""
@@ -152,3 +171,5 @@ class JobTable:
             "backtest_jobs": "job_id = {job:String}",
         }.items():
             self._command(f"DELETE FROM {table} WHERE {mine}", bound)  # noqa: S608
+        if self.seen is not None:
+            self.seen.rows.forget([job_id])

@@ -35,8 +35,10 @@ class OutcomeTable:
         return [KnownSlice(*place, sets) for place, sets in found.items()]
 
     def other_code(self, set_keys: Sequence[str], code: str) -> bool:
+        if self.seen is not None:
+            set_keys = self.seen.sets.perhaps(set_keys)
         sql = "SELECT 1 FROM slice_outcomes WHERE set_key IN {sets:Array(String)} AND code != {code:String} LIMIT 1"
-        return bool(self._rows(sql, {"sets": list(set_keys), "code": code}))
+        return bool(set_keys and self._rows(sql, {"sets": list(set_keys), "code": code}))
 
     def outcomes(self, set_keys: Sequence[str], code: str, slice_keys: Sequence[str]) -> list[OutcomeRow]:
         sql = f"""

@@ -12,6 +12,7 @@ from candlemill.events import Event
 from candlemill.io import plugins, telemetry
 from candlemill.io.bus import Bus
 from candlemill.io.clock import clock_ms
+from candlemill.io.columns import Columns
 from candlemill.io.gateway.access import access_of
 from candlemill.io.gateway.app import create_app
 from candlemill.io.gateway.world import Index, World
@@ -126,6 +127,7 @@ def serve(dsn: str, host: str, port: int, ready: Callable[[int], None]) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     # Each with a connection of its own: an answer need not wait until the jobs have read what they read.
     with Store(dsn) as store, Store(dsn) as of_jobs:
+        store.columns = of_jobs.columns = Columns()
         if store.embedded:
             store.seen = of_jobs.seen = Seen()
         index = Index(store)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import BadInput, StoreDown, StoreError
 from candlemill.io import telemetry
+from candlemill.io.columns import Columns
 from candlemill.io.folder import check_unlocked
 from candlemill.io.jobtable import JobTable
 from candlemill.io.outcometable import OutcomeTable
@@ -57,6 +58,7 @@ class Store(JobTable, OutcomeTable):
         self.embedded = dsn.startswith("chdb:")
         self._client = _connect(dsn)
         self._writers: list[Client] = []
+        self.columns: Columns | None = None  # of candles that were read, where several readers are to share them
         try:
             self._apply_schema()
         except BaseException:
@@ -317,9 +319,13 @@ class Store(JobTable, OutcomeTable):
     # -- jobs ------------------------------------------------------------------------------------------------------
 
     def put_partials(self, partials: Sequence[Partial]) -> None:
+        if self.seen is not None:
+            self.seen.tasks.note({row.job_id for row in partials})
         self._insert("backtest_slices", partials)
 
     def partials(self, job_id: str, batch: int | None = None) -> list[Partial]:
+        if self.seen is not None and not self.seen.tasks.perhaps([job_id]):
+            return []
         sql = f"""
             SELECT {", ".join(Partial.__struct_fields__)} FROM backtest_slices FINAL
             WHERE job_id = {{job:String}} AND ({{batch:Int64}} < 0 OR batch = {{batch:Int64}})
@@ -338,9 +344,13 @@ class Store(JobTable, OutcomeTable):
         return int(self._rows(sql, bound)[0][0])
 
     def put_results(self, results: Sequence[ResultRow]) -> None:
+        if self.seen is not None:
+            self.seen.results.note(row.job_id for row in results)
         self._insert("backtest_results", results)
 
     def has_result(self, job_id: str) -> bool:
+        if self.seen is not None and not self.seen.results.perhaps([job_id]):
+            return False
         sql = "SELECT 1 FROM backtest_results WHERE job_id = {job:String} LIMIT 1"
         return bool(self._rows(sql, {"job": job_id}))
 
@@ -460,6 +470,8 @@ class Store(JobTable, OutcomeTable):
         """Fill `seen`, which those that write to this embedded database share."""
         if self.seen is not None:
             self.seen.jobs.are(self._numbers("backtest_jobs", "job_id"))
+            self.seen.tasks.are(self._numbers("backtest_slices", "job_id"))
+            self.seen.results.are(self._numbers("backtest_results", "job_id"))
             self.seen.sets.are(self._numbers("slice_outcomes", "set_key"))
 
     def _numbers(self, table: str, key: str) -> NDArray[np.uint64]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from candlemill.engine.tape import DAY_MS, MINUTE_MS, Tape
 from candlemill.errors import BeingWritten, StoreError
 from candlemill.io import telemetry
+from candlemill.io.columns import Columns, Key
 from candlemill.io.store import Store
 from candlemill.model import Spec, iso
 from candlemill.plan import Day, Month, months_of
@@ -30,8 +31,6 @@ if TYPE_CHECKING:  # imported late: executors share nothing with other processes
 CACHE_BYTES = 1 << 30
 SHARED = Path("/dev/shm")  # where Linux keeps shared memory
 
-Key = tuple[str, int, str, str]  # symbol, month's start in ms, digest, column
-
 
 class Shared(msgspec.Struct, frozen=True):
     """Where another process finds columns: offsets in elements into one block of shared memory."""
@@ -41,12 +40,20 @@ class Shared(msgspec.Struct, frozen=True):
 
 
 class Tapes:
-    """Windows of a symbol's bars. `index` tells the symbol's days, `store` is None where all comes from `adopt`."""
+    """Windows of a symbol's bars. `index` tells the symbol's days, `store` is None where all comes from `adopt`;
+    `shared` are columns that others have read, and will."""
 
-    def __init__(self, index: Callable[[str], Sequence[Day]], store: Store | None, limit: int = CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        index: Callable[[str], Sequence[Day]],
+        store: Store | None,
+        limit: int = CACHE_BYTES,
+        shared: Columns | None = None,
+    ) -> None:
         self._index = index
         self._store = store
         self._limit = limit
+        self._shared = shared
         self._bytes = 0
         self._columns: OrderedDict[Key, NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
@@ -130,7 +137,7 @@ class Tapes:
         """The months' columns, read where the cache lacks them: neighbours in one query."""
         symbol = spec.symbol
         with self._lock:
-            missing = [m for m in months if any((symbol, m.start, m.digest, n) not in self._columns for n in names)]
+            missing = [m for m in months if not all(self._has((symbol, m.start, m.digest, n)) for n in names)]
             telemetry.looked("month", len(months) - len(missing), len(missing))
             for run in _neighbours(missing, self._months(spec)):
                 self._read(spec.symbol, run, names)
@@ -159,7 +166,18 @@ class Tapes:
         for month in months:
             a, b = np.searchsorted(columns["t"], [month.start, month.end])
             for name in names:
-                self._keep((symbol, month.start, month.digest, name), columns[name][a:b])
+                key = (symbol, month.start, month.digest, name)
+                self._keep(key, columns[name][a:b])
+                if self._shared is not None:
+                    self._shared.keep(key, columns[name][a:b])
+
+    def _has(self, key: Key) -> bool:
+        """Whether the column is at hand, if need be from those that others have read."""
+        if key not in self._columns and self._shared is not None:
+            column = self._shared.get(key)
+            if column is not None:
+                self._keep(key, column)
+        return key in self._columns
 
     def _keep(self, key: Key, column: NDArray[Any]) -> None:
         old = self._columns.pop(key, None)

@@ -268,17 +268,17 @@ def _command(row: JobRow) -> str:
 async def finished(world: World, job_id: str) -> tuple[ResultRow, dict[str, Any]]:
     """A finished job's row and result: a set of a sweep has them too, a walk-forward has those of the run of its
     choices. Raises UnknownName, Conflict."""
-    rows = await asyncio.to_thread(world.store.results, [job_id])
-    if not rows:
+    found = await asyncio.to_thread(world.result, job_id)
+    if found is None:
         row = await world.known_job(job_id)
         if row.state != "done":
             raise Conflict(f"job {job_id} is {row.state}: it has no result yet")
         if row.kind == "sweep":
             raise BadInput(f"job {job_id} is a sweep: its sets are under /results, each with a job id of its own")
-        rows = await asyncio.to_thread(world.store.results, [chosen_of(row).job_id])
-    if not rows:
+        found = await asyncio.to_thread(world.result, chosen_of(row).job_id)
+    if found is None:
         raise UnknownName("result", job_id, [], "ask for the job again")
-    return rows[0], msgspec.json.decode(rows[0].result)
+    return found, msgspec.json.decode(found.result)
 
 
 async def _sweep(world: World, job_id: str) -> JobRow:

@@ -120,10 +120,10 @@ def _job(world: World, job_id: str, row: JobRow | None) -> Job:
 
 def _set_of_sweep(world: World, job_id: str) -> JobRow:
     """A job that was never asked for alone, but computed as part of a sweep. Raises UnknownName."""
-    rows = world.store.results([job_id])
-    if not rows:
+    found = world.result(job_id)
+    if found is None:
         raise UnknownName("job", job_id, [], "GET /api/v1/backtests lists them")
-    result = msgspec.json.decode(rows[0].result)
+    result = msgspec.json.decode(found.result)
     return JobRow(job_id, "done", msgspec.json.encode(result["spec"]).decode(), "", result["data_digest"], 0)
 
 
@@ -137,10 +137,10 @@ def _result(world: World, row: JobRow) -> dict[str, Any]:
         told = campaigns.told(world.store, row)
         sweep = world.store.job(told["sweep_id"])
         return {**told, "guards": msgspec.json.decode(sweep.figures) if sweep and sweep.figures else None}
-    rows = world.store.results([row.job_id])
-    if not rows:
+    stored = world.result(row.job_id)
+    if stored is None:
         raise UnknownName("result", row.job_id, [], "ask for the job again")
-    result: dict[str, Any] = msgspec.json.decode(rows[0].result)
+    result: dict[str, Any] = msgspec.json.decode(stored.result)
     return result
 
 
@@ -168,8 +168,8 @@ async def remove(job_id: JobId, world: World) -> None:
     row = await world.known_job(job_id)
     if not row.finished:
         raise Conflict(f"job {job_id} is {row.state}: cancel it first")
-    world.forget(job_id)
     await asyncio.to_thread(world.store.delete_job, job_id)
+    world.forget(job_id)
 
 
 # -- progress ------------------------------------------------------------------------------------------------------
@@ -245,11 +245,20 @@ async def jobs(
 def _jobs(world: World, wanted: JobFilter, after: tuple[int, str] | None, limit: int) -> Jobs:
     found = world.store.jobs(wanted, after, limit + 1)
     entries = found[:limit]
-    of = {row.job_id: _figures_of(row) for entry in entries if (row := entry.row).state == "done"}
+    known = {entry: world.lines.get(_version(entry)) for entry in entries}
+    of = {one: _figures_of(one.row) for one, line in known.items() if line is None and one.row.state == "done"}
     figures = world.store.best_figures(list(of.values())) if of else {}
+    lines = [line or _line(world, entry, figures.get(of.get(entry, ""))) for entry, line in known.items()]
+    for entry, line in zip(entries, lines, strict=True):
+        if entry.row.finished:
+            world.lines.put(_version(entry), line)
     last = entries[-1].row if len(found) > limit else None
     more = None if last is None else page_cursor(f"{last.attempt}/{last.job_id}")
-    return Jobs([_line(world, entry, figures.get(of.get(entry.row.job_id, ""))) for entry in entries], more)
+    return Jobs(lines, more)
+
+
+def _version(entry: JobEntry) -> tuple[str, int, int]:
+    return entry.row.job_id, entry.row.attempt, entry.updated_ms
 
 
 def _figures_of(row: JobRow) -> str:

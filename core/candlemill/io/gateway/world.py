@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -16,11 +15,13 @@ from candlemill.events import Event
 from candlemill.io import telemetry, tracing
 from candlemill.io.clock import clock_ms
 from candlemill.io.coverage import current_days
+from candlemill.io.gateway.answers import JobLine
 from candlemill.io.gateway.gathered import Gathered
+from candlemill.io.gateway.latest import Latest
 from candlemill.io.gateway.traces import Traces
 from candlemill.io.jobs import Home
 from candlemill.io.store import Store
-from candlemill.ledger import Funding, JobRow, Progress
+from candlemill.ledger import Funding, JobRow, Progress, ResultRow
 from candlemill.model import SCALE, Spec
 from candlemill.plan import Day
 from candlemill.request import Asked, Kind, Request, understand
@@ -30,6 +31,7 @@ from candlemill.service import Prepared
 INDEX_SECONDS = 1.0  # how old what is known of the candles may be when a job is asked for; tasks look again
 PREPARED_LIMIT = 1_024
 FINISHED_LIMIT, FINISHED_SECONDS = 4_096, 30.0
+RESULTS_LIMIT = 256
 KEPT_LIMIT, KEPT_BYTES = 256, 100_000  # answers, bytes of each
 
 JOBS_LOOKED_UP = 20  # of a campaign
@@ -117,10 +119,11 @@ class World:
         self.stopping = asyncio.Event()
         self._publish = publish
         self._live = live
-        self._prepared: OrderedDict[bytes, tuple[object, Ready]] = OrderedDict()
-        self._finished: OrderedDict[str, tuple[float, JobRow]] = OrderedDict()
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._lock = threading.Lock()
+        self.lines: Latest[tuple[str, int, int], JobLine] = Latest(FINISHED_LIMIT)  # by job, attempt and last change
+        self._prepared: Latest[bytes, tuple[object, Ready]] = Latest(PREPARED_LIMIT)
+        self._finished: Latest[str, tuple[float, JobRow]] = Latest(FINISHED_LIMIT)
+        self._results: Latest[str, tuple[float, ResultRow]] = Latest(RESULTS_LIMIT)
+        self._kept: Latest[str, bytes] = Latest(KEPT_LIMIT)
 
     async def prepare(self, request: Request) -> Ready:
         """A request, checked against the index before anything is started."""
@@ -131,17 +134,13 @@ class World:
     def _prepare(self, request: Request) -> Ready:
         body = msgspec.json.encode(request)
         days = self.index.days(request.symbols)
-        with self._lock:
-            known = self._prepared.get(body)
+        known = self._prepared.get(body)
         if known is not None and known[0] is days and days:
             return known[1]
         ready = self._understood(understand(request, self.index))
         if ready.spec.funding:  # rates may come while the candles stay
             return ready
-        with self._lock:
-            self._prepared[body] = (days, ready)
-            while len(self._prepared) > PREPARED_LIMIT:
-                self._prepared.popitem(last=False)
+        self._prepared.put(body, (days, ready))
         return ready
 
     def _understood(self, asked: Asked) -> Ready:
@@ -177,8 +176,18 @@ class World:
             row = self.store.job(row.job_id) or row
         return self.store.progress(row)
 
+    def result(self, job_id: str) -> ResultRow | None:
+        """Blocking. The newest result of a job id: it does not change, but may have been removed a moment ago."""
+        until, row = self._results.get(job_id) or (0.0, None)
+        if row is None or time.monotonic() > until:
+            row = next(iter(self.store.results([job_id])), None)
+            if row is not None:
+                self._results.put(job_id, (time.monotonic() + FINISHED_SECONDS, row))
+        return row
+
     def forget(self, job_id: str) -> None:
-        self._finished.pop(job_id, None)
+        self._finished.drop(job_id)
+        self._results.drop(job_id)
 
     def kept(self, tag: str) -> bytes | None:
         """An answer that was given before, and cannot have changed."""
@@ -186,13 +195,11 @@ class World:
 
     def keep(self, tag: str, answer: bytes) -> None:
         if len(answer) <= KEPT_BYTES:
-            self._kept[tag] = answer
-        while len(self._kept) > KEPT_LIMIT:
-            self._kept.popitem(last=False)
+            self._kept.put(tag, answer)
 
     def _done(self, job_id: str) -> JobRow | None:
         """A finished job that was looked at a moment ago: it does not change, but may have been removed."""
-        until, row = self._finished.get(job_id, (0.0, None))
+        until, row = self._finished.get(job_id) or (0.0, None)
         return row if time.monotonic() < until else None
 
     def _jobs(self, ids: list[str]) -> list[JobRow | None]:
@@ -201,9 +208,7 @@ class World:
         found = self.store.job_rows(wanted) if wanted else {}
         for row in found.values():
             if row.state == "done":
-                self._finished[row.job_id] = (time.monotonic() + FINISHED_SECONDS, row)
-        while len(self._finished) > FINISHED_LIMIT:
-            self._finished.popitem(last=False)
+                self._finished.put(row.job_id, (time.monotonic() + FINISHED_SECONDS, row))
         return [known.get(one) or found.get(one) for one in ids]
 
     def _ready(self, asked: list[None]) -> list[None]:
