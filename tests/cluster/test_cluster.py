@@ -29,12 +29,13 @@ from candlemill.errors import ClusterError
 from candlemill.exchange import MINUTE_MS
 from candlemill.io import cluster
 from candlemill.io.coverage import CANDLE_COLUMNS, count_days
+from candlemill.io.feed import whole_minute
 from candlemill.io.jobs import Home
 from candlemill.io.kubeapi import Api
 from candlemill.io.store import Store
 from candlemill.model import resolve
 from cluster_world import BROKER, DAYS, NAMESPACE, START, SYMBOL, copy_candles, proxied, store_candles
-from two_feeds import FEED, SELECTOR, SYMBOLS, exchange, feed_of, history, indexed, stored
+from two_feeds import FEED, SELECTOR, SYMBOLS, clock_ms, exchange, feed_of, history, indexed, stored
 
 OVERLAY = os.environ.get("CANDLEMILL_CLUSTER_OVERLAY", "local")  # a name or a folder
 PATIENCE_SECONDS = float(os.environ.get("CANDLEMILL_CLUSTER_PATIENCE", "300"))
@@ -293,8 +294,8 @@ def test_two_feeds_overlap(world: World) -> None:
         for pods in (2, 1):
             world.api.apply(feed_of(feed, pods))
             wait_for(lambda pods=pods: world.pods(FEED) == cluster.Pods(pods, pods), f"{pods} feeds alone")
-            begun = _last(world)
-            wait_for(lambda begun=begun: _last(world) >= begun + 2 * MINUTE_MS, "two more minutes")
+            until = whole_minute(clock_ms(world.api)) + 2 * MINUTE_MS
+            wait_for(lambda until=until: _last(world) >= until, "two more minutes")
         world.api.delete(feed_of(feed, 1))
         wait_for(lambda: not world.names(f"serving.knative.dev/service={FEED}", ending=True), "the feeds' end")
         for symbol in SYMBOLS:

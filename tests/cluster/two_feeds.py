@@ -128,6 +128,13 @@ def indexed(api: Api, symbol: str) -> list[tuple[int, str]]:
     return [(int(rows), str(digest)) for rows, digest in map(json.loads, found.splitlines())]
 
 
+def clock_ms(api: Api) -> int:
+    """What time it is on the simulator."""
+    status, answer = proxied(api, NAMESPACE, SELECTOR, PORT, "GET", "/api/v3/time", None, {})
+    assert status == 200, answer
+    return int(json.loads(answer)["serverTime"])
+
+
 def history(api: Api, symbol: str, first: int, last: int) -> list[Row]:
     """What the simulator has of the minutes `first` to `last`, as its REST interface says it."""
     found: list[Row] = []
