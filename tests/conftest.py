@@ -115,7 +115,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def run_cli(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
     """The command line in a process of its own."""
-    command = [sys.executable, "-m", "candlemill.cli", *arguments]
+    command = [sys.executable, "-m", "candlemill", *arguments]
     return subprocess.run(command, env=environment(**more), capture_output=True, text=True, timeout=60, check=False)
 
 

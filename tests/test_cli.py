@@ -119,6 +119,7 @@ def test_the_other_commands(run: Cli, empty: Path) -> None:
     version = said(run("version", "--json"))
     assert set(version) == {"version", "engine", "code_digest", "python"}
     assert run("version")[1].startswith(f"candlemill {version['version']}, engine ")
+    assert run_cli("--version").stdout == f"candlemill {version['version']}\n"
     names = [strategy["name"] for strategy in said(run("strategies", "--json"))["strategies"]]
     assert names == sorted(REGISTERED)
     assert run("coverage")[1] == "nothing is stored yet: candlemill ingest PATH\n"

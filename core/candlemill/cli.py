@@ -65,6 +65,7 @@ def _complain(status: int, code: str, message: str, arguments: Sequence[str]) ->
 
 def parser() -> Parser:
     top = Parser(prog="candlemill", description="Exact, distributed backtesting over one-minute candles.")
+    top.add_argument("--version", action="version", version=f"candlemill {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     def command(name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> Parser:

@@ -5,15 +5,18 @@ import shlex
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from candlemill.checks.examine import TESTS, Counterexample, Finding, Report, check
 from candlemill.cli_common import open_store, output, parameters, progress_bar
 from candlemill.engine.tape import Tape
 from candlemill.errors import BadInput, NoData
 from candlemill.model import SCALE, iso, parse_range, parse_timeframe
 from candlemill.strategies import build
+
+if TYPE_CHECKING:  # imported late: every command would pay for it
+    from candlemill.checks.report import Counterexample, Finding, Report
 
 COLUMNS = ("open", "high", "low", "close", "volume")
 SHOWN_CANDLES = 12  # of a counterexample's tape; the JSON has more
@@ -27,11 +30,12 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--range", metavar="RANGE", help="with --symbol: 2023, 2023-05, 2023-01-01..2023-06-30 or all")
     sub.add_argument("--timeframe", default="1m,15m", metavar="LIST", help="decision bars (default 1m,15m)")
     sub.add_argument("--seed", type=int, default=1, metavar="N", help="of markets and trials (default 1)")
-    sub.add_argument("--only", default="", metavar="TESTS", help=f"of {', '.join(TESTS)}")
+    sub.add_argument("--only", default="", metavar="TESTS", help="some, with commas (default: all)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report; 0 without a fault, 1 with one. Raises BadInput."""
+    from candlemill.checks.examine import check
     from candlemill.io import elsewhere, plugins
 
     if args.range and not args.symbol:
@@ -70,7 +74,7 @@ def _tape(symbol: str, span: str) -> Tape:
 # -- what people read ----------------------------------------------------------------------------------------------
 
 
-def text_of(report: Report, args: argparse.Namespace) -> str:
+def text_of(report: "Report", args: argparse.Namespace) -> str:
     timeframes = " and ".join(_timeframe(k) for k in report.timeframes)
     data = report.data if args.symbol is None else f"{report.data} of {args.symbol}"
     lines = [
@@ -81,7 +85,7 @@ def text_of(report: Report, args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def findings_of(report: Report, again: Callable[[str], list[str]] = lambda test: []) -> list[str]:
+def findings_of(report: "Report", again: Callable[[str], list[str]] = lambda test: []) -> list[str]:
     """Every test's line, then the faults with their counterexamples; `again` says how to see a test's once more."""
     lines = [_line(finding) for finding in report.findings]
     for finding in report.findings:
@@ -94,12 +98,12 @@ def findings_of(report: Report, again: Callable[[str], list[str]] = lambda test:
     return [*lines, "", f"{found}, in {report.seconds:.1f} s"]
 
 
-def _line(finding: Finding) -> str:
+def _line(finding: "Finding") -> str:
     verdict = finding.verdict.upper() if finding.verdict == "fault" else finding.verdict
     return f"  {verdict:<8} {finding.test:<15} {finding.text}"
 
 
-def _case(case: Counterexample | None) -> list[str]:
+def _case(case: "Counterexample | None") -> list[str]:
     if case is None:
         return []
     lines = [f"{_params(case.params)}  {_timeframe(case.timeframe)} bars, {case.bars:,} candles: {case.market}".strip()]

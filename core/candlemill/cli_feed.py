@@ -1,7 +1,6 @@
 """The commands around exchanges: `feed`, `ingest --symbol`, `coverage --check`."""
 
 import argparse
-import asyncio
 import logging
 import sys
 from collections.abc import Iterable, Sequence
@@ -77,6 +76,8 @@ def span_of(args: argparse.Namespace, now_ms: int) -> tuple[int, int] | None:
 
 def download(args: argparse.Namespace) -> Any:
     """Run `ingest --symbol …`; returns its report."""
+    import asyncio  # imported late: it takes longer than all that is imported above
+
     from candlemill.io import logs
     from candlemill.io.clock import clock_ms
     from candlemill.io.download import Downloader

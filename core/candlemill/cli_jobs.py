@@ -138,11 +138,11 @@ def _run_portfolio(args: argparse.Namespace) -> None:
 
 
 def run_sweep(args: argparse.Namespace) -> None:
-    from candlemill.io.jobs import Home, run_job
+    from candlemill.io.jobs import Home, run_job, started_early
 
     spec, options = _spec(args, args.grid), _options(args)
-    with open_store() as store:
-        home = Home(store)
+    with started_early(spec, options.workers) as started, open_store() as store:
+        home = Home(store, started=started)
         with progress_bar("sweep") as progress:
             job, _ = run_job(home, _with_span(spec, args, home), options, progress)
         if args.report:

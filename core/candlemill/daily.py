@@ -6,6 +6,7 @@ their profits in money as base64 of little-endian int64; of a compound account t
 
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +26,24 @@ def pack(days: Sequence[int] | Column, profits: Sequence[int]) -> str:
 
 def unpack(text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The days' midnights in ms and their figures."""
-    runs, _, data = text.partition(";")
-    return unpack_days(runs) * DAY_MS, np.frombuffer(b64decode(data), dtype="<i8").astype(np.int64)
+    runs, _, _ = text.partition(";")
+    return unpack_days(runs) * DAY_MS, figures(text)
+
+
+def figures(text: str) -> NDArray[np.int64]:
+    """The figures alone."""
+    return np.frombuffer(b64decode(text[text.index(";") + 1 :]), dtype="<i8").astype(np.int64)
 
 
 def pack_days(days: Sequence[int] | Column) -> str:
     """Days since 1970, ascending, as runs of first day and count."""
-    numbers = np.asarray(days, dtype=np.int64)
+    return _runs(np.asarray(days, dtype=np.int64).tobytes())
+
+
+@lru_cache(16)
+def _runs(days: bytes) -> str:
+    """All sets of a sweep have the same days."""
+    numbers = np.frombuffer(days, dtype=np.int64)
     first = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
     counts = np.diff(first, append=len(numbers))
     return ",".join(f"{numbers[at]}:{count}" for at, count in zip(first, counts, strict=True))

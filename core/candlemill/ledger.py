@@ -1,14 +1,15 @@
 """What is kept of jobs, and what a handler may touch of the world."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from candlemill.model import Spec
-from candlemill.plan import Day
+from candlemill.plan import Day, Plan
+from candlemill.reduce import Repair
 from candlemill.work import Window
 
 GUESS, EXACT, DONE = "guess", "exact", "done"
@@ -194,10 +195,25 @@ def _untold(what: str, found: int, missing: int) -> None:
 
 
 class Runtime(msgspec.Struct, frozen=True):
-    """What a handler is given. It tells `looked` how much of what it looked for was there."""
+    """What a handler is given. It tells `looked` how much of what it looked for was there. `merge` is who else merges
+    a batch, see `service.merge_here`; `spread` applies a function to parts, as `map` does, and may have others help."""
 
     ledger: Ledger
     index: Index
     tapes: TapeSource
     clock_ms: Callable[[], int]
     looked: Callable[[str, int, int], None] = _untold  # what for, how many were found, how many were not
+    merge: "Merge | None" = None
+    spread: Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]] = map
+
+
+class MergedSets(msgspec.Struct, frozen=True):
+    """What came of merging some parameter sets: their results, or where there are any, the repairs that come first."""
+
+    results: list[ResultRow]
+    repairs: list[Repair]
+    set_keys: list[str]
+
+
+# Of a job's plan so many grid points from the first one on. None: it is under way, and the event is to come again.
+Merge = Callable[[JobRow, Plan, int, int], MergedSets | None]

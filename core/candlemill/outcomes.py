@@ -52,15 +52,20 @@ def outcome_of(row: OutcomeRow, point: int) -> Outcome:
     return Outcome(point, row.start_state, row.end_state, _numbers.decode(row.summary), _numbers.decode(row.daily))
 
 
-def outcomes_of(addresses: Addresses, sets: Mapping[int, SetAddress], cuts: Sequence[int], ledger: Ledger) -> Outcomes:
-    """All that the ledger has of these sets in the slices between `cuts`."""
-    points = {address.key: point for point, address in sets.items()}
+def slices_of(addresses: Addresses, sets: Mapping[int, SetAddress], cuts: Sequence[int]) -> dict[str, int]:
+    """The numbers of the slices between `cuts` by the keys that these sets have them under."""
     contexts = {address.context for address in sets.values()}
-    numbers = {
+    return {
         addresses.place(start, end, context).key: number
         for number, (start, end) in enumerate(pairwise(cuts))
         for context in contexts
     }
+
+
+def outcomes_of(addresses: Addresses, sets: Mapping[int, SetAddress], cuts: Sequence[int], ledger: Ledger) -> Outcomes:
+    """All that the ledger has of these sets in the slices between `cuts`."""
+    points = {address.key: point for point, address in sets.items()}
+    numbers = slices_of(addresses, sets, cuts)
     found = Outcomes()
     days: dict[str, list[int]] = {}
     for row in ledger.outcomes(list(points), addresses.code, list(numbers)):

@@ -7,6 +7,7 @@ again changes nothing; what it returns has the same ids, so saying it again can 
 import re
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
@@ -16,11 +17,12 @@ import numpy as np
 from candlemill import events
 from candlemill.addresses import Addresses, ground_of
 from candlemill.control import completed, ended, fail, watch
-from candlemill.daily import pack, unpack
+from candlemill.daily import figures as figures_of
+from candlemill.daily import pack
 from candlemill.errors import BadInput, CandlemillError, NoData, StoreDown, UnknownName
 from candlemill.events import Event
 from candlemill.execution import Execution
-from candlemill.ledger import DONE, EXACT, GUESS, Index, JobRow, Partial, Progress, ResultRow, Runtime
+from candlemill.ledger import DONE, EXACT, GUESS, Index, JobRow, MergedSets, Partial, Progress, ResultRow, Runtime
 from candlemill.longtasks import sized
 from candlemill.model import Spec, grid_points, iso, job_id, resolve
 from candlemill.outcomes import outcomes_of
@@ -103,9 +105,9 @@ def split(event: Event, runtime: Runtime) -> list[Event]:
     job = msgspec.structs.replace(job, plan=plan)
     runtime.ledger.put_job(msgspec.structs.replace(row, plan=msgspec.json.encode(plan).decode()))
     done: dict[int, set[str]] = {}
-    for partial in [] if request.fresh else runtime.ledger.partials(job.job_id):
-        if partial.kind in (GUESS, DONE):
-            done.setdefault(partial.batch, set()).add(partial.task)
+    for one in [] if request.fresh else runtime.ledger.partials(job.job_id):
+        if one.kind in (GUESS, DONE):
+            done.setdefault(one.batch, set()).add(one.task)
     missing = None if outcomes is None else [outcomes.missing(*cuts) for cuts in pairwise(plan.cuts)]
     if outcomes is not None and missing is not None:
         lacking = sum(map(len, missing))
@@ -295,6 +297,21 @@ def _merge_batch(job: JobRow, plan: Plan, batch: int, runtime: Runtime) -> list[
     log = {row.task for row in runtime.ledger.partials(job.job_id, batch)}
     if not all(_task(plan.cuts, k, _guess_ending(first, count, plan.run)) in log for k in range(plan.slices)):
         return []
+    merge = runtime.merge or partial(merge_here, runtime)
+    merged = merge(job, plan, first, count)
+    if merged is None:
+        return []
+    if merged.repairs:
+        return _repair_events(job, spec, plan, batch, merged.repairs)
+    runtime.ledger.put_results(merged.results)
+    runtime.ledger.put_partials([Partial(job.job_id, batch, DONE, 0, _done_ending(plan))])
+    runtime.ledger.release(merged.set_keys)
+    return None
+
+
+def merge_here(runtime: Runtime, job: JobRow, plan: Plan, first: int, count: int) -> MergedSets:
+    """Merge the parameter sets of these grid points. All of their outcomes are in the ledger, but for repairs."""
+    spec = msgspec.json.decode(job.spec, type=Spec)
     ground = ground_of(runtime.index, spec)
     if ground.digest != job.data_digest:
         raise BadInput(f"the candles of {spec.symbol} have changed since the job was planned: ask again")
@@ -310,12 +327,7 @@ def _merge_batch(job: JobRow, plan: Plan, batch: int, runtime: Runtime) -> list[
         elif not repairs:
             took = max(0, runtime.clock_ms() - job.started_ms)
             results.append(_result_row(job, spec.single(params), plan, joined, took))
-    if repairs:
-        return _repair_events(job, spec, plan, batch, repairs)
-    runtime.ledger.put_results(results)
-    runtime.ledger.put_partials([Partial(job.job_id, batch, DONE, 0, _done_ending(plan))])
-    runtime.ledger.release([address.key for address in sets.values()])
-    return None
+    return MergedSets(results, repairs, [address.key for address in sets.values()])
 
 
 def _sweep_figures(job: JobRow, spec: Spec, runtime: Runtime) -> str:
@@ -333,8 +345,8 @@ def _sweep_figures(job: JobRow, spec: Spec, runtime: Runtime) -> str:
     rows = thinned(len(sets), max(range(len(sets)), key=lambda k: sets[k][1]))
     chosen = [ids[k] for k in rows]
     daily = all_there(chosen, runtime.ledger.sweep_daily(job.job_id, chosen))
-    matrix = np.stack([unpack(daily[own])[1] for own in chosen])
-    return msgspec.json.encode(sweep_guards(matrix, rows, sets, spec.grid)).decode()
+    matrix = np.stack([figures_of(daily[own]) for own in chosen])
+    return msgspec.json.encode(sweep_guards(matrix, rows, sets, spec.grid, runtime.spread)).decode()
 
 
 def all_there(ids: Sequence[str], found: Mapping[str, T]) -> Mapping[str, T]:

@@ -6,7 +6,7 @@ import sys
 import msgspec
 
 from loadtests.lab import ROOT
-from loadtests.scaling.page import compared_picture, compared_table, efficiency, page, wall_picture
+from loadtests.scaling.page import at_home, compared_picture, compared_table, home_table, page, wall_picture
 from loadtests.scaling.study import Assumed, Measured, Study, better, concluded, measure
 
 DOCS = ROOT / "docs"
@@ -37,7 +37,7 @@ def main() -> int:
         found = concluded(seen, Assumed(dollars_per_cpu_hour=args.dollars))
         FOUND.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
         print(compared_table(found.compared))
-        print("parallel efficiency at 2 workers: {:.2f}, {:.2f} without waiting for others".format(*efficiency(found)))
+        print(home_table(at_home(found)))
     for name, text in written().items():
         (DOCS / name).write_text(text)
     print(f"written to {DOCS / 'scaling.md'}")

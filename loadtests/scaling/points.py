@@ -41,10 +41,12 @@ class Point(msgspec.Struct, frozen=True):
 
 
 class Local(msgspec.Struct, frozen=True):
-    """`candlemill sweep --workers N` as a whole process. `parent` and `children` are CPU seconds; `worked` and
-    `waited` those of the parent's main thread, and for how long it was kept from a core; `pace` is the share of the
-    time in which its workers could work that they did. `others` as above."""
+    """`candlemill sweep --workers N` of so many sets over so many years, as a whole process. `parent` and `children`
+    are CPU seconds; `worked` and `waited` those of the parent's main thread, and for how long it was kept from a core;
+    `pace` is the share of the time in which its workers could work that they did. `others` as above."""
 
+    sets: int
+    years: int
     workers: int
     wall: float
     parent: float
@@ -143,14 +145,16 @@ def _post(url: str, kind: str) -> float:
 # -- at home -------------------------------------------------------------------------------------------------------
 
 
-def at_home(store: Path, workers: int, sets: int) -> Local:
-    """One sweep over the stored year, from the shell and back."""
+def at_home(store: Path, workers: int, sets: int, years: int) -> Local:
+    """One sweep over the year that is stored of the one symbol, or some of those of the other, from the shell and
+    back."""
+    symbol, first = SYMBOLS[years > 1], YEAR - years + 1
     fast = min(64, sets)
     slow = sets // fast
     command = [
-        sys.executable, "-m", "candlemill.cli", "sweep", "--symbol", SYMBOLS[0], "--strategy", "sma_cross",
+        sys.executable, "-m", "candlemill.cli", "sweep", "--symbol", symbol, "--strategy", "sma_cross",
         "--grid", f"fast=2:{1 + fast}", "--grid", f"slow=110:{105 + 5 * slow}:5", "--fee", str(next(FEES)),
-        "--range", str(YEAR), "--workers", str(workers), "--no-cache", "--top", "1", "--json",
+        "--range", f"{first}..{YEAR}", "--workers", str(workers), "--no-cache", "--top", "1", "--json",
     ]  # fmt: skip
     quiet()
     busy, began = Busy(own=os.getpid()), time.monotonic()
@@ -163,7 +167,7 @@ def at_home(store: Path, workers: int, sets: int) -> Local:
             spent = one.cpu_times()
             parent = max(parent, spent.user + spent.system)
             children = max(children, cpu_seconds(started.pid) - spent.user - spent.system)
-            workers_of = [it.pid for it in one.children() if "spawn_main" in " ".join(it.cmdline())]
+            workers_of = [it.pid for it in one.children() if "resource_tracker" not in " ".join(it.cmdline())]
             seen |= {pid: _main_thread(pid) for pid in (started.pid, *workers_of)}
         time.sleep(0.02)
     if started.returncode:
@@ -172,7 +176,7 @@ def at_home(store: Path, workers: int, sets: int) -> Local:
     others = max(0.0, busy.cores()["others"] - (parent + children) / wall)
     worked, waited = seen.pop(started.pid)
     theirs = [sum(one) for one in zip(*seen.values(), strict=True)] or [1.0, 0.0]
-    return Local(workers, wall, parent, children, worked, waited, theirs[0] / sum(theirs), others)
+    return Local(sets, years, workers, wall, parent, children, worked, waited, theirs[0] / sum(theirs), others)
 
 
 def _main_thread(pid: int) -> tuple[float, float]:

@@ -20,7 +20,8 @@ from loadtests.scaling.points import Local, Point, at_home, by_events
 SIZES = ((64, 4, 364), (512, 4, 364), (512, 2, 182), (512, 12, 364))  # sets, slices, days
 RUN_SETS, RUN_SLICES, RUN_DAYS = 1024, 8, 365
 RUN_EXECUTORS = (1, 2, 4)
-HOME_SETS = 2048
+HOME = ((512, 1), (2048, 1), (8192, 1), (2048, 3))  # sets, years
+HOME_USUAL, HOME_ROUNDS = 2048, 2  # larger ones take long: so many rounds at most
 CORES = 2
 
 # Ten years of one symbol with a million sets: as `candlemill` plans them.
@@ -93,8 +94,10 @@ def measure(rounds: int) -> Measured:
     with tempfile.TemporaryDirectory(prefix="candlemill-scaling-", dir=os.environ.get("TMPDIR")) as name:
         folder = Path(name)
         store = folder / "db"
-        _say("making a year of candles")
+        _say("making candles")
         store_candles(f"chdb://{store}", folder, SYMBOLS[:1], YEAR)
+        years = max(years for _, years in HOME)
+        store_candles(f"chdb://{store}", folder / "more", SYMBOLS[1:], YEAR - years + 1, years)
         _say("measuring the parts of sweeps")
         samples = measured(store, SIZES, rounds)
         points = []
@@ -102,9 +105,11 @@ def measure(rounds: int) -> Measured:
             _say(f"running a sweep of {RUN_SETS:,} sets on {executors} executors")
             points.append(best_point(by_events(store, executors, RUN_SETS, RUN_SLICES, rounds)))
         home = []
-        for number in range(rounds):
-            _say(f"running a sweep of {HOME_SETS:,} sets at home, with 1 and 2 workers, round {number + 1}")
-            home += [at_home(store, workers, HOME_SETS) for workers in (1, 2)]
+        for sets, years in HOME:
+            times = min(rounds, HOME_ROUNDS) if sets * years > HOME_USUAL else rounds
+            for number in range(times):
+                _say(f"running a sweep of {sets:,} sets × {years} a at home, round {number + 1} of {times}")
+                home += [at_home(store, workers, sets, years) for workers in (1, 2)]
         return Measured(when, about, samples, points, home, _outcome_bytes(store))
 
 

@@ -10,8 +10,9 @@ and every BLAS, gives the same bits. Within a half all sets have equally many da
 s / sqrt(q): sets are ranked by s * |s| / q.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 
 import msgspec
 import numpy as np
@@ -23,10 +24,13 @@ from candlemill.rounding import Doubles, ordered_sum, ratio, scaled
 BLOCKS = 16
 FEWEST_BLOCKS = 8
 BLOCK_DAYS = 4  # a block has at least so many days
-CELLS = 32_768  # splits x sets that are worked on at once: what a core's cache holds
+CELLS = 16_384  # splits x sets that are worked on at once: what a core's cache holds
+PARTS = 8  # that the splits are worked on in
+FOUND = 5  # figures of each choice
 BINS = 24  # of the histogram of logits: from -6 to 6, the ends take what lies beyond
 
 Integers = NDArray[np.int64]
+Spread = Callable[[Callable[[Doubles], Doubles], Sequence[Doubles]], Iterable[Doubles]]  # as `map`
 
 
 class Overfitting(msgspec.Struct, frozen=True):
@@ -51,8 +55,8 @@ class Overfitting(msgspec.Struct, frozen=True):
     out_of_sample: int
 
 
-def overfitting(matrix: Matrix) -> Overfitting | None:
-    """Of daily profits, int64 sets x days. None for fewer than 2 sets or 32 days.
+def overfitting(matrix: Matrix, spread: Spread = map) -> Overfitting | None:
+    """Of daily profits, int64 sets x days. None for fewer than 2 sets or 32 days. `spread` may have others help.
 
     Of equally good sets in sample the first is chosen; out of sample equal sets share their middle rank. A set without
     profits or losses in a half has a ratio of 0 there; one that gains the same each day has the highest.
@@ -63,14 +67,29 @@ def overfitting(matrix: Matrix) -> Overfitting | None:
         return None
     edges = np.array([k * days // blocks for k in range(blocks)])
     lengths = np.diff(np.append(edges, days)).astype(np.float64)
-    sums, squares = _block_sums(matrix, edges)
     halves = _halves(blocks)
-    outcome = _Outcome(sets, days, halves @ lengths)
-    step = max(1, CELLS // sets)
-    for lo in range(0, len(halves), step):
-        half = halves[lo : lo + step]
-        outcome.add(lo, half @ sums, half @ squares, sums.sum(axis=0), squares.sum(axis=0))
-    return outcome.figures(blocks)
+    choose = partial(_choices, *_block_sums(matrix, edges))
+    found = np.concatenate(list(spread(choose, np.array_split(halves, PARTS)))).reshape(-1, FOUND).T
+    in_half = halves @ lengths
+    inside = np.stack((in_half, days - in_half), axis=1).ravel()
+    ranks, lost = found[0], found[3] < 0
+    inner, outer = _sharpe(found[1], found[2], inside), _sharpe(found[3], found[4], days - inside)
+    splits = len(ranks)
+    below, at = int(np.count_nonzero(ranks < sets + 1)), int(np.count_nonzero(ranks == sets + 1))
+    slope, intercept = _line(inner, outer)
+    return Overfitting(
+        sets=sets,
+        days=days,
+        blocks=blocks,
+        splits=splits,
+        probability=ratio(2 * below + at, 2 * splits) or 0,
+        logits=_histogram(ranks, sets),
+        slope=slope,
+        intercept=intercept,
+        loss_probability=ratio(int(np.count_nonzero(lost)), splits) or 0,
+        in_sample=scaled(ordered_sum(inner) / splits),
+        out_of_sample=scaled(ordered_sum(outer) / splits),
+    )
 
 
 def _block_sums(matrix: Matrix, edges: NDArray[np.int64]) -> tuple[Doubles, Doubles]:
@@ -94,66 +113,41 @@ def _halves(blocks: int) -> Doubles:
     return bits.astype(np.float64)
 
 
-class _Outcome:
-    """Per split the chosen set's rank and ratios. A split and its complement stand side by side."""
+def _choices(sums: Doubles, squares: Doubles, halves: Doubles) -> Doubles:
+    """What is chosen in each of `halves`, and in the rest of the days: halves x 2 x 5. That is twice its middle rank
+    out of sample, from 2 to 2 * sets; its sum and sum of squares in sample; and those out of sample.
 
-    def __init__(self, sets: int, days: int, lengths: Doubles) -> None:
-        self._sets = sets
-        self._days = days
-        self._lengths = np.stack((lengths, days - lengths), axis=1)
-        shape = self._lengths.shape
-        self._ranks = np.empty(shape, dtype=np.int64)  # twice the middle rank, from 2 to 2 * sets
-        self._in_sample, self._out_of_sample = np.empty(shape), np.empty(shape)
-        self._lost = np.empty(shape, dtype=np.bool_)
-
-    def add(self, lo: int, sums: Doubles, squares: Doubles, all_sums: Doubles, all_squares: Doubles) -> None:
-        """Splits `lo` and on: the sums of one half; those of the other half are the rest."""
-        halves = ((sums, squares), (all_sums - sums, all_squares - squares))
-        scores = [_scores(s, q) for s, q in halves]
-        rows = np.arange(len(sums))
-        at = slice(lo, lo + len(rows))
-        for side, (inner, outer) in enumerate(((0, 1), (1, 0))):
-            chosen = scores[inner].argmax(axis=1)
-            theirs = scores[outer]
-            its = theirs[rows, chosen][:, None]
-            below, up_to = np.count_nonzero(theirs < its, axis=1), np.count_nonzero(theirs <= its, axis=1)
-            self._ranks[at, side] = below + up_to + 1
-            lengths = self._lengths[at]
-            (s_in, q_in), (s_out, q_out) = (
-                (s[rows, chosen], q[rows, chosen]) for s, q in (halves[inner], halves[outer])
-            )
-            self._in_sample[at, side] = _sharpe(s_in, q_in, lengths[:, inner])
-            self._out_of_sample[at, side] = _sharpe(s_out, q_out, lengths[:, outer])
-            self._lost[at, side] = s_out < 0
-
-    def figures(self, blocks: int) -> Overfitting:
-        ranks = self._ranks.ravel()
-        splits = len(ranks)
-        middle = self._sets + 1
-        below, at = int(np.count_nonzero(ranks < middle)), int(np.count_nonzero(ranks == middle))
-        inner, outer = self._in_sample.ravel(), self._out_of_sample.ravel()
-        slope, intercept = _line(inner, outer)
-        return Overfitting(
-            sets=self._sets,
-            days=self._days,
-            blocks=blocks,
-            splits=splits,
-            probability=ratio(2 * below + at, 2 * splits) or 0,
-            logits=_histogram(ranks, self._sets),
-            slope=slope,
-            intercept=intercept,
-            loss_probability=ratio(int(np.count_nonzero(self._lost)), splits) or 0,
-            in_sample=scaled(ordered_sum(inner) / splits),
-            out_of_sample=scaled(ordered_sum(outer) / splits),
-        )
+    The blocks' `sums` and `squares` are blocks x sets.
+    """
+    count, sets = len(halves), sums.shape[1]
+    all_sums, all_squares = sums.sum(axis=0), squares.sum(axis=0)
+    found = np.empty((count, 2, FOUND))
+    step = max(1, CELLS // sets)
+    room = np.empty((4, 2, min(step, count), sets))
+    for lo in range(0, count, step):
+        half = halves[lo : lo + step]
+        rows = np.arange(len(half))
+        s, q, scores, least = room[:, :, : len(half)]
+        for of_halves, of_blocks, of_all in ((s, sums, all_sums), (q, squares, all_squares)):
+            np.matmul(half, of_blocks, out=of_halves[0])
+            np.subtract(of_all, of_halves[0], out=of_halves[1])
+        # s * |s| / q, in the order of the Sharpe ratios; 0 without profits or losses.
+        np.abs(s, out=scores)
+        scores *= s
+        scores /= np.maximum(q, 1.0, out=least)
+        for inner, outer in ((0, 1), (1, 0)):
+            chosen = rows, scores[inner].argmax(axis=1)
+            its = scores[outer][chosen][:, None]
+            out = found[lo : lo + step, inner].T
+            out[0] = _count(scores[outer] < its) + _count(scores[outer] <= its) + 1
+            out[1], out[2], out[3], out[4] = s[inner][chosen], q[inner][chosen], s[outer][chosen], q[outer][chosen]
+    return found
 
 
-def _scores(sums: Doubles, squares: Doubles) -> Doubles:
-    """s * |s| / q, in the order of the Sharpe ratios; 0 without profits or losses."""
-    scores = np.abs(sums)
-    scores *= sums
-    scores /= np.maximum(squares, 1.0)
-    return scores
+def _count(which: NDArray[np.bool_]) -> Integers:
+    """How many of each row; faster than NumPy's own, which widens each of them first."""
+    counts: Integers = which.view(np.int8).sum(axis=1, dtype=np.int64)
+    return counts
 
 
 def _sharpe(sums: Doubles, squares: Doubles, days: Doubles) -> Doubles:

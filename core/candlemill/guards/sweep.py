@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from candlemill.errors import BadInput
-from candlemill.guards.overfitting import Overfitting, overfitting
+from candlemill.guards.overfitting import Overfitting, Spread, overfitting
 from candlemill.guards.rows import Matrix, trials_of
 from candlemill.guards.sharpe import (
     Track,
@@ -29,12 +29,17 @@ Params = Mapping[str, ParamValue]
 
 
 def sweep_guards(
-    matrix: Matrix, rows: Sequence[int], sets: Sequence[tuple[Params, int]], axes: Mapping[str, Sequence[ParamValue]]
+    matrix: Matrix,
+    rows: Sequence[int],
+    sets: Sequence[tuple[Params, int]],
+    axes: Mapping[str, Sequence[ParamValue]],
+    spread: Spread = map,
 ) -> dict[str, Any]:
     """Guards of a sweep's best set, ready for JSON: integers (scaled by 10^8 where not counts), strings, None.
 
     `sets` are all that ran, with the figure they are chosen by (the first highest is the best); `matrix` are the daily
     profits, int64 sets x days, of those numbered `rows` (see `rows.thinned`), the best one among them; `axes` the grid.
+    `spread` may have others help.
     docs/guards.md says what each key is.
     """
     best = max(range(len(sets)), key=lambda k: sets[k][1], default=-1)
@@ -42,7 +47,7 @@ def sweep_guards(
         raise BadInput(f"{len(rows)} sets for {len(matrix)} rows of profits: give one row each, the best set's too")
     trials = len(sets)
     track = track_of(matrix[list(rows).index(best)])
-    found = overfitting(matrix)
+    found = overfitting(matrix, spread)
     steady = stability(axes, sets)
     out = {
         "best": dict(sets[best][0]),

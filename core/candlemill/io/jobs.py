@@ -1,7 +1,9 @@
 """Running a job at home: prepare, deliver events until it has ended, read the results."""
 
 import json
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
+from concurrent.futures import ProcessPoolExecutor as Processes
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -14,12 +16,13 @@ from candlemill.errors import CandlemillError, NoData, UnknownName
 from candlemill.events import Event
 from candlemill.io import plugins, telemetry
 from candlemill.io.clock import clock_ms
-from candlemill.io.local import Broker, FrozenIndex, LocalLedger, Pool, Progress, ScratchLedger, SymbolIndex, cores
+from candlemill.io.local import Broker, FrozenIndex, LocalLedger, Progress, ScratchLedger, cores
 from candlemill.io.store import Store
 from candlemill.io.tapes import Tapes
+from candlemill.io.workers import Pool, SymbolIndex, start_processes
 from candlemill.ledger import NO_FUNDING, Index, JobRow, ResultRow, Runtime
 from candlemill.model import Spec, grid_points, spec_from_json
-from candlemill.plan import estimate_seconds
+from candlemill.plan import Plan, estimate_seconds
 from candlemill.request import full_span
 from candlemill.reuse import reusable
 from candlemill.service import Prepared, prepare
@@ -33,11 +36,12 @@ POOL_SECONDS = 2.0  # workers take half a second to start: a job shorter than th
 
 
 class Home:
-    """One store and the index as it is now."""
+    """One store and the index as it is now. `started` are processes for the first job that they are worth it for."""
 
-    def __init__(self, store: Store, index: Index | None = None) -> None:
+    def __init__(self, store: Store, index: Index | None = None, started: Processes | None = None) -> None:
         self.store = store
         self.index = index or FrozenIndex(store)
+        self._started = started
 
     def full_span(self, *symbols: str) -> tuple[int, int]:
         """From the first candle of all symbols to the end of the last one. Raises UnknownName."""
@@ -150,16 +154,34 @@ class Home:
             cuts = [events.read(task, events.SliceRequested).cuts for task in tasks]
             spans = sorted({(one[0], one[-1]) for one in cuts})
         tapes.prefetch(spec, spans, context_bars(spec, strategies, exact=False), columns_read(spec, strategies))
-        seconds = estimate_seconds(plan) * min(1.0, len(tasks) / plan.tasks)
-        wanted = workers or (cores() if seconds > POOL_SECONDS else 1)
+        wanted = worthwhile(workers, estimate_seconds(plan) * min(1.0, len(tasks) / plan.tasks))
         count = min(wanted, len(tasks)) if tapes.shareable() else 1
         if count < 2:
             return None
-        return Pool(count, tapes, self._symbol_index(spec), plugins.reference(spec.strategy))
+        started, self._started = self._started, None
+        return Pool(count, tapes, self._symbol_index(spec), plugins.reference(spec.strategy), started)
 
     def _symbol_index(self, spec: Spec) -> SymbolIndex:
         funding = self.index.funding(spec.symbol) if spec.funding else NO_FUNDING
         return SymbolIndex(spec.symbol, list(self.index.days(spec.symbol)), funding)
+
+
+def worthwhile(workers: int | None, seconds: float) -> int:
+    """How many processes a job of so many seconds is worth, where nobody has said."""
+    return workers or (cores() if seconds > POOL_SECONDS else 1)
+
+
+@contextmanager
+def started_early(spec: Spec, workers: int | None) -> Iterator[Processes | None]:
+    """Processes for a job that has candles in all of its range, to be started before the database is opened."""
+    count = worthwhile(workers, estimate_seconds(Plan([spec.start, spec.end], 1, spec.combinations, spec.minutes)))
+    if count < 2:
+        yield None
+        return
+    import candlemill.guards  # noqa: F401 once, not in each of them
+
+    with start_processes(count) as started:
+        yield started
 
 
 class Options(msgspec.Struct, frozen=True):

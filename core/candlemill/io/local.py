@@ -4,43 +4,42 @@ The routing, retries and dead letters are those of the Broker and Triggers in `k
 past that the answer is Knative and a ClickHouse server, not a bigger version of this.
 """
 
-import multiprocessing
 import os
-import signal
-import sys
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from functools import cache, partial
-from multiprocessing.shared_memory import SharedMemory
-from types import ModuleType
+from functools import partial
+from itertools import pairwise
+from typing import Any
 
 import msgspec
 
 from candlemill import events
+from candlemill.addresses import Addresses, ground_of
 from candlemill.errors import Cancelled, CandlemillError
 from candlemill.events import Event
-from candlemill.io import plugins, telemetry, tracing
+from candlemill.io import telemetry
 from candlemill.io.clock import clock_ms
 from candlemill.io.coverage import current_days
 from candlemill.io.functions import DEAD_LETTERS, ROUTES, handler
 from candlemill.io.localoutcomes import LocalOutcomes
 from candlemill.io.store import Store
-from candlemill.io.tapes import Shared, Tapes
-from candlemill.ledger import DONE, Funding, JobRow, OutcomeRow, Partial, ResultRow, Runtime
-from candlemill.model import SCALE
-from candlemill.plan import Day
+from candlemill.io.workers import WORKER_DIED, Pool, Work
+from candlemill.ledger import DONE, Funding, JobRow, MergedSets, Partial, ResultRow, Runtime
+from candlemill.model import SCALE, spec_from_json
+from candlemill.outcomes import slices_of
+from candlemill.plan import Day, Plan
+from candlemill.service import merge_here
 from candlemill.states import CAMPAIGNS, later
 
 ATTEMPTS = 5
 FLUSH_SECONDS = 5.0
 LOOK_SECONDS = 1.0  # after which the store is asked whether somebody has ended a job
-WORKER_DIED = "a worker process died, perhaps for want of memory: use fewer --workers; what is done is stored"
 AHEAD = 2  # tasks per worker that wait in its queue
+DAILY_KEPT = 10_000  # sets: as many as a sweep's figures look at
+MERGED_APART = 32  # sets at least that a worker merges: of fewer it is soon done here
 
 
 class LocalLedger(LocalOutcomes):
@@ -57,6 +56,7 @@ class LocalLedger(LocalOutcomes):
         self._unwritten: list[Partial] = []
         self._looked: dict[str, float] = {}
         self.last_results: Sequence[ResultRow] = ()
+        self._daily: dict[str, str] = {}  # of the last results
         self._written_at = time.monotonic()
 
     def job(self, job_id: str) -> JobRow | None:
@@ -143,15 +143,17 @@ class LocalLedger(LocalOutcomes):
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._store.put_results(results)
         self.last_results = results
+        if len(self._daily) + len(results) > DAILY_KEPT:
+            self._daily = {}
+        self._daily |= {row.job_id: row.daily for row in results}
 
     def sweep_scores(self, sweep_id: str) -> dict[str, int] | None:
         return self._store.sweep_scores(sweep_id)
 
     def sweep_daily(self, sweep_id: str, job_ids: Sequence[str]) -> dict[str, str]:
-        last = {row.job_id: row.daily for row in self.last_results if row.sweep_id == sweep_id}
-        if not last.keys() >= set(job_ids):
+        if not self._daily.keys() >= set(job_ids):
             return self._store.sweep_daily(sweep_id, job_ids)
-        return {job_id: last[job_id] for job_id in job_ids}
+        return {job_id: self._daily[job_id] for job_id in job_ids}
 
     def flush(self) -> None:
         """Write what is not in the store yet."""
@@ -230,28 +232,7 @@ class FrozenIndex:
         return self._funding[symbol]
 
 
-class SymbolIndex(msgspec.Struct, frozen=True):
-    """What a worker process is told of the index: all that a task of one symbol asks."""
-
-    symbol: str
-    known_days: list[Day]
-    known_funding: Funding
-
-    def symbols(self) -> list[str]:
-        return [self.symbol]
-
-    def days(self, symbol: str) -> Sequence[Day]:
-        return self.known_days
-
-    def volume_scale(self, symbol: str) -> int:
-        raise LookupError(f"{symbol}: a task's spec has its volume scale already")
-
-    def funding(self, symbol: str) -> Funding:
-        return self.known_funding
-
-
 Progress = Callable[[int, int], None]  # tasks done, tasks known
-Work = tuple[list[OutcomeRow], list[Partial], list[Event]]  # what a worker process sends back
 Hire = Callable[[Sequence[Event]], "Pool | None"]  # who shall do these tasks, and others later; None: this process
 
 
@@ -261,13 +242,16 @@ class Broker:
     def __init__(
         self, runtime: Runtime, hire: Hire = lambda tasks: None, progress: Progress = lambda done, known: None
     ) -> None:
-        self._runtime = runtime
+        self._runtime = msgspec.structs.replace(runtime, merge=self._merge, spread=self._spread)
         self._hire: Hire | None = hire
         self._pool: Pool | None = None
         self._progress = progress
         self._queue: deque[tuple[Event, int]] = deque()
+        self._delivered: tuple[Event, int]
         self._seen: set[tuple[str, str]] = set()
         self._running: dict[Future[telemetry.Timed[Work]], tuple[Event, int]] = {}
+        self._merging: dict[tuple[str, int], _Merging] = {}  # by job and first grid point
+        self._merged: dict[tuple[str, int], list[MergedSets]] = {}
         self._done = self._known = 0
         self._last: Event | None = None
         self._cause: CandlemillError | None = None
@@ -288,7 +272,7 @@ class Broker:
         return self._last
 
     def _run(self) -> None:
-        while self._queue or self._running:
+        while self._queue or self._running or self._merging:
             while self._queue:
                 event, attempt = self._queue.popleft()
                 if event.type == events.SLICE_REQUESTED and self._ended(event.partitionkey):
@@ -332,6 +316,7 @@ class Broker:
 
     def _deliver(self, event: Event, attempt: int) -> None:
         name = DEAD_LETTERS if event.error else ROUTES[event.type]
+        self._delivered = event, attempt
         try:
             answer = handler(name)(event, self._runtime)
         except CandlemillError as error:
@@ -357,12 +342,49 @@ class Broker:
         self._queue.clear()
         self._queue.append((msgspec.structs.replace(event, error=str(error)), 1))
 
+    def _merge(self, job: JobRow, plan: Plan, first: int, count: int) -> MergedSets | None:
+        """What `Runtime.merge` is: workers merge a batch in parts, and then the event that led here comes again."""
+        key = job.job_id, first
+        if key in self._merged:
+            parts = self._merged.pop(key)
+            return MergedSets(
+                [row for part in parts for row in part.results],
+                [repair for part in parts for repair in part.repairs],
+                [key for part in parts for key in part.set_keys],
+            )
+        if self._pool is None or count < MERGED_APART:
+            return merge_here(self._runtime, job, plan, first, count)
+        if key not in self._merging:
+            self._merging[key] = _Merging(*self._delivered, self._merge_apart(self._pool, job, plan, first, count))
+        return None
+
+    def _merge_apart(self, pool: Pool, job: JobRow, plan: Plan, first: int, count: int) -> list[Future[MergedSets]]:
+        """A part for each worker."""
+        spec = spec_from_json(job.spec)
+        addresses = Addresses(spec, ground_of(self._runtime.index, spec), plan.run)
+        cut = [first + count * k // pool.workers for k in range(pool.workers + 1)]
+        futures = []
+        for lo, hi in pairwise(cut):
+            sets = addresses.sets(lo, hi - lo)
+            slices = slices_of(addresses, sets, plan.cuts)
+            rows = self._runtime.ledger.outcomes([one.key for one in sets.values()], addresses.code, list(slices))
+            futures.append(pool.merge(job, plan, lo, hi - lo, rows))
+        return futures
+
+    def _spread(self, work: Callable[[Any], Any], parts: Sequence[Any]) -> Iterable[Any]:
+        """What `Runtime.spread` is."""
+        return map(work, parts) if self._pool is None else self._pool.spread(work, parts)
+
     def _collect(self) -> None:
         """Wait for a worker and take its answer."""
-        if not self._running:
+        awaited: list[Future[Any]] = list(self._running)
+        for one in self._merging.values():
+            awaited.append(next((future for future in one.futures if not future.done()), one.futures[-1]))
+        if not awaited:
             return
-        finished, _ = wait(self._running, return_when=FIRST_COMPLETED)
-        for future in finished:
+        wait(awaited, return_when=FIRST_COMPLETED)
+        self._collect_merged()
+        for future in [future for future in self._running if future.done()]:
             event, attempt = self._running.pop(future)
             try:
                 rows, partials, answer = telemetry.taken("execute", event, future.result())
@@ -378,113 +400,33 @@ class Broker:
                 raise CandlemillError(WORKER_DIED) from None
             self._succeeded(event, answer)
 
+    def _collect_merged(self) -> None:
+        """Deliver once more what led to the merging of batches that are merged now."""
+        for key in [key for key, one in self._merging.items() if all(future.done() for future in one.futures)]:
+            one = self._merging.pop(key)
+            try:
+                self._merged[key] = [future.result() for future in one.futures]
+            except CandlemillError as error:
+                self._failed(one.event, one.attempt, error)
+                continue
+            except BrokenProcessPool:
+                raise CandlemillError(WORKER_DIED) from None
+            self._queue.appendleft((one.event, one.attempt))
+
+
+class _Merging(msgspec.Struct, frozen=True):
+    """A batch whose parts workers merge, and the event that waits for it."""
+
+    event: Event
+    attempt: int
+    futures: list[Future[MergedSets]]
+
 
 def _why(job: JobRow | None) -> CandlemillError:
     """Why a job came to rest without a result."""
     if job is not None and job.state == "cancelled":
         return Cancelled(f"job {job.job_id} was cancelled; asked for again, it goes on from what is done")
     return CandlemillError("the job came to rest without a result")
-
-
-# -- worker processes ----------------------------------------------------------------------------------------------
-
-
-class Pool:
-    """Worker processes that run the execute function on columns shared by this one."""
-
-    def __init__(self, workers: int, tapes: Tapes, index: SymbolIndex, strategy: str) -> None:
-        """`strategy` is what `plugins.load` takes, for the workers to load it too."""
-        self.workers = workers
-        self._memory: SharedMemory
-        self._memory, shared = tapes.share()
-        # Spawned, not forked: the embedded database's threads would not survive a fork.
-        self._pool = ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), _start_worker, (shared, index, strategy)
-        )
-
-    def submit(self, event: Event) -> Future[telemetry.Timed[Work]]:
-        """Have a worker run the event. Ctrl-C reaches the whole process group: it is this process's to act on, so a
-        worker is started with the signal blocked."""
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            with _main_hidden():
-                return self._pool.submit(telemetry.timed, _work, event)
-        except BrokenProcessPool:
-            raise CandlemillError(WORKER_DIED) from None
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-        self._memory.close()
-        self._memory.unlink()
-
-
-@contextmanager
-def _main_hidden() -> Iterator[None]:
-    """A spawned process begins by running the main module anew, and a user's script would start its jobs again: here
-    it finds none. Workers need nothing of it."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-class _Collected:
-    """A worker's ledger: what it is given to write goes back to the parent, which alone has the database open."""
-
-    def __init__(self) -> None:
-        self.partials: list[Partial] = []
-        self.rows: list[OutcomeRow] = []
-
-    def job(self, job_id: str) -> JobRow | None:
-        return None  # the parent has looked
-
-    def put_partials(self, partials: Sequence[Partial]) -> None:
-        self.partials += partials
-
-    def put_outcomes(self, rows: Sequence[OutcomeRow]) -> None:
-        self.rows += rows
-
-    def outcomes(self, set_keys: Sequence[str], code: str, slice_keys: Sequence[str]) -> list[OutcomeRow]:
-        return []
-
-
-_worker: tuple[Tapes, SymbolIndex, str] | None = None
-
-
-def _start_worker(shared: Shared, index: SymbolIndex, strategy: str) -> None:
-    global _worker
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    tapes = Tapes(index.days, None)
-    tapes.adopt(shared)
-    tracing.switch_off()
-    _worker = (tapes, index, strategy)
-
-
-def _end_with_parent() -> None:
-    """A killed parent closes nothing: without this its workers would wait for tasks for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _work(event: Event) -> Work:
-    if _worker is None:
-        raise CandlemillError("a worker process was not started properly")
-    _load(_worker[2])
-    collected = _Collected()
-    runtime = Runtime(collected, _worker[1], _worker[0], clock_ms)  # type: ignore[arg-type]
-    answer = handler("execute")(event, runtime)
-    return collected.rows, collected.partials, answer
-
-
-@cache
-def _load(strategy: str) -> None:
-    plugins.load(strategy)
 
 
 def cores() -> int:

@@ -24,7 +24,7 @@ from candlemill.model import Spec
 from candlemill.plan import estimate_seconds
 from candlemill.request import Request, request_of
 
-POLL_SECONDS = 0.25
+FIRST_POLL_SECONDS, POLL_SECONDS = 0.03, 0.25  # twice as long each time: most backtests are done in a moment
 QUIET_POLLS = 60  # without news a comment is sent, or what lies between would take the connection for dead
 STREAM_POLLS = 14_400  # an hour; the client asks again with Last-Event-ID
 BEST_SETS = 10
@@ -201,7 +201,7 @@ def _event_id(row: JobRow, found: Progress) -> str:
 
 
 async def _events(row: JobRow, world: World, last: str) -> AsyncIterator[ServerSentEventMessage]:
-    quiet = 0
+    quiet, pause = 0, FIRST_POLL_SECONDS
     for _ in range(STREAM_POLLS):
         found = await asyncio.to_thread(progress_of, world, row)
         name = _event_id(row, found)
@@ -216,8 +216,9 @@ async def _events(row: JobRow, world: World, last: str) -> AsyncIterator[ServerS
             quiet = 0
             yield ServerSentEventMessage(data=None, comment="still there")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(world.stopping.wait(), POLL_SECONDS)
+            await asyncio.wait_for(world.stopping.wait(), pause)
             return  # the client finds another instance, or this one when it is back
+        pause = min(2 * pause, POLL_SECONDS)
         row = await world.known_job(row.job_id)
 
 
