@@ -1,6 +1,7 @@
 """`candlemill cluster`: on Kubernetes with Knative. Needs the extra `cluster`."""
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -126,7 +127,10 @@ def _word(one: dict[str, Any]) -> str:
 
 def run_watch(args: argparse.Namespace) -> int:
     from candlemill.io import cluster
+    from candlemill.io.cluster import counted
 
+    if not re.fullmatch("[0-9a-f]{32}", args.job):
+        raise BadInput(f"{args.job!r} is no job's id: those are 32 hexadecimal digits")
     api = _api(args)
     began, last = time.monotonic(), None
     rows = []
@@ -135,9 +139,9 @@ def run_watch(args: argparse.Namespace) -> int:
         pods = last.executors
         rows.append({"seconds": round(seconds, 1), "done": last.done, "total": last.total, "executors": pods.ready})
         starting = f" and {pods.all - pods.ready} starting" if pods.all > pods.ready else ""
-        repairs = f", {last.repairs} repairs" if last.repairs else ""
-        line = f"{seconds:7.1f} s  {last.state:9} {last.done:6,} of {last.total:,} tasks{repairs}"
-        _say(f"{line}  on {pods.ready} executors{starting}")
+        repairs = f", {counted(last.repairs, 'repair')}" if last.repairs else ""
+        line = f"{seconds:7.1f} s  {last.state:9} {last.done:6,} of {counted(last.total, 'task')}{repairs}"
+        _say(f"{line}  on {counted(pods.ready, 'executor')}{starting}")
     assert last is not None
     found = {"job_id": args.job, "state": last.state, "reason": last.reason, "moments": rows}
     if last.state == "done":

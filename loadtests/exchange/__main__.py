@@ -25,8 +25,8 @@ async def simulate(args: argparse.Namespace) -> None:
         market = synthetic(args.seed, args.symbols.split(","), first, minutes, calm=not args.faults)
     clock = VirtualClock(begin, time.time(), args.speed)
     dice = Dice(args.seed, Menu() if args.faults else NONE)
-    runner, port = await serve(Simulator(market, clock, dice, args.updates), port=args.port)
-    print(f"an exchange on http://127.0.0.1:{port}, {', '.join(market.symbols[:8])}", file=sys.stderr, flush=True)
+    runner, port = await serve(Simulator(market, clock, dice, args.updates), args.host, args.port)
+    print(f"an exchange on http://{args.host}:{port}, {', '.join(market.symbols[:8])}", file=sys.stderr, flush=True)
     try:
         await asyncio.Event().wait()
     finally:
@@ -35,6 +35,7 @@ async def simulate(args: argparse.Namespace) -> None:
 
 def main() -> None:
     ask = argparse.ArgumentParser(prog="python -m loadtests.exchange", description=__doc__)
+    ask.add_argument("--host", default="127.0.0.1")
     ask.add_argument("--port", type=int, default=9000)
     ask.add_argument("--symbols", default="BTCUSDT,ETHUSDT,XRPUSDT")
     ask.add_argument("--data", type=Path, help="a folder of kline files: real candles, at their own times")

@@ -2,6 +2,7 @@
 
 import base64
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import synthetic
@@ -42,16 +43,19 @@ def proxied(
     return api.call(method, where, body=body, headers=headers)
 
 
-def copy_candles(home: Store, api: Api) -> None:
-    """What `home` has of the symbol, into the cluster's database, as it is."""
+def sql(api: Api, query: str, data: bytes | None = None) -> str:
+    """A query's answer from the cluster's database, as its administrator; `data` is what an INSERT inserts."""
     secret = api.get(f"/api/v1/namespaces/{NAMESPACE}/secrets/candlemill-database")
     assert secret is not None
     login = {"X-ClickHouse-User": "default", "X-ClickHouse-Key": base64.b64decode(secret["data"]["password"]).decode()}
-    selector = "app.kubernetes.io/name=database"
+    selector, path = "app.kubernetes.io/name=database", f"/?query={quote(query)}"
+    status, answer = proxied(api, NAMESPACE, selector, 8123, "POST", path, data, login)
+    assert status == 200, answer
+    return answer.decode()
+
+
+def copy_candles(home: Store, api: Api) -> None:
+    """What `home` has of the symbol, into the cluster's database, as it is."""
     for table in TABLES:
         query = f"SELECT * FROM {table} FINAL WHERE symbol = '{SYMBOL}' FORMAT JSONEachRow"  # noqa: S608
-        rows = home._client.raw_query(query)
-        insert = f"INSERT INTO {table} FORMAT JSONEachRow"
-        path = f"/?query={insert.replace(' ', '%20')}"
-        status, answer = proxied(api, NAMESPACE, selector, 8123, "POST", path, rows, login)
-        assert status == 200, answer
+        sql(api, f"INSERT INTO {table} FORMAT JSONEachRow", home._client.raw_query(query))

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 if not os.environ.get("KUBECONFIG"):
@@ -25,12 +26,16 @@ if not os.environ.get("KUBECONFIG"):
 from candlemill import events
 from candlemill.engine.tape import DAY_MS
 from candlemill.errors import ClusterError
+from candlemill.exchange import MINUTE_MS
 from candlemill.io import cluster
+from candlemill.io.coverage import CANDLE_COLUMNS, count_days
+from candlemill.io.feed import whole_minute
 from candlemill.io.jobs import Home
 from candlemill.io.kubeapi import Api
 from candlemill.io.store import Store
 from candlemill.model import resolve
 from cluster_world import BROKER, DAYS, NAMESPACE, START, SYMBOL, copy_candles, proxied, store_candles
+from two_feeds import FEED, SELECTOR, SYMBOLS, clock_ms, exchange, feed_of, history, indexed, stored
 
 OVERLAY = os.environ.get("CANDLEMILL_CLUSTER_OVERLAY", "local")  # a name or a folder
 PATIENCE_SECONDS = float(os.environ.get("CANDLEMILL_CLUSTER_PATIENCE", "300"))
@@ -104,9 +109,10 @@ class World:
     def pods(self, function: str) -> cluster.Pods:
         return cluster.pods_of(self.api, NAMESPACE, function)
 
-    def names(self, selector: str) -> list[str]:
+    def names(self, selector: str, ending: bool = False) -> list[str]:
+        """Of pods; of those on their way out only if told."""
         found = self.api.items("v1", "Pod", NAMESPACE, labelSelector=selector)
-        return [one["metadata"]["name"] for one in found if "deletionTimestamp" not in one["metadata"]]
+        return [one["metadata"]["name"] for one in found if ending or "deletionTimestamp" not in one["metadata"]]
 
     def kill(self, name: str) -> None:
         path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}"
@@ -277,6 +283,41 @@ def test_a_rolling_update_during_a_job(world: World) -> None:
     world.patch(path, stamp)
     world.check_sweep(job, LARGE)
     wait_for(lambda: _revision(world, path) != before, "the new revision")
+
+
+def test_two_feeds_overlap(world: World) -> None:
+    """Two pods fill the same day and follow the same streams, and hand over to a new revision's: each minute is stored
+    once, as the exchange has it."""
+    feed = next(one for one in cluster.objects_of(OVERLAY) if one["kind"] == "Service" and _is(one, "feed"))
+    with exchange(world.api, feed):
+        wait_for(lambda: cluster.pods_with(world.api, NAMESPACE, SELECTOR).ready > 0, "the simulated exchange")
+        for pods in (2, 1):
+            world.api.apply(feed_of(feed, pods))
+            wait_for(lambda pods=pods: world.pods(FEED) == cluster.Pods(pods, pods), f"{pods} feeds alone")
+            until = whole_minute(clock_ms(world.api)) + 2 * MINUTE_MS
+            wait_for(lambda until=until: _last(world) >= until, "two more minutes")
+        world.api.delete(feed_of(feed, 1))
+        wait_for(lambda: not world.names(f"serving.knative.dev/service={FEED}", ending=True), "the feeds' end")
+        for symbol in SYMBOLS:
+            rows = stored(world.api, symbol)
+            assert len(rows) >= 1440 + 4
+            assert rows == history(world.api, symbol, rows[0][0], rows[-1][0])
+            columns = {
+                name: np.array(column) for name, column in zip(CANDLE_COLUMNS, zip(*rows, strict=True), strict=True)
+            }
+            counted = [(day.rows, day.digest) for day in count_days(columns)]
+            said = indexed(world.api, symbol)
+            # A day whose last writer did not count it says so, and is counted again before anyone relies on it.
+            assert [one for one in said if one[1]] == [b for a, b in zip(said, counted, strict=True) if a[1]]
+
+
+def _is(one: Body, name: str) -> bool:
+    return bool(one["metadata"]["name"] == name)
+
+
+def _last(world: World) -> int:
+    """The last minute that is stored of both symbols, in ms; 0 where there is none."""
+    return min(rows[-1][0] if (rows := stored(world.api, symbol)) else 0 for symbol in SYMBOLS)
 
 
 def test_a_long_task_is_a_kubernetes_job(world: World) -> None:

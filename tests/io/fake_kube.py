@@ -32,7 +32,6 @@ KNATIVE = {
     "eventing.knative.dev/v1": {"Broker": ("brokers", True), "Trigger": ("triggers", True)},
     "eventing.knative.dev/v1alpha1": {"EventPolicy": ("eventpolicies", True)},
     "sources.knative.dev/v1": {"SinkBinding": ("sinkbindings", True), "PingSource": ("pingsources", True)},
-    "messaging.knative.dev/v1": {"InMemoryChannel": ("inmemorychannels", True)},
     "sinks.knative.dev/v1alpha1": {"JobSink": ("jobsinks", True)},
 }
 TOKEN = "secret-token"

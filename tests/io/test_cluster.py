@@ -1,6 +1,7 @@
 """`candlemill cluster` against an API server that answers as a real one does."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,10 @@ def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str
     return str(found["error"]["code"]), message
 
 
-def pod(kube: FakeKube, function: str, name: str, ready: bool = True) -> None:
+def pod(kube: FakeKube, function: str, name: str, ready: bool = True, made: str = "2026-01-01T00:00:00Z") -> None:
     state = {"conditions": [{"type": "Ready", "status": str(ready)}]}
     labels = {"serving.knative.dev/service": function}
-    kube.add("v1", "Pod", HERE, name, metadata={"labels": labels}, status=state)
+    kube.add("v1", "Pod", HERE, name, metadata={"labels": labels, "creationTimestamp": made}, status=state)
 
 
 # -- deploy --------------------------------------------------------------------------------------------------------
@@ -72,6 +73,9 @@ def test_deploy_applies_all_and_waits(kube: FakeKube, capsys: pytest.CaptureFixt
     assert found["objects"] == len(objects) == len(kube.objects)
     applied = [path for method, path in kube.calls if method == "PATCH"]
     assert applied[0] == "/api/v1/namespaces/candlemill"
+    assert max(k for k, path in enumerate(applied) if re.search("configmaps|secrets|serviceaccounts", path)) < min(
+        k for k, path in enumerate(applied) if ".knative.dev/" in path
+    )
     for said in (
         "Service execute: Deploying: image is pulled",
         "Service execute: ready",
@@ -108,6 +112,35 @@ def test_deploy_waits_for_knatives_webhook(
     monkeypatch.setattr(cluster, "WEBHOOK_SECONDS", 0.0)
     kube.failing = [said]
     assert "failed calling webhook" in error(capsys, "deploy")[1]
+    kube.failing = [
+        'admission webhook "x" denied the request: validation failed: oidc-authentication feature not enabled: '
+    ]
+    assert "set authentication-oidc: enabled in" in error(capsys, "deploy")[1]
+
+
+def test_deploy_waits_for_the_end_of_a_namespace_that_is_being_removed(
+    kube: FakeKube, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    looks = 0
+
+    def become(one: dict[str, Any]) -> dict[str, Any]:
+        nonlocal looks
+        if "deletionTimestamp" in one["metadata"]:
+            looks += 1
+            if looks == 3:
+                del kube.objects[f"/api/v1/namespaces/{HERE}"]
+            return {"conditions": [{"type": "ContentRemaining", "status": "True", "message": "pods: 2 are left"}]}
+        return {"readyReplicas": 1, "conditions": [{"type": "Ready", "status": "True"}]}
+
+    kube.become = become
+    kube.add("v1", "Namespace", HERE, HERE, metadata=ending)
+    status, _, err = run(capsys, "deploy")
+    assert status == 0
+    assert err.count(f"waiting for the end of namespace {HERE}") == 1
+    monkeypatch.setattr(cluster, "GONE_SECONDS", 0.0)
+    kube.add("v1", "Namespace", HERE, HERE, metadata=ending)
+    assert "is still being removed after 0 s: pods: 2 are left" in error(capsys, "deploy")[1]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +148,7 @@ def test_deploy_waits_for_knatives_webhook(
     [
         ("serving.knative.dev/v1", "Knative Serving is not installed"),
         ("eventing.knative.dev/v1", "Knative Eventing is not installed"),
-        ("sinks.knative.dev/v1alpha1", "Knative Eventing 1.16 or later is not installed"),
+        ("sinks.knative.dev/v1alpha1", "Knative Eventing 1.17 or later is not installed"),
     ],
 )
 def test_without_knative_nothing_is_changed(
@@ -222,6 +255,17 @@ def test_status_without_a_gateway_and_with_a_broken_trigger(
     assert {one["why"] for one in found["events"] if one["kind"] == "Trigger"} == {"BrokerDoesNotExist: no broker"}
 
 
+def test_the_youngest_gateway_is_asked(deployed: FakeKube, capsys: pytest.CaptureFixture[str]) -> None:
+    """An older revision's pod may be there for a while, and be the one that was made before events had an address."""
+    for name, hour in (("a", 11), ("m", 12), ("z", 10)):
+        pod(deployed, "gateway", f"gateway-{name}", made=f"2026-01-01T{hour}:00:00Z")
+    deployed.gateway = lambda method, path, body, headers: (200, {"items": [], "next": None})
+    assert run(capsys, "status")[0] == 0
+    assert [path for _, path in deployed.calls if "/proxy/" in path] == [
+        f"/api/v1/namespaces/{HERE}/pods/gateway-m:8080/proxy/api/v1/backtests"
+    ]
+
+
 def test_nothing_is_there(kube: FakeKube, capsys: pytest.CaptureFixture[str]) -> None:
     assert "candlemill is not in namespace 'elsewhere'" in error(capsys, "status", "--namespace", "elsewhere")[1]
     del kube.served["serving.knative.dev/v1"]
@@ -240,7 +284,7 @@ def test_watch_shows_executors_beside_progress(deployed: FakeKube, capsys: pytes
     status, found, err = run(capsys, "watch", "a" * 32)
     assert status == 0
     assert [(one["done"], one["executors"]) for one in found["moments"]] == [(0, 1), (2, 1), (10, 1)]
-    assert "2 of 10 tasks, 1 repairs  on 1 executors and 1 starting" in err
+    assert "2 of 10 tasks, 1 repair  on 1 executor and 1 starting" in err
 
 
 def test_watch_of_a_job_that_fails(deployed: FakeKube, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,7 +292,8 @@ def test_watch_of_a_job_that_fails(deployed: FakeKube, capsys: pytest.CaptureFix
     deployed.gateway = lambda method, path, body, headers: (200, next(answers))
     assert error(capsys, "watch", "a" * 32)[1].endswith("ended as failed: no luck")
     deployed.gateway = lambda method, path, body, headers: (404, {"detail": "unknown job 'x'"})
-    assert "the gateway answered 404 to GET /api/v1/backtest/x: unknown job 'x'" in error(capsys, "watch", "x")[1]
+    assert "the gateway answered 404" in error(capsys, "watch", "b" * 32)[1]
+    assert "'x' is no job's id" in error(capsys, "watch", "x")[1]
 
 
 # -- smoke ---------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ def lines(monkeypatch: pytest.MonkeyPatch, json: bool | None, terminal: bool = F
     logs.setup(json)
     log = logging.getLogger("candlemill.test")
     log.debug("never seen")
+    logging.getLogger("urllib3.connectionpool").warning("nor what a library says of each attempt")
     log.info("%d minutes\nare missing", 3, extra={"symbol": "BTCUSDT", "job": "a1"})
     log.warning("a day", extra={"slice": 7})
     try:

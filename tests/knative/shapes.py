@@ -190,7 +190,6 @@ KNATIVE = dict(
                 ceOverrides=fields("extensions", extensions=EXTENSION),
             ),
         ),
-        kind("messaging.knative.dev/v1", "InMemoryChannel", spec=fields()),
         kind("sinks.knative.dev/v1alpha1", "JobSink", spec=fields("job", job={"type": "object"})),
         kind(
             "eventing.knative.dev/v1alpha1",

@@ -17,9 +17,16 @@ from candlemill.io.kustomize import build
 from candlemill.io.settings import bundled
 
 SERVING, EVENTING, SOURCES = "serving.knative.dev/v1", "eventing.knative.dev/v1", "sources.knative.dev/v1"
+SINKS = "sinks.knative.dev/v1alpha1"
+EVENTS = ((EVENTING, "Broker"), (EVENTING, "Trigger"), (SINKS, "JobSink"), (SOURCES, "PingSource"))
 POLL_SECONDS = 1.0
 WEBHOOK_SECONDS = 60.0  # how long Knative's own admission may need to come up
+GONE_SECONDS = 180.0  # how long the removal of a namespace may take
 GATEWAY_PORT = 8080
+FIRST = ("Namespace", "ServiceAccount", "ConfigMap", "Secret")
+OIDC = (
+    "set authentication-oidc: enabled in the ConfigMap config-features of knative-eventing, or leave policies.yaml out"
+)
 KEPT = frozenset({"Namespace", "PersistentVolumeClaim"})  # what holds data, or would take it along
 KEY_VARIABLE = "CANDLEMILL_API_KEY"
 
@@ -65,10 +72,29 @@ def check_installed(api: Api, objects: Iterable[Object]) -> None:
 
 
 def apply(api: Api, objects: Sequence[Object], say: Say) -> None:
-    """Namespaces first, then in order. Raises ClusterError."""
+    """What others need first, then in order. Raises ClusterError."""
     check_installed(api, objects)
-    for one in sorted(objects, key=lambda one: one["kind"] != "Namespace"):
+    for one in sorted(objects, key=lambda one: FIRST.index(one["kind"]) if one["kind"] in FIRST else len(FIRST)):
+        if one["kind"] == "Namespace":
+            _wait_until_gone(api, one, say)
         _apply_patiently(api, one, say)
+
+
+def _wait_until_gone(api: Api, namespace: Object, say: Say) -> None:
+    """Nothing can be made in a namespace that is being removed, as `down --all` leaves it for a while."""
+    until, name = time.monotonic() + GONE_SECONDS, namespace["metadata"]["name"]
+    said = False
+    while (found := api.get(api.path(namespace))) is not None and "deletionTimestamp" in found["metadata"]:
+        if time.monotonic() > until:
+            conditions = found.get("status", {}).get("conditions", [])
+            why = " ".join(str(one.get("message", "")) for one in conditions if one["status"] == "True")
+            raise ClusterError(
+                f"namespace {name} is still being removed after {GONE_SECONDS:g} s: {why or 'no word why'}"
+            )
+        if not said:
+            say(f"waiting for the end of namespace {name}, which is being removed")
+            said = True
+        time.sleep(POLL_SECONDS)
 
 
 def _apply_patiently(api: Api, one: Object, say: Say) -> None:
@@ -79,6 +105,8 @@ def _apply_patiently(api: Api, one: Object, say: Say) -> None:
             api.apply(one)
             return
         except ClusterError as error:
+            if "oidc-authentication feature not enabled" in str(error):
+                raise ClusterError(f"{error}; {OIDC}") from None
             if "failed calling webhook" not in str(error) or time.monotonic() > until:
                 raise
             say(f"waiting for Knative's webhook: {error}")
@@ -86,14 +114,15 @@ def _apply_patiently(api: Api, one: Object, say: Say) -> None:
 
 
 def wait_until_ready(api: Api, objects: Sequence[Object], seconds: float, say: Say) -> list[Part]:
-    """Says each change. Raises ClusterError that names what is not ready in time, and why."""
+    """Says each change; what is ready at once is none. Raises ClusterError: what is not ready in time, and why."""
     until = time.monotonic() + seconds
     before: dict[tuple[str, str], Part] = {}
     while True:
         parts = [part_of(one, api.get(api.path(one))) for one in objects]
         for part in parts:
             key = (part.kind, part.name)
-            if before.get(key) != part and (part.ready is not None or part.why):
+            news = not part.ready if key not in before else before[key] != part
+            if news and (part.ready is not None or part.why):
                 say(f"{part.kind} {part.name}: {'ready' if part.ready else part.why or 'not ready'}")
             before[key] = part
         waiting = [part for part in parts if not part.ready]
@@ -164,7 +193,7 @@ def _takes_requests(pod: Object) -> bool:
 
 
 def status(api: Api, namespace: str) -> dict[str, Any]:
-    """Services with revisions and pods, the Broker, Triggers and sources. Raises ClusterError where there is none."""
+    """Services with revisions and pods, and what events go through. Raises ClusterError where there is none."""
     services = api.items(SERVING, "Service", namespace)
     if not services:
         api.kinds(SERVING)  # raises where Knative is what lacks
@@ -186,7 +215,7 @@ def status(api: Api, namespace: str) -> dict[str, Any]:
                 "url": one.get("status", {}).get("url", ""),
             }
         )
-    for version, kind in ((EVENTING, "Broker"), (EVENTING, "Trigger"), (SOURCES, "PingSource")):
+    for version, kind in EVENTS:
         for one in api.items(version, kind, namespace):
             part = part_of(_named(one, version, kind), one)
             to = one["spec"].get("subscriber", {}).get("ref", {}).get("name", "")
@@ -241,11 +270,16 @@ class Gateway:
         return answer.status, answer.data
 
     def _pod(self) -> str:
-        selector = "serving.knative.dev/service=gateway"
-        for pod in self._api.items("v1", "Pod", self._namespace, labelSelector=selector):
-            if _takes_requests(pod) and "deletionTimestamp" not in pod["metadata"]:
-                return str(pod["metadata"]["name"])
-        raise ClusterError(f"no gateway is ready in namespace {self._namespace!r}: candlemill cluster status says why")
+        """The youngest that takes requests: those of a revision that was replaced may still be there."""
+        found = self._api.items("v1", "Pod", self._namespace, labelSelector="serving.knative.dev/service=gateway")
+        ready = [
+            one["metadata"] for one in found if _takes_requests(one) and "deletionTimestamp" not in one["metadata"]
+        ]
+        if not ready:
+            raise ClusterError(
+                f"no gateway is ready in namespace {self._namespace!r}: candlemill cluster status says why"
+            )
+        return str(max(ready, key=lambda one: one.get("creationTimestamp", ""))["name"])
 
     def open_tasks(self) -> int:
         """How many tasks of unfinished jobs are not done: what the executors lag behind."""
@@ -266,6 +300,10 @@ class Moment(msgspec.Struct, frozen=True):
     repairs: int
     executors: Pods
     reason: str = ""
+
+
+def counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def follow(api: Api, namespace: str, gateway: Gateway, job: str) -> Iterator[Moment]:
@@ -296,7 +334,8 @@ def smoke(api: Api, namespace: str, gateway: Gateway, body: dict[str, Any], seco
         last = None
         for moment in follow(api, namespace, gateway, job):
             last = moment
-            say(f"{moment.state}: {moment.done} of {moment.total} tasks, {moment.executors.ready} executors")
+            executors = counted(moment.executors.ready, "executor")
+            say(f"{moment.state}: {moment.done} of {counted(moment.total, 'task')}, {executors}")
             if time.monotonic() - began > seconds and moment.state not in FINISHED:
                 raise ClusterError(f"job {job} has not ended within {seconds:g} s: it is {moment.state}")
         assert last is not None
@@ -304,7 +343,7 @@ def smoke(api: Api, namespace: str, gateway: Gateway, body: dict[str, Any], seco
             raise ClusterError(f"job {job} ended as {last.state}: {last.reason}")
         found = gateway.call("GET", f"/api/v1/backtest/{job}")["result"]
         digests.append(found["result_digest"])
-        say(f"{slices} slices: {found['result_digest'][:16]} after {time.monotonic() - began:.1f} s")
+        say(f"{counted(slices, 'slice')}: {found['result_digest'][:16]} after {time.monotonic() - began:.1f} s")
     if len(set(digests)) > 1:
         raise ClusterError(f"the same job, cut differently, gave different results: {digests[0]} and {digests[1]}")
     return found

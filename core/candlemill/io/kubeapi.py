@@ -27,8 +27,7 @@ INSTALL = {
     "serving.knative.dev": "Knative Serving",
     "eventing.knative.dev": "Knative Eventing",
     "sources.knative.dev": "Knative Eventing",
-    "messaging.knative.dev": "Knative Eventing's in-memory channel",
-    "sinks.knative.dev": "Knative Eventing 1.16 or later",
+    "sinks.knative.dev": "Knative Eventing 1.17 or later",
 }
 
 

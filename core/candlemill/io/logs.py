@@ -21,6 +21,8 @@ from candlemill.errors import one_line
 
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
+TALKATIVE: Final = ("urllib3.connectionpool", "clickhouse_connect")  # each attempt, at length; our lines say it once
+
 _about: ContextVar[dict[str, Any] | None] = ContextVar("about", default=None)
 
 
@@ -29,6 +31,8 @@ def setup(json: bool | None = None, level: int = logging.INFO) -> None:
     handler = _Stderr()
     handler.setFormatter(JsonLines() if json or (json is None and not sys.stderr.isatty()) else TextLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def setup_service(verbose: bool) -> None:
