@@ -29,6 +29,8 @@ ALLOWED = {
     ("io/plugins.py", "exec"),  # a strategy's file, which whoever runs the program has named
     ("io/plugins.py", "compile"),
     ("io/given.py", "pickle.dumps"),  # a digest of what a notebook's class holds; nothing is ever unpickled
+    ("io/workers.py", "pickle.dumps"),  # from a process to the workers that it has started, as multiprocessing does it
+    ("io/workers.py", "pickle.loads"),
     ("io/functions.py", "importlib.util.spec_from_file_location"),  # functions/NAME/main.py
     ("io/dbengine.py", "importlib.import_module"),  # one of four names of compression modules
     ("io/elsewhere.py", "importlib.import_module"),  # the class that this process's parent has in its hands

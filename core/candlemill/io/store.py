@@ -53,12 +53,13 @@ EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 class Store(JobTable, OutcomeTable):
     """A connection to one database. Use as a context manager; the schema is applied when it opens."""
 
+    columns: Columns | None = None  # of candles that were read, where several readers are to share them
+
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
         self.embedded = dsn.startswith("chdb:")
         self._client = _connect(dsn)
         self._writers: list[Client] = []
-        self.columns: Columns | None = None  # of candles that were read, where several readers are to share them
         try:
             self._apply_schema()
         except BaseException:
