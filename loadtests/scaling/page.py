@@ -272,11 +272,13 @@ as Linux tells it, an estimate.
 
 {home_table(home)}
 
-{reached(home)} With one worker all is done in one process. Two are forked before the database opens; they compute
-the slices, merge the batches and search for overfitting. The parent does the rest: it starts Python and the embedded
-database, reads the candles, writes the results, makes the other figures. That takes it {home[0].two.parent:.1f} s of
-CPU time at {home[0].sets:,} sets and {usual.two.parent:.1f} s at {HOME_USUAL:,}. The start is the same for every
-sweep, and nobody can help with it: the more there is to compute, the less it counts.
+Two processes that share nothing, each with a sweep of its own in memory, reach **{study.ceiling:.2f}** on this
+machine: that is what its two cores are worth together. {reached(home)} With one worker all is done in one
+process. Two are forked before the database opens; they compute the slices, merge the batches and search for
+overfitting. The parent does the rest: it starts Python and the embedded database, reads the candles, writes the
+results, makes the other figures. That takes it {home[0].two.parent:.1f} s of CPU time at {home[0].sets:,} sets
+and {usual.two.parent:.1f} s at {HOME_USUAL:,}. The start is the same for every sweep, and nobody can help with
+it: the more there is to compute, the less it counts.
 
 ## From one executor to 10,000
 One symbol, ten years, {SETS:,} sets: {SLICES} slices times {-(-SETS // BATCH):,} batches are {tasks:,} tasks. All

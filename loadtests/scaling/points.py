@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 
@@ -185,3 +187,25 @@ def _main_thread(pid: int) -> tuple[float, float]:
     ticks = path.joinpath("stat").read_text().rpartition(")")[2].split()[11:13]
     waited = int(path.joinpath("schedstat").read_text().split()[1])
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), waited / 1e9
+
+
+def ceiling() -> float:
+    """What two processes that share nothing get done beside one, as an efficiency: 1 where each has a core to itself.
+    Virtual cores may be two threads of one."""
+    quiet()
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        wait([pool.submit(_work_alone) for _ in range(4)])  # all is imported and warm
+        alone = pool.submit(_work_alone).result()
+        together = [pool.submit(_work_alone) for _ in range(2)]
+        return alone / max(one.result() for one in together)
+
+
+def _work_alone() -> float:
+    """Seconds for a sweep of a year in memory, in this process."""
+    import candlemill
+    import synthetic
+
+    tape = candlemill.Tape("ALONEUSDT", synthetic.year(1, YEAR, 30_000.0))
+    began = time.perf_counter()
+    candlemill.sweep(tape, "sma_cross", fast=range(2, 34), slow=range(110, 260, 10), workers=1)
+    return time.perf_counter() - began

@@ -15,7 +15,7 @@ from loadtests.lab import SYMBOLS, YEAR, machine, store_candles
 from loadtests.scaling.fit import BATCH, Laws, laws_of
 from loadtests.scaling.measure import Sample, cheapest, measured
 from loadtests.scaling.model import Job, Prediction, World, predict
-from loadtests.scaling.points import Local, Point, at_home, by_events
+from loadtests.scaling.points import Local, Point, at_home, by_events, ceiling
 
 SIZES = ((64, 4, 364), (512, 4, 364), (512, 2, 182), (512, 12, 364))  # sets, slices, days
 RUN_SETS, RUN_SLICES, RUN_DAYS = 1024, 8, 365
@@ -72,6 +72,7 @@ class Study(msgspec.Struct, frozen=True):
     points: list[Point]
     compared: list[Compared]
     home: list[Local]
+    ceiling: float  # the efficiency of two processes that share nothing
     outcome_bytes: float  # of one row of slice_outcomes, as it is stored
     assumed: Assumed
     carried_on: list[tuple[int, Prediction]]
@@ -86,6 +87,7 @@ class Measured(msgspec.Struct, frozen=True):
     samples: list[Sample]
     points: list[Point]
     home: list[Local]
+    ceiling: float
     outcome_bytes: float
 
 
@@ -110,7 +112,9 @@ def measure(rounds: int) -> Measured:
             for number in range(times):
                 _say(f"running a sweep of {sets:,} sets × {years} a at home, round {number + 1} of {times}")
                 home += [at_home(store, workers, sets, years) for workers in (1, 2)]
-        return Measured(when, about, samples, points, home, _outcome_bytes(store))
+        _say("running two processes that share nothing")
+        most = max(ceiling() for _ in range(rounds))
+        return Measured(when, about, samples, points, home, most, _outcome_bytes(store))
 
 
 def better(found: Measured, before: Measured) -> Measured:
@@ -120,6 +124,7 @@ def better(found: Measured, before: Measured) -> Measured:
         samples=[cheapest(pair) for pair in zip(found.samples, before.samples, strict=True)],
         points=[best_point(pair) for pair in zip(found.points, before.points, strict=True)],
         home=[*before.home, *found.home],
+        ceiling=max(found.ceiling, before.ceiling),
     )
 
 
@@ -138,6 +143,7 @@ def concluded(found: Measured, assumed: Assumed) -> Study:
         points=found.points,
         compared=compare(laws, found.points),
         home=found.home,
+        ceiling=found.ceiling,
         outcome_bytes=found.outcome_bytes,
         assumed=assumed,
         carried_on=carried_on(laws, found.points, assumed, True),
