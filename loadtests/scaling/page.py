@@ -267,8 +267,8 @@ but what waits.
 
 ## Two workers at home
 `candlemill sweep --workers N` of SMA crossings, from the shell and back, on {CORES} cores. Efficiency is the speed-up
-over twice the speed of one worker: by the clock, and without the time in which others kept the processes from a core,
-as Linux tells it, an estimate.
+over twice the speed of one worker: by the clock, and without the time in which the processes waited for a core, as
+Linux tells it: an estimate, and flattering, for they wait for each other too.
 
 {home_table(home)}
 
