@@ -356,7 +356,8 @@ def test_its_lines_are_json_and_tell_the_job(traced: tuple[Gateway, Collector]) 
 
 def test_its_metrics_tell_of_requests_jobs_tasks_and_the_store(traced: tuple[Gateway, Collector]) -> None:
     gateway, _ = traced
-    body = {"symbol": "BBBUSDT", "strategy": "momentum_v1", "params": {"lookback": 60}}
+    # With a stop, for columns that no job of another test has read: this process has the others at hand.
+    body = {"symbol": "BBBUSDT", "strategy": "momentum_v1", "params": {"lookback": 60}, "stop_loss": 50_000}
     two_days = {"range": "2024-02-10..2024-02-11", "slices": 2}
     before = parsed(gateway.get("/metrics"))
     gateway.finish(**body, **two_days)
@@ -376,8 +377,8 @@ def test_its_metrics_tell_of_requests_jobs_tasks_and_the_store(traced: tuple[Gat
     assert grown("candlemill_event_seconds_count", **executed) >= 2
     assert grown("candlemill_cache_total", what="job", result="hit") == 1
     assert grown("candlemill_cache_total", what="job", result="miss") == 1
-    assert sum(grown("candlemill_cache_total", what="month", result=one) for one in ("hit", "miss")) >= 1
-    assert figure(found, "candlemill_store_rows_read_total") > 0
+    assert grown("candlemill_cache_total", what="month", result="miss") >= 1
+    assert grown("candlemill_store_rows_read_total") > 0
     assert grown("candlemill_cache_total", what="outcome", result="miss") == 2
     gateway.finish(**body, range="2024-02-10..2024-02-12", slices=3)
     found = parsed(gateway.get("/metrics"))

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import msgspec
 
 from candlemill.io import telemetry
 from candlemill.io.clock import clock_ms
-from candlemill.io.seen import Seen
+from candlemill.io.table import Table
 from candlemill.ledger import FINISHED, JobEntry, JobFilter, JobRow, Progress
 from candlemill.service import progress
 from candlemill.states import is_done, steps_of
@@ -27,20 +26,9 @@ _CHOOSING = {
 }
 
 
-class JobTable:
+class JobTable(Table):
     """The part of a Store that is about jobs. Of a job's rows that with the highest (attempt, rank) counts, of equal
     ones the newest: however late or often a state is written, no job goes back."""
-
-    seen: Seen | None = None
-
-    def _rows(self, sql: str, bound: dict[str, object]) -> Sequence[Sequence[Any]]:
-        raise NotImplementedError
-
-    def _insert(self, table: str, rows: Sequence[msgspec.Struct | dict[str, Any]]) -> None:
-        raise NotImplementedError
-
-    def _command(self, sql: str, bound: dict[str, object]) -> None:
-        raise NotImplementedError
 
     def put_job(self, job: JobRow) -> None:
         self.put_jobs([job])
@@ -62,7 +50,6 @@ class JobTable:
             return
         ids = {job.job_id for job in jobs}
         self.seen.rows.begin(self.seen.jobs.note_new(ids))
-        self.seen.jobs.note(ids)
         try:
             yield
         except BaseException:

@@ -1,26 +1,15 @@
 """The table of outcomes, as a part of the store."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import msgspec
-
-from candlemill.io.seen import Seen
+from candlemill.io.table import Table
 from candlemill.ledger import KnownSlice, OutcomeRow
 
 SLICES_AT_ONCE = 500  # keys in one query: they travel in its address, beside those of a batch's sets
 
 
-class OutcomeTable:
+class OutcomeTable(Table):
     """See `ledger.Ledger`."""
-
-    seen: Seen | None = None
-
-    def _rows(self, sql: str, bound: dict[str, object]) -> Sequence[Sequence[Any]]:
-        raise NotImplementedError
-
-    def _insert(self, table: str, rows: Sequence[msgspec.Struct | dict[str, Any]]) -> None:
-        raise NotImplementedError
 
     def known_slices(self, set_keys: Sequence[str], code: str) -> list[KnownSlice]:
         if self.seen is not None:

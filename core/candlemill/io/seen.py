@@ -7,7 +7,7 @@ the answer. Eight bytes a key are kept.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,18 +39,21 @@ class Keys:
     def note(self, keys: Iterable[str]) -> None:
         """To be called before they are written."""
         with self._lock:
-            self._noted.update(map(_number, keys))
-            if self._stored is not None and len(self._noted) > NOTED_LIMIT:
-                more = np.fromiter(self._noted, np.uint64, len(self._noted))
-                self._stored = np.union1d(self._stored, more) if len(self._stored) < LIMIT else None
-                self._noted = set()
+            self._add(keys)
 
-    def note_new(self, keys: Iterable[str]) -> list[str]:
-        """Those that the table was certain not to have until now; these are noted."""
+    def note_new(self, keys: Collection[str]) -> list[str]:
+        """The same; those that the table was certain not to have until now."""
         with self._lock:
             new = [key for key in keys if not self._may_have(_number(key))]
-            self._noted.update(map(_number, new))
+            self._add(keys)
             return new
+
+    def _add(self, keys: Iterable[str]) -> None:
+        self._noted.update(map(_number, keys))
+        if self._stored is not None and len(self._noted) > NOTED_LIMIT:
+            more = np.fromiter(self._noted, np.uint64, len(self._noted))
+            self._stored = np.union1d(self._stored, more) if len(self._stored) < LIMIT else None
+            self._noted = set()
 
     def perhaps(self, keys: Iterable[str]) -> list[str]:
         """Those that the table may have."""

@@ -166,10 +166,10 @@ class Tapes:
         for month in months:
             a, b = np.searchsorted(columns["t"], [month.start, month.end])
             for name in names:
-                key = (symbol, month.start, month.digest, name)
-                self._keep(key, columns[name][a:b])
+                key, column = (symbol, month.start, month.digest, name), columns[name][a:b]
+                self._keep(key, column)
                 if self._shared is not None:
-                    self._shared.keep(key, columns[name][a:b])
+                    self._shared.keep(key, column)
 
     def _has(self, key: Key) -> bool:
         """Whether the column is at hand, if need be from those that others have read."""
