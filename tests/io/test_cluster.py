@@ -291,8 +291,9 @@ def test_watch_of_a_job_that_fails(deployed: FakeKube, capsys: pytest.CaptureFix
     answers = moments(("planned", 1), ("failed", 1))
     deployed.gateway = lambda method, path, body, headers: (200, next(answers))
     assert error(capsys, "watch", "a" * 32)[1].endswith("ended as failed: no luck")
-    deployed.gateway = lambda method, path, body, headers: (404, {"detail": "unknown job 'x'"})
-    assert "the gateway answered 404" in error(capsys, "watch", "b" * 32)[1]
+    deployed.gateway = lambda method, path, body, headers: (404, {"detail": "unknown job 'b'"})
+    refused = f"the gateway answered 404 to GET /api/v1/backtest/{'b' * 32}: unknown job 'b'"
+    assert refused in error(capsys, "watch", "b" * 32)[1]
     assert "'x' is no job's id" in error(capsys, "watch", "x")[1]
 
 
