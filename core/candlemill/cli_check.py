@@ -30,7 +30,9 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--range", metavar="RANGE", help="with --symbol: 2023, 2023-05, 2023-01-01..2023-06-30 or all")
     sub.add_argument("--timeframe", default="1m,15m", metavar="LIST", help="decision bars (default 1m,15m)")
     sub.add_argument("--seed", type=int, default=1, metavar="N", help="of markets and trials (default 1)")
-    sub.add_argument("--only", default="", metavar="TESTS", help="some, with commas (default: all)")
+    sub.add_argument(
+        "--only", default="", metavar="TESTS", help="such as cuts,future-cut: see docs/check.md (default all)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
