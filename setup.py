@@ -12,8 +12,9 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-ENGINE_FOLDER = ROOT / "core/candlemill/engine"
-ENGINE = sorted(str(p.relative_to(ROOT)) for p in ENGINE_FOLDER.glob("*.py") if p.name != "__init__.py")
+CORE = ROOT / "core/candlemill"
+SOURCES = [*(CORE / "engine").glob("*.py"), CORE / "exchanges/binance/kline_csv.py"]
+ENGINE = sorted(str(path.relative_to(ROOT)) for path in SOURCES if path.name != "__init__.py")
 
 SHARED = (("functions", "*/main.py"), ("schema", "**/*.sql"), ("schema", "**/*.json"), ("knative", "**/*.yaml"))
 
@@ -40,8 +41,9 @@ def extensions() -> list:
 
     modules = mypycify(ENGINE, opt_level="3", group_name="candlemill_engine")
     for module in modules:
-        # No fused multiply-add: the same floats on every machine. Our functions may be inlined into each other.
-        module.extra_compile_args += ["-ffp-contract=off", "-fno-semantic-interposition"]
+        # No fused multiply-add: the same floats on every machine. Our functions may be inlined into each other. 64 bits
+        # wrap around: engine/wide.py corrects guesses by it.
+        module.extra_compile_args += ["-ffp-contract=off", "-fno-semantic-interposition", "-fwrapv"]
         if os.environ.get("CANDLEMILL_NATIVE") == "1":
             module.extra_compile_args += ["-march=native"]
     return modules

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from lab import RESULTS, Lab, say
 from measure import Row, machine
-from rows_engine import rows_run, rows_stops, rows_sweep, rows_vectorbt
-from rows_gateway import rows_gateway
-from rows_guess import rows_guesses
-from rows_process import rows_ingest, rows_memory, rows_process, rows_slices
-from rows_ready import rows_ready
-from rows_research import rows_guards, rows_report
-from rows_reuse import rows_reuse
-from strategies import rows_strategies
+from rows.engine import rows_run, rows_stops, rows_sweep, rows_vectorbt
+from rows.gateway import rows_gateway
+from rows.guess import rows_guesses
+from rows.process import rows_ingest, rows_memory, rows_process, rows_slices
+from rows.ready import rows_ready
+from rows.research import rows_guards, rows_report
+from rows.reuse import rows_reuse
+from rows.strategies import rows_strategies
 from tabulate import tabulate
 
 ROWS: dict[str, Callable[[Lab], Iterator[Row]]] = {

@@ -7,12 +7,13 @@ import json
 import sys
 import time
 
-from candlemill import reuse
-from candlemill.engine.tape import DAY_MS
-from candlemill.io.jobs import Home, Options, run_job
-from candlemill.io.store import Store
-from candlemill.model import Spec, resolve
-from market import SYMBOL
+from candlemill.backtests.resolve import resolve
+from candlemill.backtests.spec import Spec
+from candlemill.engine.candles import DAY_MS
+from candlemill.local.runner import JobRunner, Options, run_job
+from candlemill.pipeline import reuse
+from candlemill.store.clickhouse import ClickHouseStore
+from data.market import SYMBOL
 
 GRIDS: dict[int, dict[str, list[object]]] = {
     1: {},
@@ -24,8 +25,8 @@ YEAR_MS = 365 * DAY_MS
 
 def main() -> None:
     folder, rounds = sys.argv[1], int(sys.argv[2])
-    with Store(f"chdb://{folder}") as store:
-        start, end = Home(store).full_span(SYMBOL)
+    with ClickHouseStore(f"chdb://{folder}") as store:
+        start, end = JobRunner(store).full_span(SYMBOL)
         fees = iter(range(1, 1_000_000))  # another fee is another job, of which nothing is known
         timed(store, spec(1, start, end, next(fees)), 1)  # what only the first one pays
         extended: dict[int, list[list[int]]] = {1: [], 100: []}
@@ -44,13 +45,21 @@ LIMITS = (reuse.OUTCOMES_KEPT, 0)  # with a limit of 0 nothing is looked up or k
 
 def spec(sets: int, start: int, end: int, fee: int) -> Spec:
     params = {} if GRIDS[sets] else {"fast": 10, "slow": 50}
-    return resolve(symbol=SYMBOL, strategy="sma_cross", span=(start, end), params=params, grid=GRIDS[sets], fee=fee)
+    return resolve(
+        symbol=SYMBOL,
+        strategy="sma_cross",
+        span=(start, end),
+        params=params,
+        grid=GRIDS[sets],
+        fee=fee,
+        account="units",
+    )
 
 
-def timed(store: Store, job: Spec, kept: int = reuse.OUTCOMES_KEPT) -> int:
+def timed(store: ClickHouseStore, job: Spec, kept: int = reuse.OUTCOMES_KEPT) -> int:
     reuse.OUTCOMES_KEPT = kept
     begin = time.perf_counter_ns()
-    run_job(Home(store), job, Options(workers=1), lambda done, known: None)
+    run_job(JobRunner(store), job, Options(workers=1), lambda done, known: None)
     return time.perf_counter_ns() - begin
 
 

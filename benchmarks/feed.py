@@ -1,6 +1,7 @@
 """Figures of the feed. Each in a fresh process, on this machine as it is.
 
-    python benchmarks/feed.py decode | files | sustain [--seconds 1200] | live [--seconds 120] [--symbols 2000]
+    python benchmarks/feed.py decode | files | sustain [--seconds 1200]
+    python benchmarks/feed.py live [--seconds 120] [--symbols 2000] [--no-compression]
 
 decode   messages per second and core, bytes to exact candles; finals and updates alike
 files    30 days of one symbol from the archive's files, fetched from a server on this machine
@@ -27,17 +28,17 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "core")]
 
 # ruff: noqa: E402 -- this checkout's packages, not installed ones
-from candlemill.exchange import MINUTE_MS, Candle
-from candlemill.exchanges import exchange
-from candlemill.io.batches import Batches
-from candlemill.io.download import Downloader
-from candlemill.io.feed import LiveFeed, Settings
-from candlemill.io.feedstore import FeedStore
-from candlemill.io.rest import Clock
+from candlemill.exchanges.base import MINUTE_MS, Candle
+from candlemill.exchanges.registry import exchange
+from candlemill.feed.batch_writer import BatchWriter
+from candlemill.feed.download import Downloader
+from candlemill.feed.live import LiveFeed, Settings
+from candlemill.feed.rest_client import Clock
+from candlemill.store.clickhouse import ClickHouseStore
 
-from loadtests.exchange.market import synthetic
-from loadtests.exchange.run import Stage, adapter
-from loadtests.exchange.server import frame
+from loadtests.exchange_simulator.market import synthetic
+from loadtests.exchange_simulator.run import Stage, adapter
+from loadtests.exchange_simulator.server import frame
 
 START = 1_709_164_800_000
 DAY_MS = 86_400_000
@@ -66,8 +67,8 @@ def files(folder: Path) -> dict[str, float]:
 
     async def run() -> dict[str, float]:
         async with Stage(market, first + 32 * DAY_MS, 1, 1) as stage:
-            with FeedStore(f"chdb://{folder / 'db'}") as store:
-                loader = Downloader(adapter("binance", stage.port), store, stage.ours, folder / "files")
+            with ClickHouseStore(f"chdb://{folder / 'db'}") as store:
+                loader = Downloader(adapter("binance", stage.ports), store, stage.ours, folder / "files")
                 begin = time.perf_counter()
                 report = await loader.run(["BTCUSDT"], (first + DAY_MS // 2, first + 30 * DAY_MS + DAY_MS // 2))
                 return {
@@ -102,10 +103,10 @@ def sustain(folder: Path, seconds: int, rate: int = 20_000) -> dict[str, object]
     per_second = rate // len(symbols)
 
     async def run() -> dict[str, object]:
-        with FeedStore(f"chdb://{folder / 'db'}") as store:
+        with ClickHouseStore(f"chdb://{folder / 'db'}") as store:
             usual = Settings()
             bounds = (usual.batch_rows, usual.batch_seconds, usual.buffer_rows)
-            batches = Batches(store, ThreadPoolExecutor(1), Clock(), lambda *_: None, *bounds)
+            batches = BatchWriter(store, ThreadPoolExecutor(1), Clock(), lambda *_: None, *bounds)
             writing = asyncio.create_task(batches.run())
             begin, samples, minute, most = time.monotonic(), list[float](), 0, 0
             for second in range(seconds):
@@ -126,18 +127,17 @@ def sustain(folder: Path, seconds: int, rate: int = 20_000) -> dict[str, object]
             return {
                 "candles_per_second": round(batches.counts.rows / done), "rows": rows,
                 "behind_seconds": round(behind, 1),
-                **memory_figures(samples), "waiting_most": most, "given_up": batches.counts.given_up,
-                "parts": store.count_parts(),
+                **memory_figures(samples), "waiting_most": most, "given_up": batches.counts.dropped,
             }  # fmt: skip
 
     return asyncio.run(run())
 
 
-def live(folder: Path, seconds: int, count: int) -> dict[str, object]:
+def live(folder: Path, seconds: int, count: int, compression: bool) -> dict[str, object]:
     """The simulator in a process of its own; ours is the feed alone."""
     symbols = [f"S{k:04}USDT" for k in range(count)]
-    command = [sys.executable, "-m", "loadtests.exchange", "--port", "9310", "--symbols", ",".join(symbols)]
-    command += ["--history", "0", "--days", "1"]
+    command = [sys.executable, "-m", "loadtests.exchange_simulator", "--port", "9310", "--symbols", ",".join(symbols)]
+    command += ["--history", "0", "--days", "1", *([] if compression else ["--no-compression"])]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "core")])
     simulator = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True)
     try:
@@ -149,19 +149,19 @@ def live(folder: Path, seconds: int, count: int) -> dict[str, object]:
 
 
 async def _follow(folder: Path, symbols: list[str], seconds: int) -> dict[str, object]:
-    binance = exchange("binance", "http://127.0.0.1:9310", "ws://127.0.0.1:9310/stream", "")
+    binance = exchange("binance", "http://127.0.0.1:9310", "ws://127.0.0.1:9311/stream", "")
     settings = Settings(new_days=0, audit=False)
-    with FeedStore(f"chdb://{folder / 'db'}") as store:
+    with ClickHouseStore(f"chdb://{folder / 'db'}") as store:
         feed = LiveFeed(binance, symbols, store, settings, Clock(), random.Random(1))
         running = asyncio.create_task(feed.run())
-        while not feed.started or feed.feed.hole_minutes() or not feed.feed.counts.candles:
+        while not feed.started or feed.feed.gap_minutes() or not feed.feed.counts.candles:
             await asyncio.sleep(0.5)
         before, used, begin = msg(feed), time.process_time(), time.monotonic()
         await asyncio.sleep(seconds)
         spent, passed, messages = time.process_time() - used, time.monotonic() - begin, msg(feed) - before
         found = {
             "symbols": len(symbols), "messages_per_second": round(messages / passed),
-            "core_percent": round(100 * spent / passed, 1), "missing_minutes": feed.feed.hole_minutes(),
+            "core_percent": round(100 * spent / passed, 1), "missing_minutes": feed.feed.gap_minutes(),
             "filled_over_rest": feed.feed.counts.filled, "memory_mb": round(memory_mb()),
         }  # fmt: skip
         feed.stop()
@@ -179,6 +179,7 @@ def main() -> None:
     ask.add_argument("what", choices=["decode", "files", "sustain", "live"])
     ask.add_argument("--seconds", type=int, default=60)
     ask.add_argument("--symbols", type=int, default=2000)
+    ask.add_argument("--no-compression", dest="compression", action="store_false", help="of the streams")
     args = ask.parse_args()
     with tempfile.TemporaryDirectory(prefix="feed-bench-", dir=os.environ.get("TMPDIR")) as name:
         folder = Path(name)
@@ -189,7 +190,7 @@ def main() -> None:
         elif args.what == "sustain":
             found = sustain(folder, args.seconds)
         else:
-            found = live(folder, args.seconds, args.symbols)
+            found = live(folder, args.seconds, args.symbols, args.compression)
     print(json.dumps({args.what: found}))
 
 

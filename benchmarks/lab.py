@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 
 import candlemill
-import synthetic
-from market import FIRST_OF_TEN, SYMBOL, YEAR, Ints, Market, market_of, one_year, years
+from data import synthetic
+from data.market import FIRST_OF_TEN, SYMBOL, YEAR, Ints, Market, market_of, one_year, years
 
 RESULTS = Path(__file__).parent / "results"
 LAUNCH = Path(__file__).with_name("launch.py")
@@ -29,6 +29,7 @@ class Run:
 
     wall_ns: int
     peak_bytes: int
+    cpu_ns: int = 0
 
 
 def environment(store: Path | str) -> dict[str, str]:
@@ -111,7 +112,7 @@ class Lab:
     @contextmanager
     def served(self, store: Path) -> Iterator[str]:
         """The DSN of a `candlemill db` that serves an embedded store while the block runs."""
-        command = [sys.executable, "-m", "candlemill.cli", "db", "--port", "0"]
+        command = [sys.executable, "-m", "candlemill", "db", "--port", "0"]
         with subprocess.Popen(command, env=environment(store), stderr=subprocess.PIPE, text=True) as server:
             try:
                 for line in server.stderr or ():
@@ -123,17 +124,17 @@ class Lab:
 
     def cli(self, store: Path | str, *arguments: str) -> Run:
         """Run candlemill's command line on an embedded store or a DSN, in a process of its own."""
-        return self.launch(store, [sys.executable, "-m", "candlemill.cli", *arguments])
+        return self.launch(store, [sys.executable, "-m", "candlemill", *arguments])
 
     def launch(self, store: Path | str, command: list[str]) -> Run:
         found = subprocess.run(
             [sys.executable, "-S", "-E", LAUNCH, *command],
             env=environment(store), capture_output=True, text=True, check=True,
         )  # fmt: skip
-        told = json.loads(found.stdout.splitlines()[-1])
-        if told["status"]:
-            raise SystemExit(f"{' '.join(command)} failed: {told['error']}")
-        return Run(told["wall_ns"], told["peak_bytes"])
+        output = json.loads(found.stdout.splitlines()[-1])
+        if output["status"]:
+            raise SystemExit(f"{' '.join(command)} failed: {output['error']}")
+        return Run(output["wall_ns"], output["peak_bytes"], output["cpu_ns"])
 
     def backtest(self, store: Path, *arguments: str) -> Run:
         """One uncached backtest of all that is stored, whole process."""

@@ -1,4 +1,5 @@
-"""Run a command and tell its wall time and the peak memory of its largest process, as JSON on the last line.
+"""Run a command and tell its wall time, the processor time of all its processes, and the peak memory of the largest
+one, as JSON on the last line.
 
     python -S launch.py COMMAND …
 
@@ -15,6 +16,8 @@ import time
 begin = time.perf_counter_ns()
 found = subprocess.run(sys.argv[1:], capture_output=True, check=False)
 wall = time.perf_counter_ns() - begin
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+cpu = round((used.ru_utime + used.ru_stime) * 1e9)
 error = found.stderr.decode(errors="replace")[-2000:] if found.returncode else ""
-print(json.dumps({"status": found.returncode, "wall_ns": wall, "peak_bytes": peak, "error": error}))
+print(json.dumps({"status": found.returncode, "wall_ns": wall, "cpu_ns": cpu, "peak_bytes": peak, "error": error}))

@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from candlemill.engine.flag import COMPILED
-from candlemill.model import code_digest
+from candlemill.backtests.identity import code_digest
+from candlemill.engine.compiled import COMPILED
 
 OURS = "candlemill"
 WARM_UP_ROUNDS = 2

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from loadtests.lab import RESULTS
-from loadtests.report import AIM_PER_SECOND, page
-from loadtests.run import Options, run
+from loadtests.common.lab import RESULTS
+from loadtests.load.report import AIM_PER_SECOND, page
+from loadtests.load.run import Options, run
 
 WHAT = ("gateway", "functions", "feed")
 

@@ -1,8 +1,8 @@
-"""Is there a known hole in what a release is made of? `python -m release.audit`, run by `make release`.
+"""Check the libraries of a release for known vulnerabilities. `python -m release.audit`, run by `make release`.
 
-pip-audit asks PyPI's advisories about each library of the locks; the front-end's are asked about at OSV. A library of
-which there is no answer counts like one with a hole: nothing passes because nobody could be asked. It ends with 0, or
-with one line that says why not.
+pip-audit reads PyPI's advisories for each library of the locks; those of the front end come from OSV. A library without
+an answer counts like a vulnerable one, so nothing passes while a service is unreachable. Exits with 0, or prints one
+line with the reason.
 """
 
 import json
@@ -51,9 +51,9 @@ def problems(name: str, answer: str, said: str) -> list[str]:
 def of_front_end(packages: list[Package]) -> list[str]:
     queries = [{"package": {"ecosystem": "npm", "name": one.name}, "version": one.version} for one in packages]
     body = json.dumps({"queries": queries}).encode()
-    asked = urllib.request.Request(OSV, body, {"content-type": "application/json"})
+    query = urllib.request.Request(OSV, body, {"content-type": "application/json"})
     try:
-        with urllib.request.urlopen(asked, timeout=SECONDS) as answer:
+        with urllib.request.urlopen(query, timeout=SECONDS) as answer:
             results = json.load(answer)["results"]
         holes = [[hole["id"] for hole in one.get("vulns", [])] for one in results]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 LOCKS = sorted((ROOT / "images").glob("*.txt"))
-FRONT_END = ROOT / "core/candlemill/dashboard/vendor"
+FRONT_END = ROOT / "core/candlemill/gateway/dashboard/vendor"
 PIN = re.compile(r"([A-Za-z0-9][\w.-]*)==([^\s;\\]+)")
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 

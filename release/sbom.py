@@ -104,8 +104,8 @@ def licence_list(found: Bom) -> str:
     return "".join(f"{name} {number}: {licence}\n" for name, number, licence in sorted(rows))
 
 
-def main(told: Path, folder: Path) -> None:
-    given = {normal(one["Name"]): " ".join(one["License"].split()) for one in json.loads(told.read_text())}
+def main(output: Path, folder: Path) -> None:
+    given = {normal(one["Name"]): " ".join(one["License"].split()) for one in json.loads(output.read_text())}
     licences = {name: text if len(text) <= TEXT_LIMIT else f"{text[:TEXT_LIMIT]}…" for name, text in given.items()}
     commit, epoch = (
         subprocess.run(["git", "log", "-1", f"--format={form}"], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,3 +1,4 @@
+-- Inserts of candles and their index are synced to the disk, so that a power loss loses none of them.
 -- Closed one-minute candles. Prices are decimal * 10^8, volume decimal * symbols.volume_scale.
 CREATE TABLE IF NOT EXISTS market_data_1m
 (
@@ -11,9 +12,10 @@ CREATE TABLE IF NOT EXISTS market_data_1m
 )
 ENGINE = ReplacingMergeTree()
 PARTITION BY toYYYYMM(timestamp)
-ORDER BY (symbol, timestamp);
+ORDER BY (symbol, timestamp)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
--- What is fixed when a symbol is first stored.
+-- Volume scale of each symbol, fixed when it is first stored.
 CREATE TABLE IF NOT EXISTS symbols
 (
     symbol String,
@@ -21,10 +23,11 @@ CREATE TABLE IF NOT EXISTS symbols
     created_at DateTime64(3) DEFAULT now64(3)
 )
 ENGINE = ReplacingMergeTree()
-ORDER BY (symbol);
+ORDER BY (symbol)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
--- The metadata index: one row per symbol and UTC day that has candles. An empty digest means that a write to the
--- day has begun and not ended: the day is counted again before anyone relies on it.
+-- Metadata index: one row per symbol and UTC day with candles. An empty digest means that a write to the day has not
+-- finished: the day must be counted again before it is used.
 CREATE TABLE IF NOT EXISTS coverage_days
 (
     symbol LowCardinality(String),
@@ -36,4 +39,5 @@ CREATE TABLE IF NOT EXISTS coverage_days
     version UInt64
 )
 ENGINE = ReplacingMergeTree(version)
-ORDER BY (symbol, day);
+ORDER BY (symbol, day)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;

@@ -1,5 +1,5 @@
--- One row per finished parameter set. Money is scaled by 10^8 and for the job's quantity; the row of a sweep's
--- parameter set carries the job id that the set has when it is asked for alone.
+-- One row per finished parameter set. Money is times 10^8, for the job's quantity. A parameter set of a sweep has the
+-- job id of a single backtest of the same set.
 CREATE TABLE IF NOT EXISTS backtest_results
 (
     job_id String,
@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS backtest_results
 ENGINE = MergeTree()
 ORDER BY (job_id);
 
--- The state of every job; 005 says which row of a job counts.
+-- States of all jobs; 005_job_states.sql defines which row of a job is valid.
 CREATE TABLE IF NOT EXISTS backtest_jobs
 (
     job_id String,
@@ -32,8 +32,8 @@ CREATE TABLE IF NOT EXISTS backtest_jobs
 ENGINE = ReplacingMergeTree(updated_at)
 ORDER BY (job_id);
 
--- The log of a job's tasks that are done: kind 'guess' (from a warm-up), 'exact' (a repair), 'done' (a merged batch).
--- What they found is in slice_outcomes. A task's row is the same however often it runs.
+-- Records of a job's finished tasks: kind 'guess' (from a warm-up), 'exact' (a repair), 'done' (a merged batch).
+-- Their outcomes are in slice_outcomes. A task that runs again writes the same row.
 CREATE TABLE IF NOT EXISTS backtest_slices
 (
     job_id String,
@@ -47,6 +47,6 @@ ENGINE = ReplacingMergeTree()
 ORDER BY (job_id, batch, kind, slice, task)
 TTL created_at + INTERVAL 30 DAY;
 
--- What later versions added to tables that stand already.
+-- Columns that later versions added.
 ALTER TABLE backtest_results ADD COLUMN IF NOT EXISTS daily String;
 ALTER TABLE backtest_jobs ADD COLUMN IF NOT EXISTS figures String;

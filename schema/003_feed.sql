@@ -1,9 +1,9 @@
--- A symbol's trading rules, as the exchange last said them; volume_scale stays what it was when it was first stored.
+-- Latest trading rules of a symbol; volume_scale never changes.
 ALTER TABLE symbols ADD COLUMN IF NOT EXISTS tick String;
 ALTER TABLE symbols ADD COLUMN IF NOT EXISTS step String;
 ALTER TABLE symbols ADD COLUMN IF NOT EXISTS status String;
 
--- Stretches (start <= t < end) in which the exchange itself has no candles: they are not asked for again.
+-- Intervals (start <= t < end) without candles at the exchange; they are not requested again.
 CREATE TABLE IF NOT EXISTS candle_outages
 (
     symbol LowCardinality(String),
@@ -14,7 +14,7 @@ CREATE TABLE IF NOT EXISTS candle_outages
 ENGINE = ReplacingMergeTree(found_at)
 ORDER BY (symbol, start_ms, end_ms);
 
--- Files of the public archive whose candles are in the store, with the sha256 that they had.
+-- Files of the public archive whose candles are stored, with their SHA-256.
 CREATE TABLE IF NOT EXISTS archive_files
 (
     name String,
@@ -24,8 +24,8 @@ CREATE TABLE IF NOT EXISTS archive_files
 ENGINE = ReplacingMergeTree(stored_at)
 ORDER BY (name);
 
--- One row per writer: whether it is writing candles now, and of which days. While it is, nobody else takes these days
--- for counted. A writer that died stays open until its row is older than any insert can last.
+-- One row per writer: whether it is writing candles, and of which days. Meanwhile other processes treat these days as
+-- uncounted. A writer that died stays open until its row is older than the longest insert.
 CREATE TABLE IF NOT EXISTS candle_writers
 (
     writer String,
@@ -38,7 +38,7 @@ ENGINE = ReplacingMergeTree(version)
 ORDER BY (writer)
 TTL toDateTime(intDiv(version, 1000000000)) + INTERVAL 7 DAY;
 
--- Until when a feed has compared what is stored with the exchange's history: the streams' word alone is a first edition.
+-- Time up to which a feed has compared candles with the exchange's history, since streamed candles are provisional.
 CREATE TABLE IF NOT EXISTS candle_audits
 (
     symbol LowCardinality(String),

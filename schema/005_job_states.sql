@@ -1,6 +1,5 @@
--- A job's states, a row for each, so that they are its history: the row with the highest (attempt, rank) counts, and
--- of several the newest. `attempt` is when it was asked for, in ms; `rank` is the state's place in the order they come
--- in; `request` is what was asked.
+-- History of a job, one row per state: the row with the highest (attempt, rank) is valid, of several the newest.
+-- `attempt`: time of the request in ms; `rank`: position of the state in the sequence of states; `request`: as JSON.
 ALTER TABLE backtest_jobs
     ADD COLUMN IF NOT EXISTS kind LowCardinality(String),
     ADD COLUMN IF NOT EXISTS attempt Int64,
@@ -8,7 +7,7 @@ ALTER TABLE backtest_jobs
     ADD COLUMN IF NOT EXISTS request String,
     MODIFY ORDER BY (job_id, attempt, rank);
 
--- Rows of before that, one per job, as rows of now.
+-- Convert the rows of earlier versions, one per job.
 INSERT INTO backtest_jobs
     (job_id, state, spec, plan, data_digest, started_ms, reason, figures, updated_at, kind, attempt, rank)
 SELECT job_id, if(state = 'running', 'planned', state), spec, plan, data_digest, started_ms, reason, figures,

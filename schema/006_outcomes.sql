@@ -1,5 +1,5 @@
--- What one parameter set made of one slice from one start state, for every job that needs it; core/candlemill/addresses.py
--- says what the keys are made of. Equal addresses have equal outcomes, so replacing them changes nothing.
+-- Outcome of one parameter set on one slice from one start state, shared by all jobs. The keys are defined in
+-- core/candlemill/pipeline/cache_keys.py. Equal keys have equal outcomes, so replacing a row changes nothing.
 CREATE TABLE IF NOT EXISTS slice_outcomes
 (
     set_key String,

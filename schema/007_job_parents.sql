@@ -1,2 +1,2 @@
--- Of a campaign's step the campaign, which a list leaves out; read out of what was asked once, not with every list.
+-- Workflow of a step, which lists omit; extracted from the request once, not for every list.
 ALTER TABLE backtest_jobs ADD COLUMN IF NOT EXISTS parent String DEFAULT JSONExtractString(request, 'parent');

@@ -6,8 +6,10 @@ expensive is made once as a folder and copied.
 
 import io
 import json
+import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -21,23 +23,58 @@ from typing import Any
 import candlemill
 import numpy as np
 import pytest
-import synthetic
-from candlemill import cli
-from candlemill.io.ingest import ingest
-from candlemill.io.settings import DSN_VARIABLE
-from candlemill.io.store import Store
+from candlemill.cli import main
+from candlemill.config import DSN_VARIABLE
+from candlemill.ingest.candles import ingest
+from candlemill.store.clickhouse import ClickHouseStore
 from candlemill.strategies import registry
+from candlemill.telemetry import logs
+from data import synthetic
 from hypothesis import HealthCheck, settings
+from named_skips import pytest_addoption, pytest_make_collect_report, pytest_runtest_makereport
 from numpy.typing import NDArray
+
+__all__ = ["pytest_addoption", "pytest_make_collect_report", "pytest_runtest_makereport"]
 
 # Properties are tried on machines that do other things as well: how long a try takes says nothing.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
+# What the user has set is for the user: neither a database nor a proxy, a collector or a terminal of theirs is tested.
+FOR_TESTS = ("CANDLEMILL_CHECK_RUNS", "CANDLEMILL_CLUSTER_", "CANDLEMILL_CRDS", "CANDLEMILL_HOSTILE_")
+FOR_TESTS += ("CANDLEMILL_PEERS_PAGE",)
+for _name in list(os.environ):
+    if _name.startswith(("CANDLEMILL_", "OTEL_", "K_SINK")) and not _name.startswith(FOR_TESTS):
+        del os.environ[_name]
+for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "PYTHONWARNINGS", "PYTHONHASHSEED"):
+    os.environ.pop(_name, None)
+os.environ["no_proxy"] = "*"
+
+# A shell ignores Ctrl-C for what it runs in the background, and every process that a test starts inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 CORE = Path(candlemill.__file__).parents[1]
 DAY_MS = 86_400_000
 Columns = dict[str, NDArray[Any]]
 Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_data_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A database that no test names lies in a folder of this run."""
+    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def no_log_on_stderr() -> Iterator[None]:
+    """A process's main that a test has called leaves no log on the stderr of the next one."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    for handler in [one for one in root.handlers if isinstance(one, logs._Stderr)]:
+        root.removeHandler(handler)
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,7 +131,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stored_market(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database folder that holds the market. Closed: copy it."""
     folder = tmp_path_factory.mktemp("stored") / "db"
-    with Store(f"chdb://{folder}") as store:
+    with ClickHouseStore(f"chdb://{folder}") as store:
         ingest(store, [market])
     return folder
 
@@ -110,20 +147,25 @@ def database(stored_market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "CANDLEMILL_DB_PASSWORD"}
-    return {**kept, "PYTHONPATH": str(CORE), "no_proxy": "*", **more}
+    return {**kept, "PYTHONPATH": python_path(), "no_proxy": "*", **more}
+
+
+def python_path() -> str:
+    """The package, and what was given: under faketime that is tests/faketime."""
+    return os.pathsep.join([str(CORE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).rstrip(os.pathsep)
 
 
 def run_cli(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
     """The command line in a process of its own."""
     command = [sys.executable, "-m", "candlemill", *arguments]
-    return subprocess.run(command, env=environment(**more), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment(**more), capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running `candlemill db`."""
     folder = tmp_path_factory.mktemp("server") / "db"
-    command = [sys.executable, "-m", "candlemill.cli", "db", "--port", "0"]
+    command = [sys.executable, "-m", "candlemill", "db", "--port", "0"]
     env = environment(**{DSN_VARIABLE: f"chdb://{folder}"})
     process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
     try:
@@ -158,8 +200,8 @@ def new_dsn(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]
 
 
 @pytest.fixture
-def store(new_dsn: Callable[[], str]) -> Iterator[Store]:
-    with Store(new_dsn()) as opened:
+def store(new_dsn: Callable[[], str]) -> Iterator[ClickHouseStore]:
+    with ClickHouseStore(new_dsn()) as opened:
         yield opened
 
 
@@ -169,7 +211,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Cli:
 
     def call(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
-        status = cli.main([str(argument) for argument in arguments])
+        status = main.main([str(argument) for argument in arguments])
         return status, *capsys.readouterr()
 
     return call

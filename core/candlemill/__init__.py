@@ -1,6 +1,6 @@
 """candlemill: distributed, exact backtesting over one-minute crypto candles.
 
-The names below are looked up when they are first used: importing the package imports nothing else.
+The public names are imported at their first use, so that importing the package is fast.
 """
 
 from importlib import import_module
@@ -9,40 +9,50 @@ from typing import TYPE_CHECKING, Any
 from candlemill._version import __version__
 
 if TYPE_CHECKING:
-    from candlemill.api import backtest, candles, check, coverage, sweep, walk_forward
+    from candlemill.api.calls import backtest, candles, check, coverage, optimize, sweep, walk_forward
+    from candlemill.api.candles import Candles
+    from candlemill.api.opened import open
+    from candlemill.api.stored import diff, jobs, label, load
     from candlemill.errors import BadInput, CandlemillError
-    from candlemill.owndata import Tape
     from candlemill.strategies import Length, Stateful, Strategy, Windowed
 
 __all__ = [
     "BadInput",
     "CandlemillError",
+    "Candles",
     "Length",
     "Stateful",
     "Strategy",
-    "Tape",
     "Windowed",
     "__version__",
     "backtest",
     "candles",
     "check",
     "coverage",
+    "diff",
+    "jobs",
+    "label",
+    "load",
+    "open",
+    "optimize",
     "sweep",
     "walk_forward",
 ]
 
-_PLACES = {
-    **dict.fromkeys(("backtest", "candles", "check", "coverage", "sweep", "walk_forward"), "api"),
+_MODULES = {
+    **dict.fromkeys(("backtest", "candles", "check", "coverage", "optimize", "sweep", "walk_forward"), "api.calls"),
     **dict.fromkeys(("BadInput", "CandlemillError"), "errors"),
     **dict.fromkeys(("Length", "Stateful", "Strategy", "Windowed"), "strategies"),
-    "Tape": "owndata",
+    "Candles": "api.candles",
+    "open": "api.opened",
+    **dict.fromkeys(("diff", "jobs", "label", "load"), "api.stored"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'candlemill' has no attribute {name!r}")
-    found = getattr(import_module(f"candlemill.{_PLACES[name]}"), name)
+    found = getattr(import_module(f"candlemill.{_MODULES[name]}"), name)
     globals()[name] = found
     return found
 

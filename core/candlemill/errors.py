@@ -1,30 +1,35 @@
-"""One tree of errors. Each knows its code, its exit status and whether the same call can succeed later."""
+"""Exceptions, with their code, exit status, and whether a retry can succeed."""
 
 from difflib import get_close_matches
 
 
 def one_line(text: str) -> str:
-    """Return the text with everything unprintable escaped, so that a message stays on its line."""
+    """Escape unprintable characters, so that a message stays on one line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 class CandlemillError(Exception):
-    """A failure in one line: the value, the limit and the way out."""
+    """Base class. The text is one line with the value, the limit and the way out."""
 
     code = "failed"
     exit_status = 1
     retryable = False
 
+    @property
+    def public(self) -> str:
+        """The text for people who may see a job, but not the strategies that the operator has loaded."""
+        return str(self)
+
 
 class BadInput(CandlemillError):
-    """What was asked for cannot be done as it stands."""
+    """A request that cannot be fulfilled as it is."""
 
     code = "bad_input"
     exit_status = 2
 
 
 class UnknownName(BadInput):
-    """A symbol, strategy, parameter or job that does not exist; suggests the nearest one that does."""
+    """An unknown symbol, strategy, parameter or job; suggests the most similar known one."""
 
     code = "unknown_name"
 
@@ -32,7 +37,7 @@ class UnknownName(BadInput):
         super().__init__(kind, name, known, advice)
 
     def near(self) -> list[str]:
-        """Names that exist and look like it, the nearest first."""
+        """Similar known names, the most similar first."""
         _, name, known, _ = self.args
         return get_close_matches(name, known, cutoff=0.5) or get_close_matches(name.upper(), known, cutoff=0.5)
 
@@ -44,19 +49,19 @@ class UnknownName(BadInput):
 
 
 class NoData(BadInput):
-    """The range holds no candle, or misses more minutes than the job allows."""
+    """The range has no candles, or lacks more minutes than the job allows."""
 
     code = "no_data"
 
 
 class TooLarge(BadInput):
-    """A number does not fit where it must be kept exactly."""
+    """A number that is too large to be stored exactly."""
 
     code = "too_large"
 
 
 class BadFile(BadInput):
-    """A file that cannot be used: `file`, `line` (from 1) or None, and `reason`; its text is `FILE:LINE: reason`."""
+    """An invalid file: `file`, `line` (from 1) or None, and `reason`; the text is `FILE:LINE: reason`."""
 
     code = "bad_file"
 
@@ -72,42 +77,61 @@ class BadFile(BadInput):
 
 
 class Cancelled(CandlemillError):
-    """The job was cancelled while it was waited for."""
+    """The job was cancelled while a caller waited for it."""
 
     code = "cancelled"
 
 
 class Stopped(CandlemillError):
-    """The process that runs the job is about to end."""
+    """The process that runs the job is stopping."""
 
     code = "stopped"
     retryable = True
 
 
 class StoreError(CandlemillError):
-    """The database refused or failed."""
+    """The database reported an error."""
 
     code = "store_failed"
 
 
 class StoreDown(StoreError):
-    """The database cannot be reached now."""
+    """The database is not reachable."""
 
     code = "store_down"
     retryable = True
 
 
 class BeingWritten(StoreError):
-    """Candles that are asked for are being written now, or their last write did not end."""
+    """The requested candles are being written, or their last write did not finish."""
 
     code = "being_written"
     retryable = True
 
 
+class CandlesMissing(StoreError):
+    """Stored candles differ from the digest of the metadata index: a part was lost or damaged."""
+
+    code = "candles_missing"
+
+
 class SinkDown(CandlemillError):
-    """Events cannot be sent now."""
+    """Events cannot be sent."""
 
     code = "sink_down"
+    retryable = True
+
+
+class CallerRefused(CandlemillError):
+    """A caller of a function that brings no token, or one that is not accepted."""
+
+    code = "caller_refused"
+
+
+class KeysDown(CandlemillError):
+    """The keys by which tokens are checked cannot be read."""
+
+    code = "keys_down"
     retryable = True
 
 
@@ -118,38 +142,38 @@ class DatabaseLocked(StoreError):
 
 
 class UnsafeHost(BadInput):
-    """Refused to listen beyond this machine without a password."""
+    """A server that would accept connections of other machines without a password."""
 
     code = "unsafe_host"
 
 
 class ClusterError(CandlemillError):
-    """A Kubernetes cluster refused, or lacks what is needed."""
+    """A Kubernetes cluster reported an error, or lacks a component."""
 
     code = "cluster_failed"
 
 
 class ClusterForbidden(ClusterError):
-    """Whoever asks lacks the right."""
+    """The client lacks a right of the Kubernetes API."""
 
     code = "cluster_forbidden"
 
 
 class ClusterDown(ClusterError):
-    """A Kubernetes cluster cannot be reached now."""
+    """A Kubernetes cluster is not reachable."""
 
     code = "cluster_down"
     retryable = True
 
 
 class BadMessage(CandlemillError):
-    """What an exchange sent is not what it documents."""
+    """A message of an exchange that does not match its documentation."""
 
     code = "bad_message"
 
 
 class ExchangeDown(CandlemillError):
-    """An exchange or its archive does not answer, or asks to wait. `wait` is how long, in seconds, where it says so."""
+    """An exchange or its archive does not respond, or requires a pause. `wait`: its seconds, 0 if unknown."""
 
     code = "exchange_down"
     retryable = True
@@ -160,18 +184,32 @@ class ExchangeDown(CandlemillError):
 
 
 class NotThere(CandlemillError):
-    """The exchange or its archive does not have what was asked for."""
+    """The exchange or its archive does not have the requested data."""
 
     code = "not_there"
 
 
 class BadPlugin(BadInput):
-    """A strategy from outside cannot be loaded."""
+    """A user's strategy that cannot be loaded."""
 
     code = "bad_plugin"
 
+    @property
+    def public(self) -> str:
+        return "the strategy cannot be loaded; the log says why"
+
 
 class BadStrategy(BadInput):
-    """A strategy from outside failed, or answered what no strategy may."""
+    """A strategy from outside failed, or answered what no strategy may; `public` leaves out what its code says."""
 
     code = "bad_strategy"
+
+    def __init__(self, text: str, public: str = "") -> None:
+        super().__init__(text, public)
+
+    @property
+    def public(self) -> str:
+        return str(self.args[1] or self.args[0])
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -1,25 +1,25 @@
-"""execute: one task, some parameter sets over one slice. Stateless; scales from zero to many.
+"""execute: run one task, a batch of parameter sets over some slices. Stateless; scales from zero.
 
 Event in:  dev.candlemill.slice.requested.v1
-Events out: dev.candlemill.slice.completed.v1, after the partial results are in the store
+Events out: dev.candlemill.slice.completed.v1, after the outcomes are stored
 
 Run it alone: functions-framework --source functions/execute/main.py --target main
 """
 
 from typing import Any
 
-from candlemill import service
-from candlemill.events import Event
-from candlemill.ledger import Runtime
+from candlemill.pipeline import execute
+from candlemill.pipeline.events import Event
+from candlemill.pipeline.interfaces import HandlerContext
 
 
-def handle(event: Event, runtime: Runtime) -> list[Event]:
-    """The function itself, the same under every transport."""
-    return service.execute(event, runtime)
+def handle(event: Event, context: HandlerContext) -> list[Event]:
+    """Handle one event, under every transport; returns the resulting events."""
+    return execute.execute(event, context)
 
 
 def main(request: Any) -> Any:
-    """The HTTP target (a Flask request in, a Flask response out)."""
-    from candlemill.io.http import respond  # the local home needs no HTTP
+    """Handle one HTTP request: the target of functions-framework (Flask)."""
+    from candlemill.transport.http import respond  # local runs need no HTTP
 
     return respond(request, handle)

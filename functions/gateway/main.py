@@ -1,23 +1,26 @@
-"""gateway: the REST interface and the dashboard. Stateless: any number of instances.
+"""gateway: serve the REST interface and the dashboard. Stateless: any number of instances.
 
-Events out: dev.candlemill.backtest.requested.v1, one per job that is to run
+Events out: dev.candlemill.backtest.requested.v1, one per job to run
 
 Run it alone: K_SINK=http://broker/ CANDLEMILL_CLICKHOUSE_DSN=http://… python functions/gateway/main.py
-It is an ASGI app on $PORT (8080); who may ask is said by CANDLEMILL_API_KEYS, see docs/gateway.md.
+It is an ASGI app on $PORT (8080); CANDLEMILL_API_KEYS sets who has access, see docs/gateway.md.
 """
 
 import os
 import sys
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: its idle threads would cost memory and start-up
+os.environ.setdefault(
+    "OPENBLAS_NUM_THREADS", "1"
+)  # before the import of NumPy: its idle threads cost memory and start-up time
 
+from candlemill.config import setting
 from candlemill.errors import CandlemillError
-from candlemill.io.gateway.service import run
+from candlemill.gateway.main import run
 
 
 def main() -> int:
     try:
-        run(os.environ.get("HOST", "0.0.0.0"), int(os.environ.get("PORT", "8080")))
+        run(setting("HOST", "0.0.0.0"), int(setting("PORT", "8080")))
     except CandlemillError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return error.exit_status

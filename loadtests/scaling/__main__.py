@@ -5,8 +5,8 @@ import sys
 
 import msgspec
 
-from loadtests.lab import ROOT
-from loadtests.scaling.page import at_home, compared_picture, compared_table, home_table, page, wall_picture
+from loadtests.common.lab import ROOT
+from loadtests.scaling.page import compare_workers, compared_picture, compared_table, page, wall_picture, workers_table
 from loadtests.scaling.study import Assumed, Measured, Study, better, concluded, measure
 
 DOCS = ROOT / "docs"
@@ -37,7 +37,7 @@ def main() -> int:
         found = concluded(seen, Assumed(dollars_per_cpu_hour=args.dollars))
         FOUND.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
         print(compared_table(found.compared))
-        print(home_table(at_home(found)))
+        print(workers_table(compare_workers(found)))
     for name, text in written().items():
         (DOCS / name).write_text(text)
     print(f"written to {DOCS / 'scaling.md'}")

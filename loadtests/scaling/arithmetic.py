@@ -1,7 +1,7 @@
 """2,000 symbols, ten years, a million parameter sets: what that is. Plain multiplication."""
 
 import msgspec
-from candlemill.reuse import OUTCOMES_KEPT
+from candlemill.pipeline.reuse import OUTCOMES_KEPT
 
 from loadtests.scaling.fit import BATCH
 from loadtests.scaling.study import COLUMNS_READ, DAYS, MINUTES_OF_DAY, SETS, SLICES, Study
@@ -43,8 +43,8 @@ def whole(study: Study) -> Whole:
     rows = MINUTES_OF_DAY * DAYS
     repairs = batches * assumed.repairs
     execute = tasks * (costs.ask.own + costs.compute + costs.write.own + costs.read.own) + repairs * costs.repair.own
-    aggregate = tasks * costs.told.own + (batches + repairs) * costs.merge.own + costs.figures.own
-    store = tasks * (costs.ask.store + costs.read.store + costs.write.store + costs.told.store)
+    aggregate = tasks * costs.reported.own + (batches + repairs) * costs.merge.own + costs.figures.own
+    store = tasks * (costs.ask.store + costs.read.store + costs.write.store + costs.reported.store)
     store += (batches + repairs) * costs.merge.store + costs.figures.store
     split = costs.split.own + tasks * costs.split_task.own
     hours = [assumed.symbols * seconds / 3600 for seconds in (execute, aggregate, store, split)]

@@ -34,7 +34,7 @@ class Laws(msgspec.Struct, frozen=True):
     read: Law  # 1, bars
     compute: Law  # 1, bars * sets
     write: Law  # 1, sets
-    told: Law  # 1
+    reported: Law  # 1
     merge: Law  # sets, sets * days
     figures: Law  # sets, sets * days
 
@@ -53,7 +53,7 @@ class Laws(msgspec.Struct, frozen=True):
             read=self.read.at(1, bars),
             compute=compute.own,
             write=self.write.at(1, each),
-            told=self.told.at(1),
+            reported=self.reported.at(1),
             merge=self.merge.at(each, each * days),
             repair=Part(self.compute.at(1, bars).own),
             figures=self.figures.at(guarded, guarded * days),
@@ -74,7 +74,7 @@ def laws_of(samples: Sequence[Sample]) -> Laws:
         read=law("read", lambda one: (1, one.bars)),
         compute=law("compute", lambda one: (1, one.bars * min(one.sets, BATCH))),
         write=law("write", lambda one: (1, min(one.sets, BATCH))),
-        told=law("told", lambda one: (1,)),
+        reported=law("reported", lambda one: (1,)),
         merge=law("merge", lambda one: (min(one.sets, BATCH), min(one.sets, BATCH) * one.days)),
         figures=law("figures", lambda one: (one.sets, one.sets * one.days)),
     )

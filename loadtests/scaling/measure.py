@@ -2,7 +2,7 @@
 
 The real handlers run in this process, one event after the other, on a `candlemill db`: what a part costs the function
 is this process's CPU time, what it costs the store is the database's. A hop is measured through the real functions and
-the broker of `loadtests.functions`.
+the broker of `loadtests.load.functions`.
 """
 
 import itertools
@@ -14,21 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from candlemill import events, service
-from candlemill.events import Event, Requested
-from candlemill.io.clock import clock_ms
-from candlemill.io.functions import ROUTES, handler
-from candlemill.io.http import RequestIndex
-from candlemill.io.store import Store
-from candlemill.io.tapes import Tapes
-from candlemill.ledger import Runtime
-from candlemill.model import Spec, resolve
+from candlemill.backtests.resolve import resolve
+from candlemill.backtests.spec import Spec
+from candlemill.pipeline import aggregate, events
+from candlemill.pipeline.events import Event, Requested
+from candlemill.pipeline.interfaces import HandlerContext
+from candlemill.store.candle_reader import CandleReader
+from candlemill.store.clickhouse import ClickHouseStore
+from candlemill.store.day_index import RequestIndex
+from candlemill.transport.functions import ROUTES, handler
+from candlemill.units import clock_ms
 
-from loadtests.lab import SYMBOLS, cpu_seconds, database
+from loadtests.common.lab import SYMBOLS, cpu_seconds, database
 from loadtests.scaling.model import Part
 
 START_MS, DAY_MS = 1_672_531_200_000, 86_400_000  # of the year that lab stores
-FEES = itertools.count(1 + int(10 * time.time()) % 900_000)  # each job is one that nobody has asked for
+FEES = itertools.count(1 + int(10 * time.time()) % 900_000)  # each job is one that nobody has requested
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -97,13 +98,21 @@ def sweep_spec(sets: int, days: int = 365) -> Spec:
     slow = max(1, sets // fast)
     grid = {"fast": list(range(2, 2 + fast)), "slow": list(range(110, 110 + 5 * slow, 5))}
     span = (START_MS, START_MS + days * DAY_MS)
-    return resolve(symbol=SYMBOLS[0], strategy="sma_cross", span=span, params={}, grid=grid, fee=1_000 + next(FEES))
+    return resolve(
+        symbol=SYMBOLS[0],
+        strategy="sma_cross",
+        span=span,
+        params={},
+        grid=grid,
+        fee=1_000 + next(FEES),
+        account="units",
+    )
 
 
 def measured(folder: Path, sizes: Sequence[tuple[int, int, int]], rounds: int) -> list[Sample]:
     """Jobs of so many sets and slices over so many days; of some rounds each part's cheapest counts: what makes it
     dearer are others, who leave less of the caches."""
-    with database(folder) as (db, dsn), Store(dsn) as store:
+    with database(folder) as (db, dsn), ClickHouseStore(dsn) as store:
         _run(store, db.pid, 8, 2, 30)  # connections, imports, tables
         return [
             cheapest([_run(store, db.pid, sets, slices, days) for _ in range(rounds)]) for sets, slices, days in sizes
@@ -118,13 +127,13 @@ def cheapest(samples: Sequence[Sample]) -> Sample:
     return msgspec.structs.replace(first, cost=parts)
 
 
-def _run(store: Store, pid: int, sets: int, slices: int, days: int) -> Sample:
+def _run(store: ClickHouseStore, pid: int, sets: int, slices: int, days: int) -> Sample:
     clock = Clock(pid)
     index = RequestIndex(store)
     index.renew()
-    ledger = Clocked(store, clock, {"put_outcomes": "write"})
+    buffered = Clocked(store, clock, {"put_outcomes": "write"})
     with _split_up(clock):
-        _work_through(store, clock, index, ledger, Requested(sweep_spec(sets, days), slices, attempt=clock_ms()))
+        _work_through(store, clock, index, buffered, Requested(sweep_spec(sets, days), slices, attempt=clock_ms()))
     cost = {name: Part(clock.own[name] / n, clock.store[name] / n) for name, n in clock.count.items()}
     return Sample(sets, slices, days, cost, dict(clock.count))
 
@@ -132,23 +141,27 @@ def _run(store: Store, pid: int, sets: int, slices: int, days: int) -> Sample:
 @contextmanager
 def _split_up(clock: Clock) -> Iterator[None]:
     """What aggregate does besides looking: merging a batch, and a sweep's figures."""
-    before = {name: getattr(service, name) for name in ("_merge_batch", "_sweep_figures")}
+    before = {name: getattr(aggregate, name) for name in ("_merge_batch", "_sweep_figures")}
     for name, part in (("_merge_batch", "merge"), ("_sweep_figures", "figures")):
-        setattr(service, name, Clocked(service, clock, {name: part}).__getattr__(name))
+        setattr(aggregate, name, Clocked(aggregate, clock, {name: part}).__getattr__(name))
     try:
         yield
     finally:
         for name, found in before.items():
-            setattr(service, name, found)
+            setattr(aggregate, name, found)
 
 
-def _work_through(store: Store, clock: Clock, index: RequestIndex, ledger: Clocked, asked: Requested) -> None:
-    queue = deque([events.make("load", events.REQUESTED, "", asked)])
+def _work_through(
+    store: ClickHouseStore, clock: Clock, index: RequestIndex, buffered: Clocked, requested: Requested
+) -> None:
+    queue = deque([events.make("load", events.REQUESTED, "", requested)])
     while queue:
         event = queue.popleft()
         index.renew()
-        tapes = Clocked(Tapes(index.days, store), clock, {"window": "read"})  # a new executor's: it has read nothing
-        runtime = Runtime(ledger, index, tapes, clock_ms)
+        candles = Clocked(
+            CandleReader(index.days, store), clock, {"window": "read"}
+        )  # a new executor's: it has read nothing
+        runtime = HandlerContext(buffered, index, candles, clock_ms)
         name = ROUTES[event.type]
         part = _part(name, event, clock)
         with clock.part(part):
@@ -160,5 +173,5 @@ def _work_through(store: Store, clock: Clock, index: RequestIndex, ledger: Clock
 
 def _part(name: str, event: Event, clock: Clock) -> str:
     if name != "execute":
-        return {"split": "split", "aggregate": "told"}[name]
+        return {"split": "split", "aggregate": "reported"}[name]
     return "repair" if events.read(event, events.SliceRequested).repairs else "compute"

@@ -44,7 +44,7 @@ class Costs(msgspec.Struct, frozen=True):
     read: Part
     compute: float
     write: Part
-    told: Part
+    reported: Part
     merge: Part
     repair: Part
     figures: Part
@@ -167,13 +167,13 @@ class _Sweep:
         self._factors = [max(0.2, chance.gauss(1.0, costs.skew)) for _ in range(job.slices)]
         self._batches = job.batches
         self.cpu = self.others = self.busy = self.ended = 0.0
-        self._hired = False
+        self._started = False
         self._arrived = 0.0
 
     def run(self) -> Prediction:
         self._begin(self._split())
         if not self._world.cold:
-            self._hire()
+            self._start_executor()
         self.time.run()
         held = self._world.executors * max(0.0, self.ended - self._arrived)
         return Prediction(self.time.now, held, self.busy, self.cpu, self.others)
@@ -203,13 +203,13 @@ class _Sweep:
                 self._ask_for(batch, number, False)
 
     def _ask_for(self, batch: int, number: int, is_repair: bool) -> None:
-        if not self._hired and self._world.cold:
-            self.time.after(self._world.reaction + self._costs.start, self._hire)
-            self._hired = True
+        if not self._started and self._world.cold:
+            self.time.after(self._world.reaction + self._costs.start, self._start_executor)
+            self._started = True
         self._waiting.append((batch, number, is_repair))
         self._assign()
 
-    def _hire(self) -> None:
+    def _start_executor(self) -> None:
         self._arrived = self.time.now
         self._free.extend(range(self._world.executors))
         self._assign()
@@ -236,12 +236,12 @@ class _Sweep:
     def _done(self, executor: int, batch: int, is_repair: bool) -> None:
         self.ended = self.time.now
         self._free.append(executor)
-        self._begin(self._told(batch, is_repair))
+        self._begin(self._reported(batch, is_repair))
         self._assign()
 
-    def _told(self, batch: int, is_repair: bool) -> Process:
+    def _reported(self, batch: int, is_repair: bool) -> Process:
         yield self._way, self._costs.hop
-        yield from self._work(self._costs.told, self._aggregate_core)
+        yield from self._work(self._costs.reported, self._aggregate_core)
         self._left[batch] -= not is_repair
         if self._left[batch]:
             return

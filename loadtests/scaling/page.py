@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from loadtests.common.svg import Axis, Series, chart
 from loadtests.scaling.arithmetic import Whole, whole
 from loadtests.scaling.fit import BATCH
 from loadtests.scaling.model import Prediction
@@ -13,16 +14,15 @@ from loadtests.scaling.study import (
     CORES,
     DAYS,
     HOME,
-    HOME_USUAL,
     RUN_SETS,
     RUN_SLICES,
     SETS,
     SIZES,
     SLICES,
+    USUAL_SETS,
     Compared,
     Study,
 )
-from loadtests.svg import Axis, Series, chart
 
 AIM = 0.85
 
@@ -63,7 +63,7 @@ def parts_table(study: Study) -> str:
         "read": "execute: read a slice",
         "compute": "execute: ask, compute a batch",
         "write": "execute: write its outcomes",
-        "told": "aggregate: look at a finished task",
+        "reported": "aggregate: look at a finished task",
         "merge": "aggregate: merge a batch",
         "figures": "aggregate: a sweep's figures",
     }
@@ -114,7 +114,7 @@ def carried_table(study: Study) -> str:
     return table(head, rows)
 
 
-class AtHome(msgspec.Struct, frozen=True):
+class WorkersCompared(msgspec.Struct, frozen=True):
     """A sweep with one worker and with two, the quickest run of each."""
 
     sets: int
@@ -132,18 +132,18 @@ class AtHome(msgspec.Struct, frozen=True):
         return self.one.wall / self.two.wall / 2
 
 
-def at_home(study: Study) -> list[AtHome]:
+def compare_workers(study: Study) -> list[WorkersCompared]:
     found = []
     for sets, years in HOME:
-        runs = [run for run in study.home if (run.sets, run.years) == (sets, years)]
+        runs = [run for run in study.local if (run.sets, run.years) == (sets, years)]
         one, two = ([run for run in runs if run.workers == workers] for workers in (1, 2))
         alone = min(run.alone for run in one) / min(run.alone for run in two) / 2
         best = (min(of, key=lambda run: run.wall) for of in (one, two))
-        found.append(AtHome(sets, years, *best, alone))
+        found.append(WorkersCompared(sets, years, *best, alone))
     return found
 
 
-def home_table(found: Sequence[AtHome]) -> str:
+def workers_table(found: Sequence[WorkersCompared]) -> str:
     rows = [
         [
             of.name,
@@ -161,7 +161,7 @@ def home_table(found: Sequence[AtHome]) -> str:
     return table([*head, "CPU, 2 workers: parent + workers", "cores that others took"], rows)
 
 
-def reached(found: Sequence[AtHome]) -> str:
+def reached(found: Sequence[WorkersCompared]) -> str:
     """Which sweeps are as efficient as they are to be."""
     names = [of.name for of in found if of.by_clock >= AIM]
     return f"The aim is {AIM}; as good are: {'; '.join(names) or 'none'}."
@@ -221,8 +221,8 @@ def _filled(block: str) -> str:
     first, _, rest = block.partition("\n")
     if not first.startswith("#"):
         first, rest = "", block
-    told = textwrap.fill(" ".join(rest.split()), 118, break_long_words=False, break_on_hyphens=False)
-    return f"{first}\n{told}".strip()
+    reported = textwrap.fill(" ".join(rest.split()), 118, break_long_words=False, break_on_hyphens=False)
+    return f"{first}\n{reported}".strip()
 
 
 # -- the page ------------------------------------------------------------------------------------------------------
@@ -230,8 +230,8 @@ def _filled(block: str) -> str:
 
 def page(study: Study) -> str:
     of, assumed, about = whole(study), study.assumed, study.machine
-    home = at_home(study)
-    usual = next(of for of in home if of.sets == HOME_USUAL)
+    compared = compare_workers(study)
+    usual = next(of for of in compared if of.sets == USUAL_SETS)
     hop, publish = (min(getattr(point, name) for point in study.points) for name in ("hop", "publish"))
     start = min(point.start for point in study.points)
     tasks = SLICES * -(-SETS // BATCH)
@@ -254,7 +254,7 @@ function {1e3 * publish:.1f} ms of CPU time. An executor's process uses {start:.
 ## Predicted and measured
 A small simulator (`loadtests/scaling/model.py`) puts these parts together: events on their way, executors that take
 one task each and keep what they have read, a store and an aggregate of bounded width, repairs, cold starts, slices
-of uneven length. Here it is asked about a sweep that was really run: {RUN_SETS:,} sets over a year in {RUN_SLICES}
+of uneven length. Here it is requested about a sweep that was really run: {RUN_SETS:,} sets over a year in {RUN_SLICES}
 slices, by the functions as processes, with `candlemill db` and a broker, all of them on the same {CORES} cores.
 
 {compared_table(study.compared)}
@@ -265,19 +265,19 @@ but what waits.
 
 ![predicted and measured](scaling-measured.svg)
 
-## Two workers at home
+## Two workers on one machine
 `candlemill sweep --workers N` of SMA crossings, from the shell and back, on {CORES} cores. Efficiency is the speed-up
 over twice the speed of one worker: by the clock, and without the time in which the processes waited for a core, as
 Linux tells it: an estimate, and flattering, for they wait for each other too.
 
-{home_table(home)}
+{workers_table(compared)}
 
 Two processes that share nothing, each with a sweep of its own in memory, reach **{study.ceiling:.2f}** on this
-machine: that is what its two cores are worth together. {reached(home)} With one worker all is done in one
+machine: that is what its two cores are worth together. {reached(compared)} With one worker all is done in one
 process. Two are forked before the database opens; they compute the slices, merge the batches and search for
 overfitting. The parent does the rest: it starts Python and the embedded database, reads the candles, writes the
-results, makes the other figures. That takes it {home[0].two.parent:.1f} s of CPU time at {home[0].sets:,} sets
-and {usual.two.parent:.1f} s at {HOME_USUAL:,}. The start is the same for every sweep, and nobody can help with
+results, makes the other figures. That takes it {compared[0].two.parent:.1f} s of CPU time at {compared[0].sets:,} sets
+and {usual.two.parent:.1f} s at {USUAL_SETS:,}. The start is the same for every sweep, and nobody can help with
 it: the more there is to compute, the less it counts.
 
 ## From one executor to 10,000

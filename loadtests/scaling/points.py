@@ -17,11 +17,11 @@ from pathlib import Path
 
 import msgspec
 import psutil
-from candlemill import events
-from candlemill.events import Event, Requested
+from candlemill.pipeline import events
+from candlemill.pipeline.events import Event, Requested
 
-from loadtests.functions.stage import Stage, functions
-from loadtests.lab import SYMBOLS, YEAR, Busy, cpu_seconds, environment, quiet
+from loadtests.common.lab import SYMBOLS, YEAR, Busy, cpu_seconds, environment, quiet
+from loadtests.load.functions.stage import Stage, functions
 from loadtests.scaling.measure import FEES, sweep_spec
 
 HOPS = 60
@@ -69,7 +69,7 @@ class Local(msgspec.Struct, frozen=True):
 
 
 def by_events(store: Path, executors: int, sets: int, slices: int, rounds: int) -> list[Point]:
-    """Some rounds, each a sweep that nobody has asked for."""
+    """Some rounds, each a sweep that nobody has requested."""
     with functions(store, executors, 2) as stage:
         start = cpu_seconds(stage.processes["execute0"].pid)
         _ask(stage, 8, 2)  # every process has its connections then
@@ -124,7 +124,7 @@ def _hop(stage: Stage) -> float:
 
 def _publish(stage: Stage) -> float:
     """As a function does it, several at a time: events of a type that goes nowhere."""
-    from candlemill.io.http import publish
+    from candlemill.transport.sink import publish
 
     os.environ["K_SINK"] = stage.broker
     said = [Event(id=f"{k}", source="/loadtests", type="dev.example.nothing.v1", data=b" " * 2000) for k in range(320)]
@@ -144,17 +144,17 @@ def _post(url: str, kind: str) -> float:
     return taken
 
 
-# -- at home -------------------------------------------------------------------------------------------------------
+# -- on one machine ----------------------------------------------------------------------------------------------------
 
 
-def at_home(store: Path, workers: int, sets: int, years: int) -> Local:
+def run_locally(store: Path, workers: int, sets: int, years: int) -> Local:
     """One sweep over the year that is stored of the one symbol, or some of those of the other, from the shell and
     back."""
     symbol, first = SYMBOLS[years > 1], YEAR - years + 1
     fast = min(64, sets)
     slow = sets // fast
     command = [
-        sys.executable, "-m", "candlemill.cli", "sweep", "--symbol", symbol, "--strategy", "sma_cross",
+        sys.executable, "-m", "candlemill", "sweep", "--symbol", symbol, "--strategy", "sma_cross",
         "--grid", f"fast=2:{1 + fast}", "--grid", f"slow=110:{105 + 5 * slow}:5", "--fee", str(next(FEES)),
         "--range", f"{first}..{YEAR}", "--workers", str(workers), "--no-cache", "--top", "1", "--json",
     ]  # fmt: skip
@@ -203,9 +203,9 @@ def ceiling() -> float:
 def _work_alone() -> float:
     """Seconds for a sweep of a year in memory, in this process."""
     import candlemill
-    import synthetic
+    from data import synthetic
 
-    tape = candlemill.Tape("ALONEUSDT", synthetic.year(1, YEAR, 30_000.0))
+    candles = candlemill.Candles("ALONEUSDT", synthetic.year(1, YEAR, 30_000.0))
     began = time.perf_counter()
-    candlemill.sweep(tape, "sma_cross", fast=range(2, 34), slow=range(110, 260, 10), workers=1)
+    candlemill.sweep(candles, "sma_cross", fast=range(2, 34), slow=range(110, 260, 10), workers=1)
     return time.perf_counter() - began

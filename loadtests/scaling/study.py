@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from candlemill.io.store import Store
+from candlemill.store.clickhouse import ClickHouseStore
 
-from loadtests.lab import SYMBOLS, YEAR, machine, store_candles
+from loadtests.common.lab import SYMBOLS, YEAR, machine, store_candles
 from loadtests.scaling.fit import BATCH, Laws, laws_of
 from loadtests.scaling.measure import Sample, cheapest, measured
 from loadtests.scaling.model import Job, Prediction, World, predict
-from loadtests.scaling.points import Local, Point, at_home, by_events, ceiling
+from loadtests.scaling.points import Local, Point, by_events, ceiling, run_locally
 
 SIZES = ((64, 4, 364), (512, 4, 364), (512, 2, 182), (512, 12, 364))  # sets, slices, days
 RUN_SETS, RUN_SLICES, RUN_DAYS = 1024, 8, 365
 RUN_EXECUTORS = (1, 2, 4)
 HOME = ((512, 1), (2048, 1), (8192, 1), (2048, 3))  # sets, years
-HOME_USUAL, HOME_ROUNDS = 2048, 2  # larger ones take long: so many rounds at most
+USUAL_SETS, HOME_ROUNDS = 2048, 2  # larger ones take long: so many rounds at most
 CORES = 2
 
 # Ten years of one symbol with a million sets: as `candlemill` plans them.
@@ -72,7 +72,7 @@ class Study(msgspec.Struct, frozen=True):
     laws: Laws
     points: list[Point]
     compared: list[Compared]
-    home: list[Local]
+    local: list[Local]
     ceiling: float  # the efficiency of two processes that share nothing
     outcome_bytes: float  # of one row of slice_outcomes, as it is stored
     assumed: Assumed
@@ -87,7 +87,7 @@ class Measured(msgspec.Struct, frozen=True):
     machine: dict[str, Any]
     samples: list[Sample]
     points: list[Point]
-    home: list[Local]
+    local: list[Local]
     ceiling: float
     outcome_bytes: float
 
@@ -107,15 +107,15 @@ def measure(rounds: int) -> Measured:
         for executors in RUN_EXECUTORS:
             _say(f"running a sweep of {RUN_SETS:,} sets on {executors} executors")
             points.append(best_point(by_events(store, executors, RUN_SETS, RUN_SLICES, rounds)))
-        home = []
+        local = []
         for sets, years in HOME:
-            times = min(rounds, HOME_ROUNDS) if sets * years > HOME_USUAL else rounds
+            times = min(rounds, HOME_ROUNDS) if sets * years > USUAL_SETS else rounds
             for number in range(times):
-                _say(f"running a sweep of {sets:,} sets × {years} a at home, round {number + 1} of {times}")
-                home += [at_home(store, workers, sets, years) for workers in (1, 2)]
+                _say(f"running a sweep of {sets:,} sets × {years} a on one machine, round {number + 1} of {times}")
+                local += [run_locally(store, workers, sets, years) for workers in (1, 2)]
         _say("running two processes that share nothing")
         shared = statistics.median(ceiling() for _ in range(rounds))
-        return Measured(when, about, samples, points, home, shared, _outcome_bytes(store))
+        return Measured(when, about, samples, points, local, shared, _outcome_bytes(store))
 
 
 def better(found: Measured, before: Measured) -> Measured:
@@ -124,7 +124,7 @@ def better(found: Measured, before: Measured) -> Measured:
         found,
         samples=[cheapest(pair) for pair in zip(found.samples, before.samples, strict=True)],
         points=[best_point(pair) for pair in zip(found.points, before.points, strict=True)],
-        home=[*before.home, *found.home],
+        local=[*before.local, *found.local],
         ceiling=statistics.mean((found.ceiling, before.ceiling)),
     )
 
@@ -143,7 +143,7 @@ def concluded(found: Measured, assumed: Assumed) -> Study:
         laws=laws,
         points=found.points,
         compared=compare(laws, found.points),
-        home=found.home,
+        local=found.local,
         ceiling=found.ceiling,
         outcome_bytes=found.outcome_bytes,
         assumed=assumed,
@@ -159,8 +159,8 @@ def compare(laws: Laws, points: Sequence[Point]) -> list[Compared]:
     job = Job(RUN_SLICES, -(-RUN_SETS // BATCH))
     found = []
     for one in points:
-        told = predict(costs, job, World(one.executors, CORES))
-        found.append(Compared(one.executors, told.wall, one.wall, one.others, told.cpu, one.cpu))
+        reported = predict(costs, job, World(one.executors, CORES))
+        found.append(Compared(one.executors, reported.wall, one.wall, one.others, reported.cpu, one.cpu))
     return found
 
 
@@ -183,7 +183,7 @@ def carried_on(laws: Laws, points: Sequence[Point], assumed: Assumed, grown: boo
 
 
 def _outcome_bytes(store: Path) -> float:
-    with Store(f"chdb://{store}") as opened:
+    with ClickHouseStore(f"chdb://{store}") as opened:
         ask = (
             "SELECT sum(data_compressed_bytes) / sum(rows) FROM system.parts WHERE table = 'slice_outcomes' AND active"
         )

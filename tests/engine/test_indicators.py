@@ -6,7 +6,6 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-import synthetic
 import talib
 from candlemill.engine.indicators import (
     DEVIATION_LIMIT,
@@ -23,6 +22,7 @@ from candlemill.engine.indicators import (
     true_range,
     wilder,
 )
+from data import synthetic
 from hypothesis import given, settings
 from numpy.typing import NDArray
 

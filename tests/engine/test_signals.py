@@ -5,18 +5,18 @@ from fractions import Fraction
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from candlemill.engine.candles import Bars, native, view
 from candlemill.engine.signals import (
+    BitReader,
     average_cross,
     average_crosses,
     changes_of,
-    changes_of_bits,
     first_at_least,
     latch,
     parts_per_million,
     rolling_max,
     rolling_min,
 )
-from candlemill.engine.tape import Bars, native, view
 from hypothesis import given, settings
 
 EMPTY = np.empty(0, dtype=np.int64)
@@ -66,8 +66,24 @@ def test_many_pairs_at_once_decide_as_each_alone(
     for k, (fast, slow) in enumerate(pairs):
         expected = [cross(closes, fast, slow, bar) for bar in range(lo, len(closes))]
         desired = np.array(expected if short else [max(0, x) for x in expected], dtype=np.int8)
-        changes = changes_of_bits(above[k], below[k] if short else None, n, lo, None)
+        changes = BitReader(n, lo, None).changes(above[k], below[k] if short else None)
         plain = changes_of(desired, 0, lo, None)
+        assert view(changes.at).tolist() == view(plain.at).tolist()
+        assert view(changes.value).tolist() == view(plain.value).tolist()
+
+
+@given(st.integers(0, 2**32), st.integers(1, 200), st.booleans())
+def test_bits_give_the_changes_of_their_positions(seed: int, n: int, short: bool) -> None:
+    """In rows of one word and of several, with changes at the edges of words."""
+    random = np.random.default_rng(seed)
+    desired = random.integers(-1 if short else 0, 2, n).astype(np.int8)
+    desired[random.random(n) < 0.5] = 0
+    padded = np.concatenate([desired, np.zeros(-n % 64, dtype=np.int8)])
+    above, below = (np.packbits(padded == side, bitorder="little") for side in (1, -1))
+    reader = BitReader(n, 7, None)
+    for _ in range(2):  # a reader is used for one row after the other
+        changes = reader.changes(above, below if short else None)
+        plain = changes_of(desired, 0, 7, None)
         assert view(changes.at).tolist() == view(plain.at).tolist()
         assert view(changes.value).tolist() == view(plain.value).tolist()
 

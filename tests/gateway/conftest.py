@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("litestar")
 pytest.importorskip("chdb")
 
-from candlemill.io.settings import DSN_VARIABLE
+from candlemill.config import DSN_VARIABLE
 from conftest import environment
 
 PATIENCE_SECONDS = 120
@@ -58,9 +58,11 @@ class Gateway:
             content = answer.read()
         finally:
             connection.close()
-        told = {name.lower(): value for name, value in answer.getheaders()}
-        parsed = json.loads(content) if "json" in told.get("content-type", "") and content else content.decode()
-        return answer.status, told, parsed
+        output = {name.lower(): value for name, value in answer.getheaders()}
+        kind = output.get("content-type", "")
+        if "json" in kind and content:
+            return answer.status, output, json.loads(content)
+        return answer.status, output, content if "vnd.apache" in kind else content.decode()
 
     def get(self, path: str) -> Any:
         status, _, found = self.ask("GET", path)
@@ -88,7 +90,7 @@ class Gateway:
 
 @contextmanager
 def serving(folder: Path, *arguments: str, **more: str) -> Iterator[Gateway]:
-    command = [sys.executable, "-m", "candlemill.cli", "serve", "--port", "0", *arguments]
+    command = [sys.executable, "-m", "candlemill", "serve", "--port", "0", *arguments]
     env = environment(**{DSN_VARIABLE: f"chdb://{folder}", **more})
     process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
     try:

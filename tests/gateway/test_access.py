@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from candlemill.errors import BadInput
-from candlemill.io.gateway.keys import Keys, make_key
-from candlemill.io.gateway.problems import NoAccess
+from candlemill.gateway.access import access_of
+from candlemill.gateway.api_keys import ApiKeys, make_key
+from candlemill.gateway.problems import NoAccess
 from conftest import run_cli
 
 from gateway.conftest import Gateway, serving
@@ -103,11 +104,22 @@ def test_only_hashes_of_keys_are_kept(tmp_path: Path):
     line, key = done.stdout.strip(), done.stderr.split()[-1]
     assert line == f"alice {hashlib.sha256(key.encode()).hexdigest()}"
     (tmp_path / "keys").write_text(line)
-    keys = Keys(tmp_path / "keys")
+    keys = ApiKeys(tmp_path / "keys")
     assert keys.name_of(key) == "alice"
     with pytest.raises(NoAccess):
         keys.name_of(key + "x")
     for text in ("", "alice secret", "alice " + "0" * 63):
         (tmp_path / "bad").write_text(text)
         with pytest.raises(BadInput):
-            Keys(tmp_path / "bad")
+            ApiKeys(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("limit", ["0", "00", "-1", "1.5", "many"])
+def test_a_limit_that_lets_nobody_in_is_refused(limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CANDLEMILL_API_KEYS", str(tmp_path / "keys"))
+    (tmp_path / "keys").write_text(make_key("alice")[1])
+    monkeypatch.setenv("CANDLEMILL_REQUESTS_PER_MINUTE", limit)
+    with pytest.raises(BadInput, match=f"CANDLEMILL_REQUESTS_PER_MINUTE='{limit}' is not a whole number from 1 on"):
+        access_of("127.0.0.1")
+    monkeypatch.setenv("CANDLEMILL_REQUESTS_PER_MINUTE", "1")
+    assert access_of("127.0.0.1").per_minute == 1

@@ -1,10 +1,15 @@
 """What a finished job has to show is what its report and its trace say."""
 
+import csv
+import io
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import candlemill as cm
+import jsonschema
 import pytest
+from candlemill.units import SCALE
 
 from gateway.conftest import Gateway
 
@@ -31,6 +36,9 @@ def test_equity_keeps_every_extreme(gateway: Gateway, job: str, database: Path):
     assert set(zip(found["t"][10:21], found["equity"][10:21], strict=True)) <= set(
         zip(part["t"], part["equity"], strict=True)
     )
+    whole = gateway.get(f"/api/v1/backtest/{job}/equity?points=20000")  # every bar: lines end where minutes are missing
+    missing = [k for k in range(1, len(whole["t"])) if whole["t"][k] - whole["t"][k - 1] > 60_000]
+    assert missing and whole["breaks"] == missing
 
 
 def test_trades_add_up(gateway: Gateway, job: str):
@@ -48,6 +56,21 @@ def test_trades_add_up(gateway: Gateway, job: str):
     assert middle in inside["items"]
     worst = gateway.get(f"/api/v1/backtest/{job}/trades?sort=pnl&limit=1")["items"][0]
     assert worst["pnl"] == min(one["pnl"] for one in items)
+
+
+def test_orders_are_shown_where_they_stood(gateway: Gateway, job: str):
+    assert gateway.get(f"/api/v1/backtest/{job}/orders?from=0") == {"lines": [], "fills": [], "ambiguous": []}
+    output = gateway.finish(symbol="AAAUSDT", strategy="grid", params={"spacing": 1500}, path="both")
+    result = output["result"]
+    assert result["interval"]["best"]["total_pnl"] == result["best_path_pnl"]
+    base = f"/api/v1/backtest/{output['job_id']}"
+    trade = gateway.get(f"{base}/trades?limit=1")["items"][0]
+    shown = gateway.get(f"{base}/orders?from={trade['entry_ms']}&to={trade['exit_ms']}")
+    fills = [(fill["what"], fill["t"], fill["price"]) for fill in shown["fills"]]
+    assert fills[0][1:] == (trade["entry_ms"], trade["entry_price"])
+    assert fills[-1][0] in ("out", "buy1", "buy2", "buy3", "buy4")
+    ended = {(line["key"], line["end_ms"] - 60_000) for line in shown["lines"] if line["ended"] == "filled"}
+    assert {(what, t) for what, t, _ in fills} <= ended
 
 
 def test_months_add_up(gateway: Gateway, job: str):
@@ -113,3 +136,67 @@ def test_strategies_come_with_their_schemas(gateway: Gateway):
     fast = found["sma_cross"]["schema"]["properties"]["fast"]
     assert (fast["type"], fast["minimum"]) == ("integer", 1)
     assert found["sma_cross"]["summary"].startswith("Long while")
+
+
+def test_decimal_texts_in_place_of_scaled_integers(gateway: Gateway) -> None:
+    job = gateway.finish(symbol="AAAUSDT", strategy="sma_cross", fee="10bp", stop_loss="2%")
+    assert (job["spec"]["fee"], job["spec"]["stop_loss"]) == (1_000, 20_000)
+    base, result = f"/api/v1/backtest/{job['job_id']}", job["result"]
+    texts = gateway.get(f"{base}?as=decimal")["result"]
+    for key in ("total_pnl", "fees", "capital", "sharpe_ratio", "max_drawdown"):
+        assert Decimal(texts[key]) * SCALE == result[key]
+    assert Decimal(texts["metrics"]["return"]) * SCALE == result["metrics"]["return"]
+    assert (texts["trades"], texts["params"], texts["days"]) == (result["trades"], result["params"], result["days"])
+    for part, column in (("equity", "equity"), ("monthly", "months"), ("trades", "items")):
+        assert len(gateway.get(f"{base}/{part}?as=decimal")[column]) == len(gateway.get(f"{base}/{part}")[column])
+    trade, same = (gateway.get(f"{base}/trades?limit=1{form}")["items"][0] for form in ("", "&as=decimal"))
+    assert Decimal(same["entry_price"]) * SCALE == trade["entry_price"] and same["entry_ms"] == trade["entry_ms"]
+    assert gateway.ask("GET", f"{base}?as=float")[0] == 400
+
+
+def test_decimal_texts_are_as_the_schema_describes_them(gateway: Gateway) -> None:
+    job = gateway.finish(symbol="AAAUSDT", strategy="sma_cross", stop_loss="2%")
+    base, found = f"/api/v1/backtest/{job['job_id']}", gateway.get("/openapi.json")
+    routes = {
+        f"{base}/equity": "/api/v1/backtest/{job_id}/equity",
+        f"{base}/monthly": "/api/v1/backtest/{job_id}/monthly",
+        f"{base}/trades": "/api/v1/backtest/{job_id}/trades",
+        "/api/v1/symbols/AAAUSDT/candles": "/api/v1/symbols/{symbol}/candles",
+    }
+    for path, route in routes.items():
+        answer = found["paths"][route]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        for form in ("scaled", "decimal"):
+            jsonschema.validate(gateway.get(f"{path}?as={form}"), answer | {"components": found["components"]})
+
+
+def test_the_schema_has_each_fields_unit_and_scale(gateway: Gateway) -> None:
+    found = gateway.get("/openapi.json")["components"]["schemas"]
+    trade, equity = found["TradeRow"]["properties"], found["Equity"]["properties"]
+    assert (trade["pnl"]["x-unit"], trade["pnl"]["x-scale"]) == ("money", SCALE)
+    assert trade["entry_price"]["x-unit"] == "price" and trade["entry_ms"]["x-unit"] == "ms"
+    assert equity["drawdown"]["x-scale"] == SCALE
+    assert found["MonthRow"]["properties"]["return"]["x-unit"] == "share"
+
+
+def test_whole_tables_come_as_files_by_what_is_accepted(gateway: Gateway, job: str):
+    pytest.importorskip("pyarrow")
+    path = f"/api/v1/backtest/{job}"
+    result = gateway.get(path)["result"]
+    status, headers, text = gateway.ask("GET", f"{path}/tables/daily", Accept="text/csv")
+    assert (status, headers["content-type"].partition(";")[0]) == (200, "text/csv")
+    assert headers["content-disposition"] == f'attachment; filename="daily-{job[:12]}.csv"'
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert sum(Decimal(row["profit"]) for row in rows) == Decimal(result["total_pnl"]).scaleb(-8)
+    status, _, text = gateway.ask("GET", f"{path}/tables/trades?format=csv")
+    assert (status, len(text.splitlines())) == (200, result["trades"] + 1)
+    for accept, form, start in (
+        ("application/vnd.apache.parquet", "parquet", b"PAR1"),
+        ("application/vnd.apache.arrow.file;q=0.9, text/csv;q=0.1", "arrow.file", b"ARROW1"),
+    ):
+        status, headers, content = gateway.ask("GET", f"{path}/tables/equity", Accept=accept)
+        assert (status, content[: len(start)]) == (200, start) and form in headers["content-type"]
+    status, _, problem = gateway.ask("GET", f"{path}/tables/daily", Accept="image/png")
+    assert (status, problem["title"]) == (406, "Not acceptable") and "text/csv" in problem["detail"]
+    assert gateway.ask("GET", f"{path}/tables/sets?format=csv")[0] == 422
+    assert gateway.ask("GET", f"{path}/tables/nothing")[0] == 400
+    assert gateway.ask("GET", f"/api/v1/backtest/{'0' * 32}/tables/daily")[0] == 404

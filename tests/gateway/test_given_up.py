@@ -1,20 +1,20 @@
-"""A task that was given up may belong to no job that was ever asked for: nobody knows what it was to compute."""
+"""A task that was given up may belong to no job that was ever requested: nobody knows what it was to compute."""
 
 from pathlib import Path
 
 import msgspec
-from candlemill.io.gateway import jobs
-from candlemill.io.gateway.world import World
-from candlemill.io.store import Store
-from candlemill.ledger import JobFilter, JobRow, Progress
-from candlemill.plan import Plan
+from candlemill.backtests.plan import Plan
+from candlemill.gateway.job_service import JobService
+from candlemill.gateway.routes import jobs
+from candlemill.pipeline.rows import JobFilter, JobRow, Progress
+from candlemill.store.clickhouse import ClickHouseStore
 
 
-def test_a_job_without_a_spec_is_told_and_listed(tmp_path: Path):
+def test_a_job_without_a_spec_is_reported_and_listed(tmp_path: Path):
     name = "a" * 32
-    with Store(f"chdb://{tmp_path}/db") as store:
+    with ClickHouseStore(f"chdb://{tmp_path}/db") as store:
         store.put_job(JobRow(name, "failed", "", "", "", 5, "execute answered 422: nonsense", attempt=5))
-        world = World(store, lambda events: None)
+        world = JobService(store, lambda events: None)
         row = store.job(name)
         shown = jobs._job(world, name, row)
         (line,) = jobs._jobs(world, JobFilter(), None, 10).items
@@ -23,12 +23,12 @@ def test_a_job_without_a_spec_is_told_and_listed(tmp_path: Path):
 
 
 def test_a_job_that_has_just_ended_does_not_go_back(tmp_path: Path):
-    """Its row was read before it ended, what is told of it while it runs after that."""
+    """Its row was read before it ended, what is reported of it while it runs after that."""
     name = "b" * 32
     plan = msgspec.json.encode(Plan(cuts=[0, 1, 2], batch=1, points=1, bars=2)).decode()
     read = JobRow(name, "planned", "", plan, "", 5, attempt=5)
-    with Store(f"chdb://{tmp_path}/db") as store:
-        world = World(store, lambda events: None, lambda job_id: None)
+    with ClickHouseStore(f"chdb://{tmp_path}/db") as store:
+        world = JobService(store, lambda events: None, lambda job_id: None)
         store.put_job(read)
         assert world.progress(read) == Progress(0, 2, 0)
         store.put_job(msgspec.structs.replace(read, state="done"))

@@ -28,6 +28,7 @@ def test_the_curl_line_as_written(gateway: Gateway):
     assert gateway.get(found["links"]["self"]) == job
 
 
+@pytest.mark.clock
 def test_the_result_is_the_command_lines(gateway: Gateway, database: Path, run: Any):
     """The same address and the same bits, for one set and for all of a sweep."""
     alone = said(run("backtest", "--symbol", "AAAUSDT", "--strategy", "momentum_v1", "--range", "2024", "--param",
@@ -42,7 +43,7 @@ def test_the_result_is_the_command_lines(gateway: Gateway, database: Path, run: 
     assert [row["result_digest"] for row in page["items"]] == [row["result_digest"] for row in sweep["results"]]
 
 
-def test_a_job_says_how_it_is_asked_for_again(gateway: Gateway):
+def test_a_job_says_how_it_is_requested_again(gateway: Gateway):
     """Its request leads to the same job, a sweep's row to its set, computed as part of the sweep."""
     job = gateway.finish(**GRID)
     assert gateway.submit(**job["request"])["job_id"] == job["job_id"]
@@ -86,12 +87,14 @@ def test_nothing_is_started_that_cannot_end(gateway: Gateway):
     assert refused(range="2024-01-29..2024-02-05", max_gap=0)[:2] == (409, "no_data")
     assert refused(strategy="momentum")[:2] == (422, "unknown_name")
     assert refused(params={"lookback": 0})[:2] == (422, "bad_input")
-    assert refused(fee=-(10**9))[0] == 400
+    assert refused(fee=-(10**9))[:2] == (422, "bad_input")
     status, _, detail = refused(colour="red")
     assert status == 400 and "unknown field `colour`" in detail
     assert len(gateway.get("/api/v1/backtests?limit=200")["items"]) == jobs
-    status, _, found = gateway.ask("POST", "/api/v1/backtest", SEED | {"fee": "much"})
-    assert (status, found["field"]) == (400, "fee")
+    assert refused(fee="much") == (422, "bad_input", "fee='much' is no rate: write it like 0.1%, 10bp or 1000 (ppm)")
+    assert refused(fee=0.001) == (422, "bad_input", "fee=0.001 has no unit: write 0.1% or 1000")
+    status, _, found = gateway.ask("POST", "/api/v1/backtest", SEED | {"funding": "much"})
+    assert (status, found["field"]) == (400, "funding")
 
 
 def test_a_plan_starts_nothing(gateway: Gateway):
@@ -120,18 +123,19 @@ def events_of(gateway: Gateway, job_id: str, last: str = "") -> tuple[int, list[
     return answer.status, [dict(line.split(": ", 1) for line in block.splitlines()) for block in blocks]
 
 
-def test_progress_is_told_as_it_comes(gateway: Gateway):
+def test_progress_is_reported_as_it_comes(gateway: Gateway):
     job_id = gateway.submit(**{**GRID, "grid": {"fast": "2:40", "slow": "41:120"}})["job_id"]
     status, found = events_of(gateway, job_id)
     assert (status, found[-1]["event"]) == (200, "done")
-    told = [json.loads(event["data"]) for event in found]
-    assert [one["fraction"] for one in told] == sorted(one["fraction"] for one in told)
-    assert told[-1] == {"state": "done", "done": told[-1]["total"], "total": told[-1]["total"], "repairs": 0,
+    output = [json.loads(event["data"]) for event in found]
+    assert [one["fraction"] for one in output] == sorted(one["fraction"] for one in output)
+    assert output[-1] == {"state": "done", "done": output[-1]["total"], "total": output[-1]["total"], "repairs": 0,
                         "fraction": 1.0}  # fmt: skip
     assert events_of(gateway, job_id, found[-1]["id"]) == (204, [])  # all was seen: a browser stops asking
     assert events_of(gateway, job_id, "something else")[1] == [found[-1]]
 
 
+@pytest.mark.clock
 def test_cancelled_and_removed(gateway: Gateway):
     big = {**GRID, "grid": {"fast": "2:200", "slow": "201:400"}, "strategy": "ema_cross"}
     job_id = gateway.submit(**big)["job_id"]
@@ -162,7 +166,7 @@ def test_jobs_are_listed_page_by_page(gateway: Gateway):
 
 
 def test_a_stop_loses_nothing(stored_market: Path, tmp_path: Path):
-    """A gateway that is told to stop stops, and the next one ends its jobs."""
+    """A gateway that is stopped stops, and the next one ends its jobs."""
     folder = tmp_path / "db"
     shutil.copytree(stored_market, folder, symlinks=True)
     with serving(folder) as first:
@@ -181,6 +185,7 @@ def test_beyond_this_machine_only_with_keys(stored_market: Path, variable: str):
     assert variable in done.stderr
 
 
+@pytest.mark.clock
 def test_what_is_known_need_not_be_computed(gateway: Gateway):
     """A range that grows, and a grid that grows, compute what is new; the plan says so before and with the answer."""
     body = {"symbol": "AAAUSDT", "strategy": "donchian", "grid": {"entry": [30, 60], "exit": [15, 20]}}
@@ -194,7 +199,29 @@ def test_what_is_known_need_not_be_computed(gateway: Gateway):
     assert gateway.submit(**longer)["plan"]["reuse"]["reused_outcomes"] == 4
     more = longer | {"grid": {"entry": [30, 60, 90], "exit": [15, 20]}}
     gateway.finish(**longer)
-    told = gateway.submit(**more)["plan"]["reuse"]
-    assert told["outcomes"] - told["reused_outcomes"] == told["slices"] * 2
+    output = gateway.submit(**more)["plan"]["reuse"]
+    assert output["outcomes"] - output["reused_outcomes"] == output["slices"] * 2
     alone = {"symbol": "AAAUSDT", "strategy": "donchian", "params": {"entry": 30, "exit": 15}}
     assert gateway.submit(**alone, range="2024-01-29..2024-02-01")["plan"]["reuse"]["reused_outcomes"] == 0
+
+
+def test_notes_are_kept_beside_a_job_and_found(gateway: Gateway):
+    job = gateway.finish(symbol="AAAUSDT", strategy="sma_cross", params={"fast": 3, "slow": 1_047})
+    path = f"/api/v1/backtest/{job['job_id']}"
+    assert gateway.get(f"{path}/notes") == {"label": "", "note": "", "tags": []}
+    assert all(one["label"] == "" for one in gateway.get("/api/v1/backtests")["items"])  # now the line is cached
+    body = {"label": "Tuesday", "note": "look\nagain", "tags": ["b", "a", "b"]}
+    status, _, found = gateway.ask("PUT", f"{path}/notes", body)
+    assert (status, found) == (200, {**body, "tags": ["a", "b"]}) and gateway.get(f"{path}/notes") == found
+    for query in ("tag=a&tag=b", "text=AGAIN", "param=fast=3&param=slow=1047", "where=trades>=0&param=slow=1047"):
+        (line,) = gateway.get(f"/api/v1/backtests?{query}")["items"]
+        assert (line["job_id"], line["label"], line["tags"]) == (job["job_id"], "Tuesday", ["a", "b"]), query
+    assert gateway.get("/api/v1/backtests?tag=a&tag=c")["items"] == []
+    assert gateway.get("/api/v1/backtests?until=2020")["items"] == []
+    for wrong in ({"tags": ["a,b"]}, {"label": "a\nb"}):
+        assert gateway.ask("PUT", f"{path}/notes", wrong)[0] == 422
+    assert gateway.ask("PUT", f"{path}/notes", {"labels": "x"})[0] == 400
+    assert gateway.ask("PUT", f"/api/v1/backtest/{'0' * 32}/notes", body)[0] == 404
+    assert gateway.ask("GET", "/api/v1/backtests?where=sharp>1")[0] == 422
+    assert gateway.ask("DELETE", path)[0] == 204
+    assert gateway.get("/api/v1/backtests?tag=a")["items"] == []

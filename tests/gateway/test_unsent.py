@@ -1,4 +1,4 @@
-"""A sink that does not take a request: the job is written down then, and is to be sent when it is asked for again."""
+"""A sink that does not take a request: the job is written down then, and is to be sent when it is requested again."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from candlemill.errors import SinkDown
-from candlemill.events import Event, Requested, read
-from candlemill.io.gateway.world import World
-from candlemill.io.store import Store
-from candlemill.request import Request
+from candlemill.gateway.job_service import JobService
+from candlemill.pipeline.events import Event, Requested, read
+from candlemill.pipeline.request import Request
+from candlemill.store.clickhouse import ClickHouseStore
 
 WANTED = Request(symbol="BBBUSDT", strategy="sma_cross")
 
@@ -23,8 +23,8 @@ def test_what_was_not_sent_is_sent_with_the_next_asking(database: Path) -> None:
             raise SinkDown("nobody there")
         sent.extend(events)
 
-    with Store(f"chdb://{database}") as store:
-        world = World(store, publish)
+    with ClickHouseStore(f"chdb://{database}") as store:
+        world = JobService(store, publish)
         ready = asyncio.run(world.prepare(WANTED))
         for _ in range(2):
             with pytest.raises(SinkDown):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from candlemill.model import parse_range
+from candlemill.units import parse_range
 from numpy.typing import NDArray
-from reference import Bar, read_zip
+from slow_engine import Bar, read_zip
 from world import World
 
 SPOT = Path(__file__).parents[3] / "shared/data/spot"

@@ -1,10 +1,10 @@
-"""What both peers are asked for."""
+"""What both peers are requested."""
 
 from itertools import product
 from typing import Any
 
 import pytest
-from candlemill.strategies.registry import BUILT_IN
+from candlemill.strategies.registry import BUILT_IN, ORDER_STRATEGIES, PANEL_STRATEGIES
 from candles import NO_CANDLES, SETS, SPOT
 
 FEE, SLIPPAGE = 1000, 50  # ppm
@@ -16,14 +16,17 @@ STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
     "donchian": ("donchian", {"entry": 240, "exit": 120}),
     "buy_and_hold": ("buy_and_hold", {}),
 }
-OTHERS = {name: (name, {}) for name in sorted(BUILT_IN - {name for name, _ in STRATEGIES.values()})}
+OTHERS = {
+    name: (name, {})
+    for name in sorted(BUILT_IN - ORDER_STRATEGIES - PANEL_STRATEGIES - {name for name, _ in STRATEGIES.values()})
+}
 STOPS: dict[str, dict[str, int]] = {
     "none": {},
     "stop": {"stop_loss": 4_000},
     "stop and target": {"stop_loss": 4_000, "take_profit": 8_000},
     "trailing": {"trailing_stop": 5_000},
 }
-COARSE = "BRDBTC"  # a price is some 800 units of 10^-8: what is rounded down decides what touches
+COARSE = "BRDBTC"  # a price is some 800 units of 10^-8: how distances are rounded decides what touches
 
 real_candles = pytest.mark.skipif(not SPOT.is_dir(), reason=NO_CANDLES)
 every_set = pytest.mark.parametrize("name", SETS)

@@ -4,11 +4,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from candlemill.engine.tape import k_minute_bars
-from candlemill.model import SCALE, Spec, resolve
+from candlemill.backtests.replay import Replay, replay_of
+from candlemill.backtests.resolve import resolve
+from candlemill.backtests.slice import COLUMNS
+from candlemill.backtests.spec import Spec
+from candlemill.engine.candles import k_minute_bars
 from candlemill.strategies import build
-from candlemill.trace import Trace, trace_of
-from candlemill.work import COLUMNS
+from candlemill.units import SCALE
 from candles import world_of
 from numpy.typing import NDArray
 
@@ -16,8 +18,8 @@ KEY = ["entry_t", "exit_t", "side"]
 PRICES = ["entry_price", "exit_price"]
 MONEY = ["fees", "profit"]
 
-# candlemill rounds slippage, the distance of a level and a fee down to 10^-8 each; its peers count in floats. A price
-# has up to three such roundings; the profit of a unit those of both prices and both fees.
+# candlemill rounds slippage and the distance of a level up to 10^-8 each, and a trade's money down, once; its peers
+# count in floats. A price has up to three such roundings; the profit of a unit those of both prices and its own.
 PRICE_UNITS = 3
 MONEY_UNITS = 7
 FLOAT = 1e-11  # of the price: what adding and multiplying a few doubles can have lost
@@ -30,7 +32,7 @@ class Run(NamedTuple):
 
     spec: Spec
     result: dict[str, Any]
-    trace: Trace
+    trace: Replay
     desired: NDArray[np.int8]  # at the close of each decision bar
     deals: Deals
 
@@ -51,19 +53,19 @@ def run_of(name: str, strategy: str, params: dict[str, Any] | None = None, **cos
     world = world_of(name)
     t = world.columns["t"]
     span = (int(t[0]), int(t[-1]) + 60_000)
-    spec = resolve(symbol="X", strategy=strategy, span=span, params=params or {}, **costs)
-    for kept in (world.jobs, world.rows, world.results):
+    spec = resolve(symbol="X", strategy=strategy, span=span, params=params or {}, **{"account": "units"} | costs)
+    for kept in (world.jobs, world.rows, world.results, world.result_rows):
         kept.clear()
     (result,) = world.run(spec)
     one = build(spec.strategy, dict(spec.params))
-    tape = world.runtime.tapes.window(spec, spec.start, spec.end, 0, COLUMNS).tape
-    bars = k_minute_bars(tape, spec.timeframe, skip_first=False)
+    candles = world.runtime.candles.window(spec, spec.start, spec.end, 0, COLUMNS).candles
+    bars = k_minute_bars(candles, spec.timeframe, skip_first=False)
     desired, _ = one.decide(bars, 0, bars.n, b"")
-    trace = trace_of(spec, tape, one, result)
+    trace = replay_of(spec, candles, one, result)
     return Run(spec, result, trace, np.array(desired), deals_of(trace))
 
 
-def deals_of(trace: Trace) -> Deals:
+def deals_of(trace: Replay) -> Deals:
     trades = trace.trades
     found = {name: getattr(trades, name) for name in KEY}
     found |= {name: getattr(trades, name) / SCALE for name in [*PRICES, "quantity", *MONEY]}

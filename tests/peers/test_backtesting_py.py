@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import why
-from candlemill.model import SCALE
+from candlemill.units import SCALE
 from candles import frame_of, resampled, times_of
 from cases import COARSE, FEE, FILLS, OTHERS, SLIPPAGE, STOPS, STRATEGIES, every_set, every_strategy, fills_and_stops
 from deals import Agreement, Run, assert_near, compare, run_of

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import why
-from candlemill.metrics import metrics
-from candlemill.model import SCALE
+from candlemill.backtests.metrics import metrics
+from candlemill.units import SCALE
 from candles import frame_of, resampled
 from cases import COARSE, FEE, FILLS, OTHERS, SLIPPAGE, STOPS, STRATEGIES, every_set, every_strategy, fills_and_stops
 from deals import Agreement, Run, assert_near, compare, run_of
@@ -78,7 +78,7 @@ def test_trailing_stop_with_target(tally: Tally) -> None:  # noqa: F811
 
 
 def test_unrounded_levels_of_coarse_prices(tally: Tally) -> None:  # noqa: F811
-    """What rounding distances down to 10^-8 does where prices are few such units: other bars touch the level."""
+    """What rounding distances up to 10^-8 does where prices are few such units: other bars touch the level."""
     for name in (COARSE, "BTTUSDT"):
         for label, fill in ((label, fill) for label in STRATEGIES for fill in FILLS):
             strategy, params = STRATEGIES[label]
@@ -242,13 +242,12 @@ def test_figures_of_a_compound_account() -> None:
     assert days.annualized_volatility() == pytest.approx(figures["volatility"] / SCALE, rel=1e-7)
 
 
-def test_fees_of_one_unit_are_rounded_down() -> None:
-    """With sizing fixed a fee is that of one unit, rounded down to 10^-8, times the quantity; vectorbt's is not. Of a
-    price of a few hundred units nothing is left; sizing notional does not round."""
+def test_fees_of_coarse_prices() -> None:
+    """A fee of a price of a few hundred units of 10^-8 is less than one: it is a share of the value all the same."""
     frame, rich = frame_of(COARSE), {"fees": FEE / 1e6, "init_cash": 1e6}
     fixed = run_of(COARSE, "sma_cross", {}, fee=FEE, quantity=10**6 * SCALE)
-    theirs = in_order(frame, fixed.desired, size=1e6, **rich).deals
-    assert fixed.result["fees"] == 0 and theirs["fees"].sum() > 1
+    orders = in_order(frame, fixed.desired, size=1e6, **rich).portfolio.orders.records
+    assert fixed.result["fees"] / SCALE == pytest.approx(orders["fees"].sum(), rel=1e-7)
     notional = run_of(COARSE, "sma_cross", {}, fee=FEE, sizing="notional", notional=10 * SCALE)
     size = np.floor(10 / frame["Open"].to_numpy() * 1e8) / 1e8
     orders = in_order(frame, notional.desired, size=size, **rich).portfolio.orders.records

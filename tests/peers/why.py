@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from candlemill.trace import Reason
+from candlemill.backtests.trades import Reason
 from deals import KEY, Agreement, Deals, Run
 from numpy.typing import NDArray
 

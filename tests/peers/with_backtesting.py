@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from backtesting import Backtest, Strategy
-from candlemill.model import SCALE
+from candlemill.units import SCALE
 from candles import times_of
 from deals import Deals
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ class Follow(Strategy):
     size: Callable[[float], float]
     stop_loss = take_profit = trailing_stop = 0.0
     spread = 0.0
-    rounded = False  # distances of levels rounded down to 10^-8, as candlemill's are
+    rounded = False  # distances of levels rounded up to 10^-8, as candlemill's are
 
     def init(self) -> None:
         self._best = 0.0
@@ -73,7 +73,7 @@ class Follow(Strategy):
         if not self.rounded:
             return price * (1 + direction * rate)
         units = round(price * SCALE)
-        return (units + direction * (units * round(rate * 1e6) // 10**6)) / SCALE
+        return (units + direction * -(-units * round(rate * 1e6) // 10**6)) / SCALE
 
 
 def follow(

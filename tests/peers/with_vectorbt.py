@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import vectorbt as vbt
-from candlemill.model import SCALE
+from candlemill.units import SCALE
 from candles import times_of
 from deals import Deals
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ class Simulated(NamedTuple):
 
 
 def signals_of(wanted: Wanted) -> dict[str, NDArray[np.bool_]]:
-    """Entries and exits where the wanted position changes; between changes nothing is asked for, as while locked."""
+    """Entries and exits where the wanted position changes; between changes nothing is requested, as while locked."""
     before = np.concatenate(([0], wanted[:-1]))
     return {
         "entries": (wanted == 1) & (before != 1),
@@ -54,9 +54,9 @@ def in_order(frame: pd.DataFrame, wanted: Wanted, fill: str = "next_open", **opt
     acted = np.zeros(2 * n, dtype=np.int8)
     decided = np.concatenate(([0], wanted[:-1])) if at == 0 else wanted
     acted[0::2], acted[1::2] = decided, decided
-    asked = signals_of(acted)
+    requested = signals_of(acted)
     if at == 1:
-        asked = {name: np.roll(signal, 1) for name, signal in asked.items()}
+        requested = {name: np.roll(signal, 1) for name, signal in requested.items()}
     rows = frame.index.repeat(2)
     prices = {}
     for name in ("Open", "High", "Low", "Close"):
@@ -65,7 +65,7 @@ def in_order(frame: pd.DataFrame, wanted: Wanted, fill: str = "next_open", **opt
         prices[name.lower()] = pd.Series(column, index=rows)
     price = np.repeat(frame["Open" if at == 0 else "Close"].to_numpy(), 2)
     spread = {name: _per_row(value, n) for name, value in options.items()}
-    portfolio = vbt.Portfolio.from_signals(**prices, **asked, **_defaults(frame, spread), price=price)
+    portfolio = vbt.Portfolio.from_signals(**prices, **requested, **_defaults(frame, spread), price=price)
     return _simulated(portfolio, frame, 2)
 
 
@@ -92,15 +92,15 @@ def stops(stop_loss: int = 0, take_profit: int = 0, trailing_stop: int = 0) -> d
 def rounded_stops(
     frame: pd.DataFrame, wanted: Wanted, fill: str, slippage: int, stop_loss: int, take_profit: int
 ) -> dict[str, Any]:
-    """The same rates with distances rounded down to 10^-8, as candlemill has them: where a price is a few hundred such
+    """The same rates with distances rounded up to 10^-8, as candlemill has them: where a price is a few hundred such
     units that decides what touches. Half a unit keeps floats from answering a touch by noise."""
     side = wanted.astype(np.int64) if fill == "close" else np.concatenate(([0], wanted[:-1])).astype(np.int64)
     raw = frame["Close" if fill == "close" else "Open"].to_numpy()
     units = np.rint(raw * SCALE).astype(np.int64)
-    entry = units + side * (units * slippage // 10**6)
+    entry = units + side * -(-units * slippage // 10**6)
     base = raw * (1 + side * slippage / 1e6) * SCALE
-    stop = entry - side * (entry * stop_loss // 10**6) + side / 2
-    take = entry + side * (entry * take_profit // 10**6) - side / 2
+    stop = entry - side * -(-entry * stop_loss // 10**6) + side / 2
+    take = entry + side * -(-entry * take_profit // 10**6) - side / 2
     found: dict[str, Any] = {"stop_entry_price": "FillPrice", "stop_exit_price": "StopMarket"}
     if stop_loss:
         found["sl_stop"] = np.maximum(side * (base - stop) / base, 0)

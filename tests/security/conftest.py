@@ -12,18 +12,18 @@ import pytest
 for module in ("chdb", "litestar", "functions_framework"):
     pytest.importorskip(module)
 
-from candlemill.events import Event  # noqa: E402
-from candlemill.io.gateway.app import create_app  # noqa: E402
-from candlemill.io.gateway.guards import Access  # noqa: E402
-from candlemill.io.gateway.keys import make_key  # noqa: E402
-from candlemill.io.gateway.world import World  # noqa: E402
-from candlemill.io.store import Store  # noqa: E402
+from candlemill.gateway.api_keys import make_key  # noqa: E402
+from candlemill.gateway.app import create_app  # noqa: E402
+from candlemill.gateway.job_service import JobService  # noqa: E402
+from candlemill.gateway.security import AccessPolicy  # noqa: E402
+from candlemill.pipeline.events import Event  # noqa: E402
+from candlemill.store.clickhouse import ClickHouseStore  # noqa: E402
 from gateway.conftest import Gateway, serving  # noqa: E402
 from litestar.testing import TestClient  # noqa: E402
 
 from security.desk import Desk  # noqa: E402
 
-ASKED = {"symbol": "AAAUSDT", "strategy": "sma_cross", "range": "2024-01", "params.fast": "5", "params.slow": "50"}
+REQUEST = {"symbol": "AAAUSDT", "strategy": "sma_cross", "range": "2024-01", "params.fast": "5", "params.slow": "50"}
 SWEEP = {"symbol": "AAAUSDT", "strategy": "sma_cross", "range": "2024-01", "grid.fast": "5,10", "grid.slow": "50,60"}
 
 
@@ -31,21 +31,21 @@ SWEEP = {"symbol": "AAAUSDT", "strategy": "sma_cross", "range": "2024-01", "grid
 def desk(stored_market: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     folder = tmp_path_factory.mktemp("desk") / "db"
     shutil.copytree(stored_market, folder, symlinks=True)
-    with pytest.MonkeyPatch.context() as patch, Store(f"chdb://{folder}") as store:
+    with pytest.MonkeyPatch.context() as patch, ClickHouseStore(f"chdb://{folder}") as store:
         store._client.command("CREATE TABLE c4nary (x Int64) ENGINE = MergeTree ORDER BY x")
         store._client.command("INSERT INTO c4nary VALUES (1)")
         yield Desk(store, patch)
 
 
 @pytest.fixture(scope="package")
-def told(desk: Desk) -> list[Event]:
+def output(desk: Desk) -> list[Event]:
     """All events of a finished job."""
-    return desk.finish(**ASKED)
+    return desk.finish(**REQUEST)
 
 
 @pytest.fixture(scope="package")
-def job(told: list[Event]) -> str:
-    return told[-1].partitionkey
+def job(output: list[Event]) -> str:
+    return output[-1].partitionkey
 
 
 @pytest.fixture(scope="package")
@@ -56,7 +56,7 @@ def sweep(desk: Desk) -> str:
 @pytest.fixture(scope="package")
 def client(desk: Desk) -> Iterator[Any]:
     """Asks the gateway's app; what it publishes goes nowhere."""
-    app = create_app(World(desk.store, lambda published: None), Access(per_minute=None))
+    app = create_app(JobService(desk.store, lambda published: None), AccessPolicy(per_minute=None))
     with TestClient(app, raise_server_exceptions=False) as found:
         yield found
 
@@ -91,5 +91,5 @@ def served(stored_market: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield Served(found, key)
 
 
-def one_of(told: list[Event], kind: str) -> Event:
-    return next(event for event in told if event.type == kind)
+def one_of(output: list[Event], kind: str) -> Event:
+    return next(event for event in output if event.type == kind)

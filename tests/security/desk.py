@@ -11,13 +11,14 @@ from typing import Any
 from urllib.parse import quote
 
 import flask
-from candlemill import events
-from candlemill.events import Event
-from candlemill.io import functions, http
-from candlemill.io.clock import clock_ms
-from candlemill.io.store import Store
-from candlemill.io.tapes import Tapes
-from candlemill.ledger import Runtime
+from candlemill.pipeline import events
+from candlemill.pipeline.events import Event
+from candlemill.pipeline.interfaces import HandlerContext
+from candlemill.store import day_index
+from candlemill.store.candle_reader import CandleReader
+from candlemill.store.clickhouse import ClickHouseStore
+from candlemill.transport import dedup, functions, http, sink
+from candlemill.units import clock_ms
 from werkzeug.test import EnvironBuilder
 
 MARK = "c4nary"
@@ -33,22 +34,22 @@ WRITTEN = ("query", "query_column_block_stream", "command", "raw_insert")
 class Desk:
     """`said` are (method, what was sent as SQL) of every call to the database; `sent` what the functions published."""
 
-    def __init__(self, store: Store, patch: Any) -> None:
+    def __init__(self, store: ClickHouseStore, patch: Any) -> None:
         self.store = store
         self.said: list[tuple[str, str]] = []
         self.tables: list[tuple[str, str]] = []  # which function has written to which table
         self.sent: list[Event] = []
         self.at_work = ""
-        index = http.RequestIndex(store)
-        self.runtime = Runtime(store, index, Tapes(index.days, store), clock_ms)
+        index = day_index.RequestIndex(store)
+        self.runtime = HandlerContext(store, index, CandleReader(index.days, store), clock_ms)
 
-        def runtime() -> Runtime:
+        def runtime() -> HandlerContext:
             index.renew()
             return self.runtime
 
-        patch.setattr(http, "runtime", runtime)
-        patch.setattr(http, "_publish", lambda published: self.sent.extend(published))
-        patch.setattr(http, "_asked", http.Asked())
+        patch.setattr(http, "handler_context", runtime)
+        patch.setattr(sink, "_publish", lambda published: self.sent.extend(published))
+        patch.setattr(http, "_published", dedup.PublishDeduplicator())
         self._quietly = store._client.query  # what these tests ask themselves is not taken down
         for name in WRITTEN:
             patch.setattr(store._client, name, self._telling(name, getattr(store._client, name)))
@@ -95,7 +96,7 @@ class Desk:
         return seen
 
     def finish(self, **fields: Any) -> list[Event]:
-        """A job that is asked for as `kn` does it, run to its end."""
+        """A job that is requested as `kn` does it, run to its end."""
         return self.deliver(Event(id="1", source="/kn", type=events.REQUESTED, data=json.dumps(fields).encode()))
 
     def rows(self, sql: str) -> Sequence[Sequence[Any]]:
@@ -107,7 +108,7 @@ class Desk:
         return {
             name: str(self.rows(f"SELECT count(), sum(cityHash64(*)) FROM {name}")[0])  # noqa: S608
             for name in sorted(names)
-            if not name.startswith("backtest_") and name != "slice_outcomes"
+            if not name.startswith("backtest_") and name not in ("slice_outcomes", "job_notes")
         }
 
     @contextmanager
@@ -124,7 +125,7 @@ class Desk:
         assert before == after
 
 
-TABLES = {"backtest_jobs", "backtest_slices", "backtest_results", "slice_outcomes", "coverage_days"}
+TABLES = {"job_notes", "backtest_jobs", "backtest_slices", "backtest_results", "slice_outcomes", "coverage_days"}
 
 
 # -- every field of a schema -----------------------------------------------------------------------------------------

@@ -8,16 +8,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from candlemill import events
-from candlemill.addresses import Addresses, ground_of
-from candlemill.events import Event
-from candlemill.io import plugins
-from candlemill.io.functions import ROUTES
-from candlemill.io.jobs import Home
-from candlemill.model import spec_from_json
-from candlemill.states import AHEAD_MS
+from candlemill.backtests.spec import spec_from_json
+from candlemill.local.runner import JobRunner
+from candlemill.pipeline import events
+from candlemill.pipeline.cache_keys import CacheKeys, job_data
+from candlemill.pipeline.events import Event
+from candlemill.pipeline.job_state import AHEAD_MS
+from candlemill.strategies import loader
+from candlemill.transport.functions import ROUTES
 
-from security.conftest import ASKED, one_of
+from security.conftest import REQUEST, one_of
 from security.desk import Desk
 
 FUNCTIONS = ("split", "execute", "aggregate")
@@ -37,7 +37,7 @@ class Marked(Windowed, frozen=True):
 def planned(desk: Desk, **fields: Any) -> tuple[str, list[Event]]:
     """A job that is planned and not begun, and its tasks."""
     desk.sent.clear()
-    assert desk.post("split", events.REQUESTED, {**ASKED, **fields})[0] == 202
+    assert desk.post("split", events.REQUESTED, {**REQUEST, **fields})[0] == 202
     tasks = list(desk.sent)
     assert {task.type for task in tasks} == {events.SLICE_REQUESTED}
     return tasks[0].partitionkey, tasks
@@ -50,27 +50,27 @@ def finish(desk: Desk, tasks: list[Event]) -> None:
 
 def true_to_the_candles(desk: Desk, job_id: str) -> bool:
     """Whether a stored result is what the candles give, computed anew."""
-    home = Home(desk.store)
+    runner = JobRunner(desk.store)
     row = desk.store.job(job_id)
     assert row is not None and row.state == "done"
-    found = home.verify(home.prepare(spec_from_json(row.spec), None), job_id, lambda a, b: None)
+    found = runner.verify(runner.prepare(spec_from_json(row.spec), None), job_id, lambda a, b: None)
     assert found.sets == 1
     return not found.different
 
 
-def test_a_function_takes_its_own_types_only(desk: Desk, told: list[Event], job: str) -> None:
+def test_a_function_takes_its_own_types_only(desk: Desk, output: list[Event], job: str) -> None:
     with desk.unharmed(job):
         for name, kind in product(FUNCTIONS, (*events.DATA, "dev.candlemill.backtest.requested.v2", "com.example.x")):
             if ROUTES.get(kind) == name:
                 continue
-            data = next((event.data for event in told if event.type == kind), b"{}")
+            data = next((event.data for event in output if event.type == kind), b"{}")
             status, found = desk.post(name, kind, raw=data, partitionkey=job)
             assert (status, found["title"]) == (422, "bad_input"), (name, kind)
 
 
-def test_who_says_it_does_not_count(desk: Desk, told: list[Event], job: str) -> None:
+def test_who_says_it_does_not_count(desk: Desk, output: list[Event], job: str) -> None:
     """A source is anybody's to write; so is the id, and a subject is not looked at."""
-    end = one_of(told, events.COMPLETED)
+    end = one_of(output, events.COMPLETED)
     with desk.unharmed(job):
         for source in ("/candlemill/aggregate", "/evil", "https://candlemill.example/split"):
             assert desk.post("aggregate", end.type, raw=end.data, source=source, subject="x", id="x")[0] == 202
@@ -92,8 +92,8 @@ def test_an_end_that_did_not_come_is_not_believed(desk: Desk) -> None:
     assert true_to_the_candles(desk, job_id)
 
 
-def test_another_jobs_task_is_refused(desk: Desk, told: list[Event], job: str) -> None:
-    task = json.loads(one_of(told, events.SLICE_REQUESTED).data)
+def test_another_jobs_task_is_refused(desk: Desk, output: list[Event], job: str) -> None:
+    task = json.loads(one_of(output, events.SLICE_REQUESTED).data)
     other, tasks = planned(desk, **{"params.fast": "7"})
     theirs = json.loads(tasks[0].data)
     with desk.unharmed(job):
@@ -124,7 +124,8 @@ def test_tasks_that_its_plan_does_not_have_change_no_result(desk: Desk) -> None:
         {**second, "cuts": [a + 1, b]},
         {**second, "slice": 2},
         {**second, "batch": 5},
-        {**second, "only": "0"},
+        {**second, "place": 77},
+        {**second, "cuts": [a, (a + b) // 2, b]},
         {**second, "run": 1},
         {**second, "run": 2**70},
         *(
@@ -139,14 +140,14 @@ def test_tasks_that_its_plan_does_not_have_change_no_result(desk: Desk) -> None:
 
 def test_a_made_up_outcome_is_found_by_verify(desk: Desk) -> None:
     """Whoever may write outcomes can lie, and nobody else: no event carries one. `candlemill verify` tells."""
-    job_id, tasks = planned(desk, **{"params.fast": "9"})
+    job_id, tasks = planned(desk, **{"params.fast": "9", "account": "units"})
     for task in tasks:
         desk.post("execute", task.type, raw=task.data, id=task.id)
     spec = events.read(tasks[0], events.SliceRequested).spec
-    addresses = Addresses(spec, ground_of(Home(desk.store).index, spec))
-    keys = [one.key for one in addresses.sets(0, 1).values()]
-    slices = [one.key for one in desk.store.known_slices(keys, addresses.code)]
-    own = desk.store.outcomes(keys, addresses.code, slices)
+    cache_keys = CacheKeys(spec, job_data(JobRunner(desk.store).index, spec))
+    keys = [one.key for one in cache_keys.sets(0, 1).values()]
+    slices = [one.key for one in desk.store.known_slices(keys, cache_keys.code)]
+    own = desk.store.outcomes(keys, cache_keys.code, slices)
     assert own
     for row in own:
         numbers = json.loads(row.summary)
@@ -163,8 +164,8 @@ def test_a_made_up_outcome_is_found_by_verify(desk: Desk) -> None:
     assert not true_to_the_candles(desk, job_id)
 
 
-def test_a_replayed_request_begins_nothing(desk: Desk, told: list[Event], job: str) -> None:
-    task = json.loads(one_of(told, events.SLICE_REQUESTED).data)
+def test_a_replayed_request_begins_nothing(desk: Desk, output: list[Event], job: str) -> None:
+    task = json.loads(one_of(output, events.SLICE_REQUESTED).data)
     row = desk.store.job(job)
     assert row is not None
     with desk.unharmed(job):
@@ -179,8 +180,8 @@ def test_a_replayed_request_begins_nothing(desk: Desk, told: list[Event], job: s
         assert desk.sent == []
 
 
-def test_a_dead_letter_ends_what_runs_and_nothing_else(desk: Desk, told: list[Event], job: str) -> None:
-    task = one_of(told, events.SLICE_REQUESTED)
+def test_a_dead_letter_ends_what_runs_and_nothing_else(desk: Desk, output: list[Event], job: str) -> None:
+    task = one_of(output, events.SLICE_REQUESTED)
     with desk.unharmed(job):  # done is done
         given_up = {"partitionkey": job, "knativeerrorcode": "500", "knativeerrordata": "so I say"}
         assert desk.post("aggregate", task.type, raw=task.data, **given_up)[0] == 202
@@ -198,6 +199,7 @@ def test_a_dead_letter_ends_what_runs_and_nothing_else(desk: Desk, told: list[Ev
     assert ended is not None and (ended.state, "answered 500" in ended.reason) == ("failed", True)
 
 
+@pytest.mark.clock
 def test_no_attempt_lies_beyond_tomorrow(desk: Desk) -> None:
     """The highest attempt counts: one of a far future would be the last that a job ever has."""
     now = int(time.time() * 1000)
@@ -215,9 +217,9 @@ def test_another_version_of_a_strategy_is_refused(desk: Desk, tmp_path: Path) ->
     ran = tmp_path / "ran"
     file = tmp_path / "marked.py"
     file.write_text(STRATEGY)
-    asked = {"symbol": "AAAUSDT", "strategy": plugins.load(str(file))}
+    requested = {"symbol": "AAAUSDT", "strategy": loader.load(str(file))}
     desk.sent.clear()
-    assert desk.post("split", events.REQUESTED, asked)[0] == 202
+    assert desk.post("split", events.REQUESTED, requested)[0] == 202
     tasks = list(desk.sent)
     file.write_text(STRATEGY + f"\nopen({str(ran)!r}, 'w')\n")
     task = json.loads(tasks[0].data)
@@ -225,9 +227,9 @@ def test_another_version_of_a_strategy_is_refused(desk: Desk, tmp_path: Path) ->
         forged = {**task, "spec": {**task["spec"], "strategy": wanted}}
         assert desk.post("execute", events.SLICE_REQUESTED, forged)[0] == 422
         assert desk.post("split", events.REQUESTED, {"spec": forged["spec"]})[0] == 422
-        assert desk.post("split", events.REQUESTED, {**asked, "strategy": wanted})[0] == 422
+        assert desk.post("split", events.REQUESTED, {**requested, "strategy": wanted})[0] == 422
     assert not ran.exists()
-    plugins.load(str(file))
+    loader.load(str(file))
     assert ran.exists()
     status, found = desk.post("execute", events.SLICE_REQUESTED, task)
     assert (status, "another version of" in found["detail"]) == (422, True)

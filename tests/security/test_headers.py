@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from candlemill import events
 from candlemill.errors import StoreError
-from candlemill.io import logs
-from candlemill.io.gateway import guards, keys
-from candlemill.io.gateway.access import access_of
-from candlemill.io.gateway.app import create_app
-from candlemill.io.gateway.guards import Access
-from candlemill.io.gateway.keys import Keys, make_key
-from candlemill.io.gateway.world import World
-from candlemill.io.store import Store
-from candlemill.io.webserver import HEAD_BYTES_MAX
+from candlemill.gateway import api_keys, security
+from candlemill.gateway.access import access_of
+from candlemill.gateway.api_keys import ApiKeys, make_key
+from candlemill.gateway.app import create_app
+from candlemill.gateway.job_service import JobService
+from candlemill.gateway.security import AccessPolicy
+from candlemill.pipeline import events
+from candlemill.store.clickhouse import ClickHouseStore
+from candlemill.telemetry import logs
+from candlemill.transport.asgi import HEAD_BYTES_MAX
 from litestar.testing import TestClient
 
 from security.conftest import Served
@@ -41,7 +41,7 @@ def guarded(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Any:
     key, line = make_key("alice")
     file = tmp_path_factory.mktemp("keys") / "keys"
     file.write_text(line)
-    return World(desk.store, lambda published: None), key, file
+    return JobService(desk.store, lambda published: None), key, file
 
 
 # -- who asks ------------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def test_two_headers_of_a_kind_do_not_add_up(served: Served) -> None:
 def test_a_limit_is_not_dodged_by_other_headers(guarded: Any) -> None:
     """Before, a key that nobody knows began a count of its own."""
     world, key, file = guarded
-    access = Access(keys=Keys(file), per_minute=20)
+    access = AccessPolicy(keys=ApiKeys(file), per_minute=20)
     with TestClient(create_app(world, access)) as client:
         for k in range(60):
             spoofed = {
@@ -118,19 +118,19 @@ def test_a_limit_is_not_dodged_by_other_headers(guarded: Any) -> None:
             named = {"X-API-Key": key} if k % 2 else {"Authorization": f"{'bEaReR' if k % 3 else 'Bearer'}  {key} "}
             answer = client.get(ABOUT, headers={**named, "X-Forwarded-For": f"10.0.0.{k}"})
             assert answer.status_code == (200 if k < 20 else 429), k
-    with TestClient(create_app(world, Access(per_minute=20))) as client:  # nobody needs a key: all are addresses
+    with TestClient(create_app(world, AccessPolicy(per_minute=20))) as client:  # nobody needs a key: all are addresses
         found = [client.get(ABOUT, headers={"Authorization": f"Bearer {k}"}).status_code for k in range(30)]
         assert found == [200] * 20 + [429] * 10
 
 
 def test_an_ipv6_network_is_one_caller() -> None:
     assert (
-        guards._network("2001:db8:1:2::1")
-        == guards._network("2001:db8:1:2:ffff::9")
-        != guards._network("2001:db8:1:3::1")
+        security._network("2001:db8:1:2::1")
+        == security._network("2001:db8:1:2:ffff::9")
+        != security._network("2001:db8:1:3::1")
     )
-    assert guards._network("192.0.2.1") != guards._network("192.0.2.2")
-    assert guards._network("unix") == "unix"
+    assert security._network("192.0.2.1") != security._network("192.0.2.2")
+    assert security._network("unix") == "unix"
 
 
 def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -138,9 +138,9 @@ def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, tmp
     made = [make_key(f"n{k}") for k in range(5)]
     (tmp_path / "keys").write_text("\n".join(line for _, line in made))
     seen = []
-    real = keys.hmac.compare_digest
-    monkeypatch.setattr(keys.hmac, "compare_digest", lambda a, b: seen.append((a, b)) or real(a, b))
-    assert Keys(tmp_path / "keys").name_of(made[0][0]) == "n0"
+    real = api_keys.hmac.compare_digest
+    monkeypatch.setattr(api_keys.hmac, "compare_digest", lambda a, b: seen.append((a, b)) or real(a, b))
+    assert ApiKeys(tmp_path / "keys").name_of(made[0][0]) == "n0"
     digest = hashlib.sha256(made[0][0].encode()).hexdigest()
     assert seen == [(line.split()[1], digest) for _, line in made]
 
@@ -148,7 +148,7 @@ def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, tmp
 def test_origins_and_hosts_that_are_no_addresses(guarded: Any) -> None:
     world, _, _ = guarded
     with TestClient(
-        create_app(world, Access(hosts=frozenset({"localhost"}), per_minute=None)), "http://localhost"
+        create_app(world, AccessPolicy(hosts=frozenset({"localhost"}), per_minute=None)), "http://localhost"
     ) as client:
         for origin in (
             "http://[",
@@ -206,8 +206,8 @@ def test_a_body_without_a_length_is_bounded_too(served: Served) -> None:
     chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
     first = head("/api/v1/backtest", f"X-API-Key: {served.key}", "Transfer-Encoding: chunked", method="POST")
     assert status(served.raw(first, *[chunk] * 64, b"0\r\n\r\n")) in (0, 413)
-    told = head("/api/v1/backtest", f"X-API-Key: {served.key}", "Content-Length: 99999999999", method="POST")
-    assert status(served.raw(told, b" " * 300_000)) in (0, 413)
+    output = head("/api/v1/backtest", f"X-API-Key: {served.key}", "Content-Length: 99999999999", method="POST")
+    assert status(served.raw(output, b" " * 300_000)) in (0, 413)
     assert status(served.raw(head("/healthz"))) == 200
 
 
@@ -301,7 +301,7 @@ def test_every_answer_keeps_browsers_safe(served: Served, desk: Desk, client: An
         assert "default-src 'none'" in policy and "connect-src" not in policy
 
 
-# -- what is told --------------------------------------------------------------------------------------------------
+# -- what is reported --------------------------------------------------------------------------------------------------
 
 
 def test_no_key_is_in_the_log(served: Served) -> None:
@@ -324,7 +324,7 @@ def test_no_key_is_in_the_log(served: Served) -> None:
     assert '"key": "alice"' in log
 
 
-def test_a_databases_password_is_told_nobody() -> None:
+def test_a_databases_password_is_reported_to_nobody() -> None:
     for dsn in (
         "http://alice:s3cret@127.0.0.1:1/x",
         "clickhouse://alice:s3cret@[bad/x",
@@ -332,7 +332,7 @@ def test_a_databases_password_is_told_nobody() -> None:
         "http://a:s3cret@h:99999/x",
     ):
         with pytest.raises(Exception) as caught:
-            Store(dsn)
+            ClickHouseStore(dsn)
         error: BaseException | None = caught.value
         assert "s3cret" not in str(error)
         assert isinstance(error, StoreError | ValueError | Exception)

@@ -21,18 +21,18 @@ CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shut
 STORED = """
 import sys
 import numpy as np
-from candlemill.control import fail
-from candlemill.io.coverage import count_days
-from candlemill.io.store import Store
-from candlemill.ledger import JobRow
-from candlemill.model import Spec
+from candlemill.pipeline.lifecycle import fail
+from candlemill.store.candle_writer import count_days
+from candlemill.store.clickhouse import ClickHouseStore
+from candlemill.pipeline.interfaces import JobRow
+from candlemill.backtests.spec import Spec
 
 folder, evil, reason = sys.argv[1:]
 start = 1_704_067_200_000
 candles = {name: np.full(1440, 10**8, dtype=np.int64) for name in ("open", "high", "low", "close")}
 candles |= {"t": start + 60_000 * np.arange(1440), "volume": np.ones(1440, dtype=np.uint64)}
 spec = Spec(symbol=evil, strategy=evil[:64], params={evil: 1}, start=start, end=start + 86_400_000)
-with Store(f"chdb://{folder}") as store:
+with ClickHouseStore(f"chdb://{folder}") as store:
     store.add_symbol(evil, 10**8)
     store.insert_candles(evil, [candles])
     store.put_days({evil: count_days(candles)})

@@ -7,18 +7,19 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from candlemill import cli, events
+from candlemill.cli import main
 from candlemill.errors import BadFile, BadInput
-from candlemill.funding import _NAME as FUNDING_NAME
-from candlemill.io.files import find_kline_files, load
-from candlemill.io.gateway.pages import DASHBOARD
-from candlemill.io.store import _folder
+from candlemill.exchanges.binance.funding_files import FundingName
+from candlemill.gateway.static import DASHBOARD
+from candlemill.ingest.files import find_kline_files, load
+from candlemill.pipeline import events
+from candlemill.store.connection import _folder
 
-from security.conftest import ASKED, Served
+from security.conftest import REQUEST, Served
 from security.desk import Desk
 
 UP = ("..", "%2e%2e", ".%2e", "%252e%252e", "..%c0%af", "..%2f..", "..%5c..", "\\..", "....//", "%uff0e%uff0e")
-SECRET = "io/gateway/keys.py"
+SECRET = "gateway/api_keys.py"
 NAMES = (
     "../../../etc/passwd",
     "/etc/passwd",
@@ -96,7 +97,7 @@ def test_symbols_and_ids_are_not_paths(desk: Desk, client: Any, job: str, tmp_pa
             ):
                 answer = client.post("/api/v1/backtest", json=body)
                 assert 400 <= answer.status_code < 500, body
-                assert desk.post("split", events.REQUESTED, {**ASKED, **body})[0] == 422, body
+                assert desk.post("split", events.REQUESTED, {**REQUEST, **body})[0] == 422, body
 
 
 def formats(value: Any) -> list[dict[str, Any]]:
@@ -106,7 +107,7 @@ def formats(value: Any) -> list[dict[str, Any]]:
     return found + ([value] if isinstance(value, dict) and isinstance(value.get("format"), str) else [])
 
 
-def test_nothing_that_is_asked_for_is_fetched(desk: Desk, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_that_is_requested_is_fetched(desk: Desk, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """No field of a request is an address, and one that holds an address is not called."""
     import socket
 
@@ -120,7 +121,7 @@ def test_nothing_that_is_asked_for_is_fetched(desk: Desk, client: Any, monkeypat
         for body in ({"symbol": name, "strategy": "sma_cross"}, {"symbol": "AAAUSDT", "strategy": name}):
             assert desk.post("split", events.REQUESTED, body)[0] == 422
     status, _ = desk.post(
-        "split", events.REQUESTED, ASKED, source="http://127.0.0.1:1/", dataschema="http://127.0.0.1:1/"
+        "split", events.REQUESTED, REQUEST, source="http://127.0.0.1:1/", dataschema="http://127.0.0.1:1/"
     )
     assert status == 202
 
@@ -140,9 +141,9 @@ def test_files_of_candles_are_taken_by_strict_names(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(BadFile, match="no kline file found"):
         find_kline_files([tmp_path])
-    assert not any(
-        FUNDING_NAME.fullmatch(name) for name in ("../A-fundingRate-2024-01.zip", "a-fundingRate-2024-01.csv")
-    )
+    for name in ("../A-fundingRate-2024-01.zip", "a-fundingRate-2024-01.csv"):
+        with pytest.raises(BadFile, match="not the name of a file of funding rates"):
+            FundingName.parse(name)
 
 
 def test_a_link_or_a_device_for_a_file(tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_a_link_or_a_device_for_a_file(tmp_path: Path) -> None:
         with pytest.raises(BadFile) as caught:
             load(tmp_path / f"{name}USDT-1m-2024-01.csv", 8)
         assert "root:" not in str(caught.value)
-    assert [path.name[0] for path in find_kline_files([tmp_path])] == ["A"]
+    assert [file.path.name[0] for file in find_kline_files([tmp_path]).files] == ["A"]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_a_new_strategys_name_is_not_a_path(name: str, tmp_path: Path, capsys: A
     folder = tmp_path / "inside"
     folder.mkdir()
     try:
-        status = cli.main(["new-strategy", name, "--folder", str(folder)])
+        status = main.main(["new-strategy", name, "--folder", str(folder)])
     except SystemExit as error:
         status = int(error.code or 0)
     assert status == 2

@@ -87,7 +87,7 @@ def test_no_text_keeps_a_pattern_busy() -> None:
 def test_statements_to_the_embedded_database_are_read_in_linear_time() -> None:
     """Of the sizes that it takes: before, open quotes or blanks kept it busy for minutes."""
     trial = """
-from candlemill.io.dbengine import _format, _split_insert, _verb
+from candlemill.local.db_sessions import _format, _split_insert, _verb
 n = 1 << 16
 for piece in (b"'", b"/*", b"\\\\'", b"`", b" ", b"a ", b"'\\\\", b"FORMAT a ", b"FORMAT a;", b"/*'`"):
     for head in (b"INSERT ", b"FORMAT a"):

@@ -5,11 +5,11 @@ from collections import defaultdict
 from pathlib import Path
 
 import yaml
-from candlemill.io.kustomize import build
-from candlemill.io.settings import bundled
-from candlemill.schema import statements
+from candlemill.cluster.kustomize import build
+from candlemill.config import bundled
+from candlemill.store.schema import statements
 
-from security.conftest import ASKED, SWEEP
+from security.conftest import REQUEST, SWEEP
 from security.desk import Desk
 
 ROLES = statements([(bundled("schema") / "roles/roles.sql").read_text()])
@@ -22,7 +22,7 @@ def granted(role: str, right: str) -> set[str]:
 
 
 def test_functions_write_what_their_roles_may(desk: Desk, client: object, job: str, sweep: str) -> None:
-    desk.finish(**{**ASKED, "symbol": "AAAUSDT,BBBUSDT", "range": "2024-02"})
+    desk.finish(**{**REQUEST, "symbol": "AAAUSDT,BBBUSDT", "range": "2024-02"})
     desk.finish(**{**SWEEP, "range": "all", "walk_forward.train": "3d", "walk_forward.test": "1d"})
     written: dict[str, set[str]] = defaultdict(set)
     for function, table in desk.tables:
@@ -66,13 +66,13 @@ def test_deployment_gives_each_function_its_own_user() -> None:
             (container,) = one["spec"]["template"]["spec"]["containers"]
             (dsn,) = (e for e in container["env"] if e["name"] == "CANDLEMILL_CLICKHOUSE_DSN")
             assert dsn["valueFrom"]["secretKeyRef"]["key"] == one["metadata"]["name"]
-    told = (Path(__file__).parents[2] / "docs/deploy.md").read_text()
+    output = (Path(__file__).parents[2] / "docs/deploy.md").read_text()
     for function, role in ROLE_OF.items():
-        assert re.search(rf"{function}=\S*candlemill_{role}", told) or f"{function}='…'" in told, function
+        assert re.search(rf"{function}=\S*candlemill_{role}", output) or f"{function}='…'" in output, function
 
 
 def test_pods_have_no_way_up() -> None:
-    """Beside what tests/knative checks of each container."""
+    """Beside what tests/packaging checks of each container."""
     for overlay in ("local", "production"):
         text = yaml.safe_dump_all(build(bundled("knative") / "overlays" / overlay))
         for word in (

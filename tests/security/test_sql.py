@@ -7,12 +7,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from candlemill import cli, events
-from candlemill.events import Event
-from candlemill.io import store as io_store
-from candlemill.io.functions import ROUTES
+from candlemill.cli import main
+from candlemill.pipeline import events
+from candlemill.pipeline.events import Event
+from candlemill.store import clickhouse as io_store
+from candlemill.transport.functions import ROUTES
 
-from security.conftest import ASKED
+from security.conftest import REQUEST
 from security.desk import HOSTILE, Desk, places, with_value
 
 ROOT = Path(__file__).parents[2]
@@ -33,10 +34,15 @@ def operations(client: Any) -> list[tuple[str, str, Any]]:
 
 def test_sql_in_every_field_of_rest(desk: Desk, client: Any, job: str, sweep: str) -> None:
     described = client.get("/openapi.json").json()
-    asked = 0
+    requested = 0
     with desk.unharmed(job, sweep):
         for method, path, operation in operations(client):
-            known = {"job_id": sweep if "results" in path or "heatmap" in path else job, "symbol": "AAAUSDT"}
+            known = {
+                "job_id": sweep if "results" in path or "heatmap" in path else job,
+                "symbol": "AAAUSDT",
+                "table": "trades",
+                "run": "0" * 32,
+            }
             for given in operation.get("parameters", []):
                 for text in HOSTILE:
                     values = known | {given["name"]: text} if given["in"] == "path" else known
@@ -46,22 +52,22 @@ def test_sql_in_every_field_of_rest(desk: Desk, client: Any, job: str, sweep: st
                     if method == "delete" and given["in"] != "path":
                         continue
                     answer = client.request(method, url, params=query, headers=headers)
-                    asked += 1
+                    requested += 1
                     assert answer.status_code < 500, (method, url, query, answer.text)
             for content in operation.get("requestBody", {}).get("content", {}).values():
                 base = {"symbol": "AAAUSDT", "strategy": "sma_cross", "range": "2024-01"}
                 for place in sorted(set(places(content["schema"], described)), key=str):
                     for text in HOSTILE:
                         answer = client.request(method, path, json=with_value(base, place, text))
-                        asked += 1
+                        requested += 1
                         assert answer.status_code < 500, (method, path, place, text, answer.text)
-    assert asked > 300
+    assert requested > 300
 
 
 @pytest.mark.parametrize("kind", events.DATA)
-def test_sql_in_every_field_of_an_event(desk: Desk, told: list[Event], job: str, kind: str) -> None:
+def test_sql_in_every_field_of_an_event(desk: Desk, output: list[Event], job: str, kind: str) -> None:
     schema = json.loads((ROOT / f"schema/events/{kind}.json").read_text())
-    sound = {event.type: json.loads(event.data) for event in told if event.type != events.REQUESTED}
+    sound = {event.type: json.loads(event.data) for event in output if event.type != events.REQUESTED}
     sound[events.REQUESTED] = {"spec": sound[events.SLICE_REQUESTED]["spec"]}
     base = sound.get(kind, {"job_id": job, "reason": "x"} if kind == events.FAILED else {})
     with desk.unharmed(job):
@@ -82,7 +88,7 @@ def test_sql_in_the_flat_fields_of_kn(desk: Desk, client: Any, job: str) -> None
         for place in sorted(set(places(body["schema"], described)), key=str):
             for text in HOSTILE:
                 name = ".".join(str(part) for part in place).replace("*key", text)
-                status, found = desk.post("split", events.REQUESTED, {**ASKED, name: text})
+                status, found = desk.post("split", events.REQUESTED, {**REQUEST, name: text})
                 assert status in (202, 422), (name, text, found)
 
 
@@ -96,10 +102,10 @@ def test_sql_in_every_text_of_the_command_line(desk: Desk, job: str, capsys: Any
         def __exit__(self, *_: object) -> None:
             pass
 
-    commands = next(iter(cli.parser()._subparsers._group_actions)).choices  # type: ignore[union-attr]
-    asked = 0
+    commands = next(iter(main.parser()._subparsers._group_actions)).choices  # type: ignore[union-attr]
+    requested = 0
     with desk.unharmed(job), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(io_store, "Store", lambda dsn: Same())
+        patch.setattr(io_store, "ClickHouseStore", lambda dsn: Same())
         for name in ("backtest", "sweep", "walk-forward", "plan", "coverage", "results", "verify"):
             base = (
                 ["--symbol", "AAAUSDT", "--strategy", "sma_cross"]
@@ -114,10 +120,10 @@ def test_sql_in_every_text_of_the_command_line(desk: Desk, job: str, capsys: Any
                     if action.option_strings and action.option_strings[-1] in ("--param", "--grid", "--weight"):
                         given = [given[0], f"fast={text}"]
                     try:
-                        status = cli.main([name, *base, *given])
+                        status = main.main([name, *base, *given])
                     except SystemExit as error:
                         status = int(error.code or 0)
-                    asked += 1
+                    requested += 1
                     assert status in (0, 1, 2), (name, given)
                     assert "Traceback" not in capsys.readouterr().err
-    assert asked > 40
+    assert requested > 40

@@ -1,1 +1,1 @@
-"""The probes behind `candlemill.check`: small markets, and what an honest strategy must not do on them."""
+"""The tests of `candlemill.check`: small synthetic markets, and properties that a correct strategy has on them."""

@@ -1,16 +1,21 @@
-"""What a check found, as values."""
+"""Results of a check as data types."""
 
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from candlemill.checks.market import COLUMNS, Market
+from candlemill.checks.markets import COLUMNS, Market
+from candlemill.checks.subject import params_of
+from candlemill.strategies import Strategy
 
+Progress = Callable[[int, int], None]  # tests done, of how many
 Verdict = Literal["ok", "note", "warning", "fault", "skipped"]
 
 
 class Change(msgspec.Struct, frozen=True):
-    """A candle's column that was rewritten."""
+    """A changed value: one column of one candle."""
 
     t: int
     column: str
@@ -19,8 +24,11 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Counterexample(msgspec.Struct, frozen=True, kw_only=True):
-    """The smallest case found. `said` is what was done, each with the decision that came of it at the bar that opens
-    at `t`; `candles` the whole tape that shows it, in time order, empty where it is too long to be read."""
+    """The smallest case found.
+
+    `said` lists the calls, each with its decision at the bar that opens at `t`; `candles` is all candles in time
+    order, empty if it is too long to read.
+    """
 
     text: str
     params: dict[str, Any]
@@ -34,7 +42,7 @@ class Counterexample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One test's outcome: `runs` trials were made."""
+    """The outcome of one test after `runs` trials."""
 
     test: str
     verdict: Verdict
@@ -44,7 +52,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What `candlemill.check` found out about a strategy. `honest`: no fault was found; that is evidence, no proof."""
+    """The result of `candlemill.check` for a strategy. `honest`: no fault was found, which is evidence, not proof."""
 
     strategy: str
     params: dict[str, Any]
@@ -62,7 +70,7 @@ class Report(msgspec.Struct, frozen=True):
         return next(finding for finding in self.findings if finding.test == test)
 
 
-SHOWN = 200  # candles that a counterexample carries
+SHOWN = 200  # maximum number of candles in a counterexample
 
 
 def rows(market: Market) -> list[dict[str, int]]:
@@ -74,3 +82,23 @@ def rows(market: Market) -> list[dict[str, int]]:
 
 def decision(value: int) -> str:
     return f"{value:+d}" if value else "0"
+
+
+def report_of(
+    strategy: Strategy,
+    timeframes: Sequence[int],
+    data: str,
+    seed: int,
+    tests: Sequence[str],
+    finding: Callable[[str, int], Finding],
+    progress: Progress | None,
+) -> Report:
+    """Run tests one after the other: `finding` gets a test's name and how many tests there are."""
+    begun = time.monotonic()
+    findings = []
+    for number, test in enumerate(tests, 1):
+        findings.append(finding(test, len(tests)))
+        if progress:
+            progress(number, len(tests))
+    took = round(time.monotonic() - begun, 3)
+    return Report(type(strategy).__name__, params_of(strategy), list(timeframes), data, seed, findings, took)

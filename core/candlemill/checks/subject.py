@@ -1,4 +1,4 @@
-"""The strategy under test: every call to it is made here, and what it answers is looked at before it is used."""
+"""The strategy under test: all calls of its code are made here, and their results are validated before use."""
 
 import traceback
 from typing import Any
@@ -6,26 +6,26 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from candlemill.checks.market import Market
+from candlemill.checks.markets import Market
+from candlemill.engine.candles import Bars
 from candlemill.engine.signals import Desired
-from candlemill.engine.tape import Bars
 from candlemill.errors import CandlemillError
 from candlemill.strategies import LOOKBACK_LIMIT, Strategy
 
-ORDINARY_PRICE = 10**15  # scaled: ten millions; refusing it is a fault, refusing more is careful
+ORDINARY_PRICE = 10**15  # scaled: ten million; a strategy may refuse only prices above it
 Params = dict[str, Any]
 
 
 class Broken(Exception):
-    """The strategy raised, or what it returned is no answer."""
+    """The strategy raised an error or returned an invalid result."""
 
 
 class Refused(Exception):
-    """The strategy says that it cannot carry these numbers. That is allowed: it is the way not to wrap."""
+    """The strategy refused these numbers as too large. This is allowed, because it prevents silent overflow."""
 
 
 class Run(msgspec.Struct, frozen=True):
-    """What the strategy said for decision bars `lo` to `hi - 1` of `bars`, copied."""
+    """A copy of the strategy's decisions for decision bars `lo` to `hi - 1` of `bars`."""
 
     bars: Bars
     lo: int
@@ -48,7 +48,7 @@ class Subject(msgspec.Struct, frozen=True):
         try:
             found = self.strategy.lookback()
         except Exception as error:
-            raise Broken(f"lookback() fails: {told(error)}") from error
+            raise Broken(f"lookback() fails: {one_line_of(error)}") from error
         if not isinstance(found, int) or not 0 <= found <= LOOKBACK_LIMIT:
             raise Broken(f"lookback() is {found!r}, not a whole number from 0 to {LOOKBACK_LIMIT:,}")
         return found
@@ -57,22 +57,22 @@ class Subject(msgspec.Struct, frozen=True):
         return market.bars(self.k, self.reads, skip_first)
 
     def run(self, market: Market, hi: int | None = None) -> Run:
-        """The decisions of a job that begins with the market's first candle, up to decision bar `hi`."""
+        """Return the decisions of a job that begins with the market's first candle, up to decision bar `hi`."""
         bars = self.bars(market)
         return self.decide(bars, 0, bars.n if hi is None else hi, b"")
 
     def decide(self, bars: Bars, lo: int, hi: int, memory: bytes) -> Run:
-        """Raises Broken, and Refused for prices or volumes that are out of the ordinary."""
+        """Call `decide` and validate its result. Raises Broken, and Refused for unusually large prices or volumes."""
         try:
             with np.errstate(all="ignore"):
                 answer = self.strategy.decide(bars, lo, hi, memory)
         except OverflowError as error:
             if bars.top <= ORDINARY_PRICE and (not len(bars.volume) or int(bars.volume.max()) < 1 << 50):
-                raise Broken(f"decide() fails: {told(error)}, at prices up to {bars.top} (scaled)") from error
+                raise Broken(f"decide() fails: {one_line_of(error)}, at prices up to {bars.top} (scaled)") from error
             raise Refused(str(error)) from None
         except Exception as error:
             place = f"for bars {lo} to {hi - 1} of {bars.n}" if hi > lo else f"for no bar, of {bars.n}"
-            raise Broken(f"decide() fails: {told(error)}, {place}") from error
+            raise Broken(f"decide() fails: {one_line_of(error)}, {place}") from error
         return Run(bars, lo, *_checked(answer, hi - lo))
 
 
@@ -97,8 +97,8 @@ def _checked(answer: Any, n: int) -> tuple[Desired, bytes]:
     return desired.copy(), memory
 
 
-def told(error: BaseException) -> str:
-    """The error in a line, with the place outside the libraries that it came from."""
+def one_line_of(error: BaseException) -> str:
+    """Return the error in one line, with its place in the code outside the libraries."""
     if isinstance(error, CandlemillError):
         return str(error)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
@@ -110,8 +110,10 @@ def told(error: BaseException) -> str:
 
 
 def varied(strategy: Strategy, pinned: frozenset[str], rng: np.random.Generator) -> Strategy:
-    """The strategy with other values of its parameters that are not `pinned`, within their bounds and near enough to
-    the given ones; itself where none is found that it accepts."""
+    """Return the strategy with other values of the parameters that are not `pinned`.
+
+    The values are within their bounds and near the given ones. Returns the strategy itself if it accepts none.
+    """
     kind = type(strategy)
     fields = msgspec.structs.fields(kind)
     types = {field.name: field.type for field in msgspec.inspect.type_info(kind).fields}  # type: ignore[attr-defined]
@@ -125,7 +127,7 @@ def varied(strategy: Strategy, pinned: frozenset[str], rng: np.random.Generator)
             found = msgspec.convert(chosen, kind)
             if found.lookback() <= limit:
                 return found
-        except Exception:  # refused: fast >= slow and the like
+        except Exception:  # invalid parameters, for example fast >= slow
             continue
     return strategy
 
@@ -145,7 +147,7 @@ def _other(value: Any, kind: Any, rng: np.random.Generator) -> Any:
 
 
 def _other_int(value: int, kind: Any, rng: np.random.Generator) -> int:
-    """Small values only where bounds say that they are meant."""
+    """Return another whole number; a small one only if the parameter has bounds that allow it."""
     span = (value // 2, 2 * value)
     if kind.ge is not None and rng.random() < 0.5:
         span = (kind.ge, kind.ge + 20)
@@ -153,3 +155,8 @@ def _other_int(value: int, kind: Any, rng: np.random.Generator) -> int:
     low, high = (kind.ge if kind.ge is not None else found), (kind.le if kind.le is not None else found)
     step = kind.multiple_of or 1
     return max(low, min(high, found)) // step * step
+
+
+def params_of(strategy: Strategy) -> Params:
+    """Return the strategy's parameters by their public names."""
+    return {field.encode_name: getattr(strategy, field.name) for field in msgspec.structs.fields(strategy)}

@@ -1,12 +1,15 @@
-"""Accounts whose trades are not all one unit: sized ones in exact integers, compound ones in floats by the day.
+"""Accounts whose trades are not all one unit: sized accounts in exact integers, compound accounts in floats, day by
+day.
 
-Fills happen at the same bars and prices whatever the account; so the book walks first and logs its fills, and the
-account goes over the log. What it adds up has the shape of a Summary, in units of its own:
+Fills happen at the same bars and prices in every account. So the book runs first and logs its fills; the account then
+processes this log. The sums have the fields of a Summary, in these units:
 
-sized     money in 10^-24: quantity (10^-8) times price (10^-8), with 10^-8 left for rates. Nothing is ever rounded.
-compound  log-returns in 10^-15, peaks, lows and drawdowns too. `fees`, `funding` and `turnover` are fractions of the
-          equity at their time. A day is worked out in order, in floats that only + - * / make, so its integers are the
-          same on every machine; days are added as integers.
+Sized accounts: money in 10^-24, which is quantity (10^-8) times price (10^-8) times 10^-8 (`FINE`) for rates. Nothing
+is rounded.
+
+Compound accounts: log-returns, peaks, lows and drawdowns in 10^-15. What each day paid and earned is a row of shares of
+the equity at its start (`DAY_SHARES`), which nobody knows yet. Each day is computed in a fixed order with the float
+operations + - * / only, so its integers are the same on every machine; days are added as integers.
 """
 
 from math import floor, frexp
@@ -14,26 +17,33 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from candlemill.engine.book import MILLION, SCALE, Rules, at_or_far, deepest_fall, extremes
+from candlemill.engine.candles import CandleColumns
 from candlemill.engine.fills import TAKE, Curve, Fills
-from candlemill.engine.loop import run
-from candlemill.engine.signals import Changes, first_at_least
-from candlemill.engine.summary import CLOSED, THROUGH, State, Summary
-from candlemill.engine.tape import Tape
+from candlemill.engine.position import MILLION, SCALE, ExecutionRules, at_or_far, deepest_fall, extremes
+from candlemill.engine.signals import PositionChanges, first_at_least
+from candlemill.engine.simulate import run
+from candlemill.engine.summary import CLOSED, FINE, THROUGH, CarriedState, Summary
 
 FIXED: Final = 0
 NOTIONAL: Final = 1
 COMPOUND: Final = 2
-FINE: Final = 10**8  # money units per (quantity times price)
-FEE: Final = 100  # money units per (quantity times price times ppm)
+FEE: Final = FINE // MILLION  # money units per (quantity times price times ppm)
 LOG: Final = 10**15
+# A day of a compound account: its return, what it paid and traded, its whole trades' gains and losses, the equity after
+# the exit of the trade that the day began with, the equity before the entry of the one that it ends with (or NO_SHARE),
+# and the profit over gaps. All are shares of the equity at the day's start in 10^-15.
+DAY_SHARES: Final = ("returned", "fees", "funding", "turnover", "won", "lost", "closed", "opened", "over_gaps")
+NO_SHARE: Final = -1
 LOG_FLOAT: Final = 1e15
 NOTHING_LEFT: Final = 1e-300  # a ruined account's equity: its logarithm stays finite
 
 
 class Sizing:
-    """How much a trade is of. `quantity` and `notional` are scaled by 10^8; `volume_share` (ppm, 0: no limit) is of the
-    volume, in units of 1 / `volume_scale`, of the bar that an entry happens in."""
+    """Size of a trade.
+
+    `quantity` and `notional` are scaled by 10^8. `volume_share` (ppm, 0: no limit) limits a trade to a share of the
+    volume of the entry bar; that volume is in units of 1 / `volume_scale`.
+    """
 
     def __init__(
         self, kind: int, quantity: int = 0, notional: int = 0, volume_share: int = 0, volume_scale: int = 0
@@ -44,61 +54,72 @@ class Sizing:
         self.volume_share: int = volume_share
         self.volume_scale: int = volume_scale
 
-    def at_entry(self, tape: Tape, bar: i64, price: i64) -> int:
-        """The quantity of a trade that is entered in `bar` at `price`; 0 where none can be had."""
+    def at_entry(self, candles: CandleColumns, bar: i64, price: i64) -> int:
+        """Return the quantity of a trade that is entered in `bar` at `price`; 0 if no trade is possible."""
         quantity = self.quantity
         if self.kind == NOTIONAL:
             quantity = self.notional * SCALE // max(1, int(price))
         if self.volume_share != 0:
-            quantity = min(quantity, int(tape.volume[bar]) * self.volume_share * SCALE // (MILLION * self.volume_scale))
+            quantity = min(
+                quantity, int(candles.volume[bar]) * self.volume_share * SCALE // (MILLION * self.volume_scale)
+            )
         return quantity
 
 
 def run_account(
-    tape: Tape,
-    changes: Changes,
-    rules: Rules,
+    candles: CandleColumns,
+    changes: PositionChanges,
+    rules: ExecutionRules,
     sizing: Sizing,
-    start: State,
+    start: CarriedState,
     lo: int,
     hi: int,
     log: Fills | None = None,
-) -> tuple[Summary, State, list[int]]:
-    """As `loop.run`, for the account that `sizing` says. The daily list is in the account's unit; of a compound one it
-    is the days' returns in 10^-15."""
+) -> tuple[Summary, CarriedState, list[int]]:
+    """Run as `simulate.run` does, for the account of `sizing`.
+
+    The daily list is in the account's unit; for a compound account it has the `DAY_SHARES` of each day in a row.
+    """
     if lo >= hi:
         return Summary(), start, []
     if log is None:
         log = Fills()
-    curve, log.curve = log.curve, None  # it is this account's to draw, not the book's
-    unit, state, _ = run(tape, changes, rules, start, lo, hi, log)
+    curve, log.curve = log.curve, None  # the account draws this curve, not the book
+    unit, state, _ = run(candles, changes, rules, start, lo, hi, log)
     log.curve = curve
     if sizing.kind == COMPOUND:
-        total, daily = _compound(tape, rules, log, curve, start, lo, hi)
+        total, daily = _compound(candles, rules, log, curve, start, lo, hi)
     else:
-        account = _Sized(tape, rules, sizing, start, lo, hi, curve)
+        account = _Sized(candles, rules, sizing, start, lo, hi, curve)
         account.walk(log)
         total, daily = account.total, account.daily
         if state.side != 0:
             state.quantity = account.quantity
     total.bars, total.exposure, total.ambiguous = unit.bars, unit.exposure, unit.ambiguous
     total.first, total.last = unit.first, unit.last
-    total.count_days(daily)
+    total.count_days(daily[:: len(DAY_SHARES)] if sizing.kind == COMPOUND else daily)
     return total, state, daily
 
 
-def crossed_gap(tape: Tape, first: i64, last: i64) -> int:
-    """Whether a minute is missing before one of the bars `first` to `last`."""
-    return 1 if at_or_far(tape.gaps, first_at_least(tape.gaps, first)) <= last else 0
+def crossed_gap(candles: CandleColumns, first: i64, last: i64) -> int:
+    """Return whether a minute is missing before one of the bars `first` to `last`."""
+    return 1 if at_or_far(candles.gaps, first_at_least(candles.gaps, first)) <= last else 0
 
 
 class _Sized:
-    """One stretch of bars of an account whose trades have quantities of their own."""
+    """Stretch of bars of a sized account: each trade has its own quantity."""
 
     def __init__(
-        self, tape: Tape, rules: Rules, sizing: Sizing, start: State, lo: i64, hi: i64, curve: Curve | None
+        self,
+        candles: CandleColumns,
+        rules: ExecutionRules,
+        sizing: Sizing,
+        start: CarriedState,
+        lo: i64,
+        hi: i64,
+        curve: Curve | None,
     ) -> None:
-        self.tape: Tape = tape
+        self.candles: CandleColumns = candles
         self.fee: int = int(rules.fee) * FEE  # money units per (quantity times price)
         self.maker_fee: int = int(rules.maker_fee) * FEE
         self.curve: Curve | None = curve
@@ -116,10 +137,10 @@ class _Sized:
         self.holding: int = int(self.side) * self.quantity * FINE
         self.yesterday: int = 0
         self.at: i64 = lo  # the next bar to mark
-        self.day: i64 = first_at_least(tape.day_ends, lo)
-        self.instant: i64 = first_at_least(tape.funding_bars, lo)
+        self.day: i64 = first_at_least(candles.day_ends, lo)
+        self.instant: i64 = first_at_least(candles.funding_bars, lo)
         if self.inherited:
-            self.base = -self.holding * int(tape.close[lo - 1])
+            self.base = -self.holding * int(candles.close[lo - 1])
             self.total.head = THROUGH
 
     def walk(self, log: Fills) -> None:
@@ -137,8 +158,8 @@ class _Sized:
             k += 1
         self.mark(self.hi)
         total = self.total
-        total.profit = self.base + (self.holding * int(self.tape.close[self.hi - 1]) if self.holding != 0 else 0)
-        gap = crossed_gap(self.tape, max(self.entry_bar + 1, self.lo), self.hi - 1)
+        total.profit = self.base + (self.holding * int(self.candles.close[self.hi - 1]) if self.holding != 0 else 0)
+        gap = crossed_gap(self.candles, max(self.entry_bar + 1, self.lo), self.hi - 1)
         if self.inherited:
             total.head_cash, total.head_gap = self.cash, gap
         elif self.holding != 0:
@@ -152,7 +173,7 @@ class _Sized:
         self.side = side
         self.entry_bar = bar
         self.cash = 0
-        self.quantity = self.sizing.at_entry(self.tape, bar, price)
+        self.quantity = self.sizing.at_entry(self.candles, bar, price)
         if self.quantity == 0:
             self.total.unfilled += 1
             return
@@ -166,7 +187,7 @@ class _Sized:
             return
         self.holding = 0
         self.pay(-side, price, self.maker_fee if reason == TAKE else self.fee)
-        gap = crossed_gap(self.tape, max(self.entry_bar + 1, self.lo), bar)
+        gap = crossed_gap(self.candles, max(self.entry_bar + 1, self.lo), bar)
         if self.inherited:
             self.inherited = False
             self.total.head, self.total.head_cash, self.total.head_gap = CLOSED, self.cash, gap
@@ -174,7 +195,7 @@ class _Sized:
             self.total.count_trade(self.cash, gap)
 
     def pay(self, side: i64, price: int, fee_rate: int) -> None:
-        """A fill that buys (1) or sells (-1) the trade's quantity."""
+        """Pay for a fill that buys (1) or sells (-1) the trade's quantity."""
         value = self.quantity * price
         fee = value * fee_rate
         value *= FINE
@@ -186,12 +207,17 @@ class _Sized:
         self.total.fills += 1
 
     def fund(self, bar: i64) -> None:
-        """Settle the funding of all instants up to `bar` with the position as it is."""
-        tape = self.tape
-        while at_or_far(tape.funding_bars, self.instant) <= bar:
-            at: i64 = tape.funding_bars[self.instant]
+        """Settle the funding of all instants up to `bar` with the current position."""
+        candles = self.candles
+        while at_or_far(candles.funding_bars, self.instant) <= bar:
+            at: i64 = candles.funding_bars[self.instant]
             if self.holding != 0:
-                due = int(self.side) * self.quantity * int(tape.close[at - 1]) * int(tape.funding_rates[self.instant])
+                due = (
+                    int(self.side)
+                    * self.quantity
+                    * int(candles.close[at - 1])
+                    * int(candles.funding_rates[self.instant])
+                )
                 self.base -= due
                 self.cash -= due
                 self.total.funding += due
@@ -199,8 +225,8 @@ class _Sized:
             self.instant += 1
 
     def mark(self, end: i64) -> None:
-        """Mark the bars before `end`; funding comes before its bar's mark."""
-        funding = self.tape.funding_bars
+        """Mark the bars before `end`; funding is settled before the mark of its bar."""
+        funding = self.candles.funding_bars
         while at_or_far(funding, self.instant) < end:
             bar: i64 = funding[self.instant]
             self.mark_stretch(bar)
@@ -215,18 +241,20 @@ class _Sized:
         if self.holding == 0:
             self.see(self.base, self.base, begin, end)
         else:
-            top, bottom = extremes(self.tape, begin, end)
+            top, bottom = extremes(self.candles, begin, end)
             at_top, at_bottom = self.base + self.holding * int(top), self.base + self.holding * int(bottom)
             if self.side > 0:
                 self.see(at_top, at_bottom, begin, end)
             else:
                 self.see(at_bottom, at_top, begin, end)
-        if at_or_far(self.tape.day_ends, self.day) < end:
+        if at_or_far(self.candles.day_ends, self.day) < end:
             self.mark_days(end)
 
     def see(self, high: int, low: int, begin: i64, end: i64) -> None:
-        """Take in the highest and the lowest equity of bars `begin` to `end - 1` and the deepest fall. Two extremes
-        tell all, unless a new peak and then a deep fall lie between them."""
+        """Update the peak, low and drawdown with bars `begin` to `end - 1`.
+
+        The highest and the lowest equity are enough, unless a deep fall from a new peak can lie between them.
+        """
         total = self.total
         fall = total.peak - low
         if high > total.peak:
@@ -238,13 +266,12 @@ class _Sized:
             total.low = low
 
     def deepest_fall(self, begin: i64, end: i64, from_before: int) -> int:
-        least: i64 = -(1 << 62)
-        return max(from_before, int(deepest_fall(self.tape.close, self.side, begin, end, least)) * abs(self.holding))
+        return max(from_before, int(deepest_fall(self.candles.close, self.side, begin, end)) * abs(self.holding))
 
     def mark_days(self, end: i64) -> None:
-        ends = self.tape.day_ends
+        ends = self.candles.day_ends
         while at_or_far(ends, self.day) < end:
-            equity = self.base + (self.holding * int(self.tape.close[ends[self.day]]) if self.holding != 0 else 0)
+            equity = self.base + (self.holding * int(self.candles.close[ends[self.day]]) if self.holding != 0 else 0)
             self.daily.append(equity - self.yesterday)
             self.yesterday = equity
             self.day += 1
@@ -254,23 +281,29 @@ class _Sized:
 
 
 def _compound(
-    tape: Tape, rules: Rules, log: Fills, curve: Curve | None, start: State, lo: i64, hi: i64
+    candles: CandleColumns,
+    rules: ExecutionRules,
+    log: Fills,
+    curve: Curve | None,
+    start: CarriedState,
+    lo: i64,
+    hi: i64,
 ) -> tuple[Summary, list[int]]:
-    """Day by day, each from an equity of 1."""
+    """Run a compound account day by day, each day from an equity of 1."""
     total = Summary()
     daily: list[int] = []
     side: i64 = start.side
     entry: i64 = start.entry
     k: i64 = 0
     begin: i64 = lo
-    d: i64 = first_at_least(tape.day_ends, lo)
+    d: i64 = first_at_least(candles.day_ends, lo)
     while begin < hi:
-        end: i64 = tape.day_ends[d] + 1
-        day = _Day(tape, rules, side, entry, begin, end, curve)
+        end: i64 = candles.day_ends[d] + 1
+        day = _Day(candles, rules, side, entry, begin, end, curve)
         k = day.walk(log, k)
         side, entry = day.side, day.entry
         total = total.merge(day.finished())
-        daily.append(to_fixed(day.equity - 1.0))
+        daily += day.shares()
         begin = end
         d += 1
     return total, daily
@@ -280,11 +313,18 @@ class _Day:
     """One UTC day of a compound account: equity = constant + slope * price while a position is held."""
 
     def __init__(
-        self, tape: Tape, rules: Rules, side: i64, entry: i64, begin: i64, end: i64, curve: Curve | None
+        self,
+        candles: CandleColumns,
+        rules: ExecutionRules,
+        side: i64,
+        entry: i64,
+        begin: i64,
+        end: i64,
+        curve: Curve | None,
     ) -> None:
         self.curve: Curve | None = curve
-        self.tape: Tape = tape
-        self.rules: Rules = rules
+        self.candles: CandleColumns = candles
+        self.rules: ExecutionRules = rules
         self.side: i64 = side
         self.entry: i64 = entry
         self.begin: i64 = begin
@@ -300,15 +340,23 @@ class _Day:
         self.before_entry: float = 1.0
         self.entry_bar: i64 = begin - 1
         self.inherited: bool = side != 0
-        self.instant: i64 = first_at_least(tape.funding_bars, begin)
+        self.instant: i64 = first_at_least(candles.funding_bars, begin)
+        self.gap: i64 = first_at_least(candles.gaps, max(begin, 1))
         self.total: Summary = Summary()
+        self.fees: float = 0.0
+        self.funding: float = 0.0
+        self.turnover: float = 0.0
+        self.won: float = 0.0
+        self.lost: float = 0.0
+        self.closed: float = -1.0
+        self.over_gaps: float = 0.0
         if side != 0:
-            self.hold(tape.close[begin - 1])
+            self.hold(candles.close[begin - 1])
             self.total.head = THROUGH
         self.draw(begin)
 
     def draw(self, bar: i64) -> None:
-        """The line that the equity follows from `bar` on."""
+        """Record the line that the equity follows from `bar` on."""
         if self.curve is not None:
             if self.side == 0:
                 self.curve.add(int(bar), self.equity, 0.0)
@@ -316,7 +364,7 @@ class _Day:
                 self.curve.add(int(bar), self.constant, self.slope)
 
     def hold(self, price: i64) -> None:
-        """Have the position be worth all of the equity at `price`."""
+        """Set the position so that it is worth the whole equity at `price`."""
         if self.side > 0:
             self.constant = 0.0
             self.slope = self.equity / float(int(price))
@@ -328,7 +376,7 @@ class _Day:
             self.constant, self.slope = 2.0 * size, -size / entry
 
     def lost_at(self, price: i64) -> bool:
-        """Whether a short has lost everything at `price`. It stays so, wherever the price goes."""
+        """Return whether a short has lost all equity at `price`. The loss is final, whatever the later prices."""
         return self.side < 0 and price >= 2 * self.entry
 
     def value(self, price: i64) -> float:
@@ -337,13 +385,14 @@ class _Day:
         return max(NOTHING_LEFT, self.constant + self.slope * float(int(price)))
 
     def walk(self, log: Fills, k: i64) -> i64:
-        """Take in the day's fills, the first of which is number `k`; returns the number of the next day's first."""
+        """Process the day's fills from number `k` on; return the number of the next day's first fill."""
         n: i64 = len(log.bar)
         while k < n:
             bar: i64 = log.bar[k]
             if bar >= self.end:
                 break
             self.mark(bar)
+            self.cross_gaps(bar)
             self.fund(bar)
             if self.side != 0:
                 self.leave(bar, log.price[k], log.reason[k])
@@ -353,6 +402,14 @@ class _Day:
             k += 1
         self.mark(self.end)
         return k
+
+    def cross_gaps(self, bar: i64) -> None:
+        """Add the profit over gaps before the bars up to `bar`, from the close before each to the open after it."""
+        while at_or_far(self.candles.gaps, self.gap) <= bar:
+            after: i64 = self.candles.gaps[self.gap]
+            if self.side != 0:
+                self.over_gaps += self.value(self.candles.open[after]) - self.value(self.candles.close[after - 1])
+            self.gap += 1
 
     def enter(self, bar: i64, price: i64, side: i64) -> None:
         self.before_entry = self.equity
@@ -366,61 +423,69 @@ class _Day:
         self.equity = self.value(price)
         self.side = 0
         self.pay(self.rules.maker_fee if reason == TAKE else self.rules.fee)
-        gap = crossed_gap(self.tape, max(self.entry_bar + 1, self.begin), bar)
+        gap = crossed_gap(self.candles, max(self.entry_bar + 1, self.begin), bar)
         if self.inherited:
             self.inherited = False
             self.total.head, self.total.head_cash, self.total.head_gap = CLOSED, to_fixed(ln(self.equity)), gap
+            self.closed = self.equity
         else:
+            profit: float = self.equity - self.before_entry
+            if profit > 0.0:
+                self.won += profit
+            else:
+                self.lost -= profit
             self.total.count_trade(to_fixed(ln(self.equity / self.before_entry)), gap)
 
     def pay(self, ppm: i64) -> None:
+        self.fees += self.equity * (float(int(ppm)) / 1e6)
+        self.turnover += self.equity
         self.equity = max(NOTHING_LEFT, self.equity * (float(int(MILLION - ppm)) / 1e6))
         if self.curve is not None:
             self.curve.filled.append(self.equity)
-        self.total.fees += int(ppm) * (LOG // MILLION)
-        self.total.turnover += LOG
         self.total.fills += 1
 
     def fund(self, bar: i64) -> None:
-        """Settle the funding of all instants up to `bar`: it is paid out of the position, which shrinks by it."""
-        tape = self.tape
-        while at_or_far(tape.funding_bars, self.instant) <= bar:
+        """Settle the funding of all instants up to `bar`. It is paid from the position, which becomes smaller."""
+        candles = self.candles
+        while at_or_far(candles.funding_bars, self.instant) <= bar:
             if self.side != 0:
-                price: i64 = tape.close[tape.funding_bars[self.instant] - 1]
+                price: i64 = candles.close[candles.funding_bars[self.instant] - 1]
                 self.equity = self.value(price)
-                rate = float(int(tape.funding_rates[self.instant])) / 1e8
+                rate = float(int(candles.funding_rates[self.instant])) / 1e8
                 due = self.slope * float(int(price)) * rate
-                self.total.funding += to_fixed(due / self.equity)
+                self.funding += due
                 self.equity = max(NOTHING_LEFT, self.equity - due)
                 self.hold(price)
                 self.draw(bar)
             self.instant += 1
 
     def mark(self, end: i64) -> None:
-        funding = self.tape.funding_bars
+        funding = self.candles.funding_bars
         while at_or_far(funding, self.instant) < end:
             bar: i64 = funding[self.instant]
             self.mark_stretch(bar)
+            self.cross_gaps(bar)
             self.fund(bar)
         self.mark_stretch(end)
 
     def mark_stretch(self, end: i64) -> None:
-        """Equity at the closes of the bars up to `end - 1`: its peak, its low, its deepest fall from a peak."""
+        """Update peak, low and deepest fall from a peak with the equity at the closes of the bars up to `end - 1`."""
         i: i64 = self.at
         if i >= end:
             return
         self.at = end
+        self.cross_gaps(end - 1)
         if self.side == 0:
             self.see(self.equity)
             return
         while i < end:
-            price: i64 = self.tape.close[i]
+            price: i64 = self.candles.close[i]
             self.see(self.value(price))
             if self.lost_at(price):
                 self.constant, self.slope = NOTHING_LEFT, 0.0
                 self.draw(i)
             i += 1
-        self.equity = self.value(self.tape.close[end - 1])
+        self.equity = self.value(self.candles.close[end - 1])
 
     def see(self, equity: float) -> None:
         if equity > self.peak:
@@ -437,12 +502,19 @@ class _Day:
         total.peak = to_fixed(ln(self.peak))
         total.low = to_fixed(ln(self.low))
         total.drawdown = to_fixed(ln(self.fall_peak / self.fall_low))
-        gap = crossed_gap(self.tape, max(self.entry_bar + 1, self.begin), self.end - 1)
+        gap = crossed_gap(self.candles, max(self.entry_bar + 1, self.begin), self.end - 1)
         if self.inherited:
             total.head_cash, total.head_gap = total.profit, gap
         elif self.side != 0:
             total.tail, total.tail_cash, total.tail_gap = 1, to_fixed(ln(self.equity / self.before_entry)), gap
         return total
+
+    def shares(self) -> list[int]:
+        """Return the day's `DAY_SHARES`."""
+        opened = NO_SHARE if self.side == 0 or self.inherited else to_fixed(self.before_entry)
+        closed = NO_SHARE if self.closed < 0.0 else to_fixed(self.closed)
+        sums = [to_fixed(x) for x in (self.equity - 1.0, self.fees, self.funding, self.turnover, self.won, self.lost)]
+        return [*sums, closed, opened, to_fixed(self.over_gaps)]
 
 
 def to_fixed(x: float) -> int:
@@ -455,10 +527,10 @@ LN_2_LOW: Final = 1.9082149292705877e-10
 
 
 def ln(x: float) -> float:
-    """The natural logarithm of a positive number, to within 5 * 10^-16 of itself.
+    """Natural logarithm of a positive number, with an error of at most 5 * 10^-16 of the result.
 
-    The C library's differs from machine to machine in the last bit. This one is + - * / only: 2 artanh(s) by its
-    series, with s = (m - 1) / (m + 1) for the mantissa m between the roots of 1/2 and 2.
+    The last bit of the C library's logarithm differs between machines. This function uses + - * / only: the series of 2
+    artanh(s), with s = (m - 1) / (m + 1) for the mantissa m between the roots of 1/2 and 2.
     """
     exponent = 0
     if x < ROOT_HALF or x > 2.0 * ROOT_HALF:

@@ -1,24 +1,26 @@
-"""Every fill of a run, and the line that its equity follows between them: for sized accounts and for traces."""
+"""Fills of a run, and the equity line between them: for sized accounts and for traces."""
 
 from typing import Final
 
 from librt.vecs import append, vec
 from mypy_extensions import i64
 
-from candlemill.engine.tape import Column, view
+from candlemill.engine.candles import Column, view
+from candlemill.engine.summary import FINE
 
-# Why a fill happened.
+# Reasons of a fill.
 SIGNAL: Final = 0
 STOP: Final = 1
 TAKE: Final = 2
 BOTH: Final = 3  # the bar touched stop and target: the stop counts
+LATE: Final = 4  # a decision of a cut bar under `fill = close`, filled at the next open
 
 
 class Curve:
-    """Equity from bar `at[k]` on, until the next element: `base[k] + holding[k] * close`, in the account's unit.
+    """Equity from bar `at[k]` until the next element: `base[k] + holding[k] * close`, in the account's unit.
 
-    Of a compound account the numbers are floats, equity is 1 at each day's start, and `filled` is what it is after each
-    fill.
+    For a compound account the numbers are floats, equity is 1 at the start of each day, and `filled` is the equity
+    after each fill.
     """
 
     def __init__(self) -> None:
@@ -34,9 +36,10 @@ class Curve:
 
 
 class Fills:
-    """Columns of fills in order: tape bar, position after it, price after slippage, reason.
+    """Columns of fills in order: minute bar, position after the fill, price after slippage, reason, price before
+    slippage.
 
-    Whether it happened at the bar's open, inside it or at its close makes no difference to its mark.
+    The mark of a bar is the same for a fill at its open, inside it or at its close.
     """
 
     def __init__(self, curve: Curve | None = None) -> None:
@@ -44,25 +47,28 @@ class Fills:
         self.side: vec[i64] = vec[i64]()
         self.price: vec[i64] = vec[i64]()
         self.reason: vec[i64] = vec[i64]()
+        self.raw: vec[i64] = vec[i64]()
         self.curve: Curve | None = curve
-        self.before: int = 0  # the book's equity when its present pass began
+        self.before: int = 0  # the book's equity when its present pass began, in the account's unit
 
     def columns(self) -> dict[str, Column]:
-        """All columns as arrays, without copying; see `Tape.columns`."""
+        """Return all columns as arrays without copying; see `CandleColumns.columns`."""
         return {
             "bar": view(self.bar),
             "side": view(self.side),
             "price": view(self.price),
             "reason": view(self.reason),
+            "raw": view(self.raw),
         }
 
-    def add(self, bar: i64, side: i64, price: i64, reason: i64) -> None:
+    def add(self, bar: i64, side: i64, price: i64, reason: i64, raw: i64) -> None:
         self.bar = append(self.bar, bar)
         self.side = append(self.side, side)
         self.price = append(self.price, price)
         self.reason = append(self.reason, reason)
+        self.raw = append(self.raw, raw)
 
-    def draw(self, bar: i64, base: i64, side: i64) -> None:
-        """The book's equity is `base + side * close` from `bar` on."""
+    def draw(self, bar: i64, base: i64, rest: i64, side: i64) -> None:
+        """Record the book's equity from `bar` on: `base + side * close` and its `rest`."""
         if self.curve is not None:
-            self.curve.add(int(bar), self.before + int(base), int(side))
+            self.curve.add(int(bar), self.before + int(base) * FINE + int(rest), int(side) * FINE)

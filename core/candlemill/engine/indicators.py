@@ -1,8 +1,8 @@
-"""Indicators: exact integers where a window bounds them, floats with a fixed order of operations where none does.
+"""Indicators: exact integers where a window bounds them, otherwise floats with a fixed order of operations.
 
-A recursive mean depends on every bar since the job's first one. It is carried from slice to slice by its exact bits,
-begins as TA-Lib's does, with the plain mean of the first `length` values, and is computed with `+ - * /` on doubles in
-the order that is written here, never fused. That is the same on every machine.
+A recursive mean depends on every bar since the first bar of the job. Its exact bits are passed from slice to slice. It
+begins as in TA-Lib, with the plain mean of the first `length` values. It uses `+ - * /` on doubles in the order that is
+written here, never fused, so the result is the same on every machine.
 """
 
 from math import gcd
@@ -13,8 +13,8 @@ from librt.vecs import vec
 from mypy_extensions import i64, mypyc_attr, u8
 from numpy.typing import NDArray
 
+from candlemill.engine.candles import Column, native, view
 from candlemill.engine.signals import INT64_MAX, Desired, Mask
-from candlemill.engine.tape import Column, native, view
 
 Floats = NDArray[np.float64]
 
@@ -22,16 +22,16 @@ NAN: Final = float("nan")
 SHORT: Final = 255  # -1 in a byte
 DEVIATION_LIMIT: Final = 1 << 32  # window times range, in ticks: its square over 4 must fit an i64
 FLOAT_DEVIATION_LIMIT: Final = 1 << 27  # the same for doubles
-UNSURE: Final = 1e-14  # a few times what rounding can have done to a score
+UNSURE: Final = 1e-14  # a few times the largest rounding error of a score
 HUNDRED: Final = 100  # multiples of a deviation or range are given in hundredths
 
 
 @mypyc_attr(allow_interpreted_subclasses=False)
 class Buffer:
-    """Room for a stretch of doubles: `values` for compiled loops, `array` the same memory for NumPy.
+    """Reusable memory for a stretch of doubles: `values` for compiled loops, `array` the same memory for NumPy.
 
-    Strategies go through a tape in stretches and use the same few buffers for each: fresh memory for every stretch
-    costs more than the arithmetic.
+    Strategies process candles in stretches and use the same few buffers for each stretch, because allocating new memory
+    costs more time than the arithmetic.
     """
 
     def __init__(self, length: int) -> None:
@@ -40,7 +40,7 @@ class Buffer:
 
 
 class _Writable:
-    """A vec shows its memory read-only, though its items may be set. This shows it, kept alive, as it is."""
+    """Writable view that keeps its vec alive. A vec exports its memory as read-only, though its items can be set."""
 
     def __init__(self, shown: Floats) -> None:
         self.shown = shown
@@ -50,9 +50,10 @@ class _Writable:
 
 @mypyc_attr(allow_interpreted_subclasses=False)
 class Mean:
-    """A recursive mean under way: `value = keep * value + gain * x`, from the plain mean of the first `length` values.
+    """State of a recursive mean: `value = keep * value + gain * x`, from the plain mean of the first `length` values.
 
-    `count` values have been taken, at most `length`; until then `value` is their sum. A negative count skips values.
+    `count` is the number of values so far, at most `length`; until then `value` is their sum. A negative count skips
+    values.
     """
 
     def __init__(self, length: i64, keep: float, gain: float, count: i64, value: float) -> None:
@@ -63,7 +64,7 @@ class Mean:
         self.value: float = value
 
     def seed(self, x: float) -> bool:
-        """Take one of the first values; whether there is a mean now."""
+        """Add one of the first values; return whether the mean is defined now."""
         if x != x:
             return False
         self.count += 1
@@ -75,7 +76,7 @@ class Mean:
         return True
 
     def take(self, x: float) -> None:
-        """One more value, whether it is among the first or not."""
+        """Add one value, whether or not it is one of the first."""
         if self.count < self.length:
             self.seed(x)
         else:
@@ -83,18 +84,20 @@ class Mean:
 
 
 def exponential(length: int, count: int = 0, value: float = 0.0) -> Mean:
-    """The exponential moving average of `length`: gain 2 / (length + 1)."""
+    """Create the exponential moving average of `length`: gain 2 / (length + 1)."""
     gain = 2.0 / (length + 1)
     return Mean(length, 1.0 - gain, gain, count, value)
 
 
 def wilder(length: int, count: int = 0, value: float = 0.0) -> Mean:
-    """Wilder's smoothing (1978): gain 1 / length."""
+    """Create Wilder's smoothing (1978): gain 1 / length."""
     return Mean(length, (length - 1) / length, 1.0 / length, count, value)
 
 
 def smooth(buffer: Buffer, n: i64, mean: Mean) -> None:
-    """Each of the first `n` values becomes the mean after it; NaN before there is one. Leading NaN are passed over."""
+    """Replace each of the first `n` values by the mean after it; NaN until the mean is defined. Leading NaN are
+    skipped.
+    """
     values = buffer.values
     i: i64 = 0
     while i < n and mean.count < mean.length:
@@ -110,7 +113,7 @@ def smooth(buffer: Buffer, n: i64, mean: Mean) -> None:
 
 
 def smooth_two(first: Buffer, second: Buffer, n: i64, a: Mean, b: Mean) -> None:
-    """`smooth` for two columns at once: each mean waits for itself, so the two together cost what one does."""
+    """Smooth two columns in one loop. Each mean depends only on itself, so both together take the time of one."""
     ups, downs = first.values, second.values
     i: i64 = 0
     while i < n and (a.count < a.length or b.count < b.length):
@@ -132,7 +135,7 @@ def smooth_two(first: Buffer, second: Buffer, n: i64, a: Mean, b: Mean) -> None:
 
 
 def smooth_gap(buffer: Buffer, n: i64, fast: Mean, slow: Mean) -> None:
-    """Each of the first `n` values becomes the fast mean after it less the slow one; NaN before there are both."""
+    """Replace each of the first `n` values by the fast mean less the slow mean after it; NaN until both are defined."""
     values = buffer.values
     i: i64 = 0
     while i < n and (fast.count < fast.length or slow.count < slow.length):
@@ -155,7 +158,7 @@ def smooth_gap(buffer: Buffer, n: i64, fast: Mean, slow: Mean) -> None:
 
 
 def moves(close: Column, up: Buffer, down: Buffer) -> None:
-    """How far each close but the first is above the one before it, and how far below; 0 where it is not."""
+    """Compute the rise and the fall of each close but the first from the close before it; 0 if there is none."""
     n = len(close) - 1
     rise, fall = up.array[:n], down.array[:n]
     fall[:] = np.diff(close)
@@ -164,7 +167,7 @@ def moves(close: Column, up: Buffer, down: Buffer) -> None:
 
 
 def true_range(high: Column, low: Column, close: Column, out: Buffer) -> None:
-    """Wilder's true range of every bar but the first: what the bar and the close before it span."""
+    """Compute Wilder's true range of every bar but the first: the range of the bar and the close before it together."""
     before = close[:-1]
     span = np.maximum(high[1:], before)
     span -= np.minimum(low[1:], before)
@@ -172,7 +175,8 @@ def true_range(high: Column, low: Column, close: Column, out: Buffer) -> None:
 
 
 class Bands:
-    """The supertrend under way: the two bands, the close before, and 1 above the lower or -1 below the upper one.
+    """State of the supertrend: the two bands, the previous close, and the side: 1 above the lower or -1 below the upper
+    band.
 
     `side` is 0 before the first bar that has a range.
     """
@@ -184,28 +188,37 @@ class Bands:
         self.side: i64 = side
 
 
-def supertrend(middles: Buffer, closes: Buffer, reaches: Buffer, n: i64, bands: Bands) -> Desired:
-    """1 or -1 after each of `n` bars, 0 while the reach is NaN. Bands a reach from the middle only ever close in on
-    the price, until a close has passed them; a close beyond the one that it is held against turns the trend. It begins
-    as -1."""
-    middle, close, reach = middles.values, closes.values, reaches.values
+def supertrend(
+    middles: Buffer, closes: Buffer, ranges: Buffer, n: i64, mean: Mean, factor: float, bands: Bands
+) -> Desired:
+    """Compute the supertrend's side after each of `n` bars: 1 or -1, 0 while the mean of the true ranges is undefined.
+
+    The bands are `factor` times that mean away from the middle of the bar; `middles` are twice the middles. They only
+    move toward the price until a close has passed them. A close beyond the active band reverses the trend. The first
+    side is -1. The mean is computed in the same loop, because both wait for their own last value.
+    """
+    middle, close, span = middles.values, closes.values, ranges.values
     out = vec[u8](np.zeros(n, dtype=np.uint8))
     plus: u8 = 1
     minus: u8 = SHORT
     upper, lower, before, side = bands.upper, bands.lower, bands.before, bands.side
     i: i64 = 0
     while i < n and side == 0:
-        r = reach[i]
-        if r == r:
-            upper = middle[i] + r
-            lower = middle[i] - r
+        mean.take(span[i])
+        if mean.count == mean.length:
+            reach = mean.value * factor
+            upper = middle[i] * 0.5 + reach
+            lower = middle[i] * 0.5 - reach
             side = -1
             out[i] = minus
         before = close[i]
         i += 1
+    keep, gain, value = mean.keep, mean.gain, mean.value
     while i < n:
-        up = middle[i] + reach[i]
-        down = middle[i] - reach[i]
+        value = keep * value + gain * span[i]
+        reach = value * factor
+        up = middle[i] * 0.5 + reach
+        down = middle[i] * 0.5 - reach
         x = close[i]
         above, below = before > upper, before < lower
         upper = up if up < upper else upper
@@ -222,46 +235,59 @@ def supertrend(middles: Buffer, closes: Buffer, reaches: Buffer, n: i64, bands: 
         before = x
         out[i] = plus if side > 0 else minus
         i += 1
+    mean.value = value
     bands.upper, bands.lower, bands.before, bands.side = upper, lower, before, side
     return as_positions(out)
 
 
 class Trail:
-    """A stop that trails the best close since the last turn; `side` is 0 before the first bar that has a range."""
+    """State of a stop that trails the best close since the last reversal; `side` is 0 before the first bar with a
+    range.
+    """
 
     def __init__(self, best: float, side: i64) -> None:
         self.best: float = best
         self.side: i64 = side
 
 
-def trailing(closes: Buffer, reaches: Buffer, n: i64, trail: Trail) -> Desired:
-    """1 or -1 after each of `n` bars, 0 while the reach is NaN: it turns with a close more than the reach from the best
-    close since the last turn. It begins as -1."""
-    close, reach = closes.values, reaches.values
+def trailing(closes: Buffer, ranges: Buffer, n: i64, mean: Mean, factor: float, trail: Trail) -> Desired:
+    """Compute the side of a trailing stop after each of `n` bars: 1 or -1, 0 while the mean of the true ranges is
+    undefined.
+
+    It reverses at a close that is more than `factor` times that mean away from the best close since the last reversal.
+    The first side is -1. The mean is computed in the same loop, because both wait for their own last value.
+    """
+    close, span = closes.values, ranges.values
     out = vec[u8](np.zeros(n, dtype=np.uint8))
     plus: u8 = 1
     minus: u8 = SHORT
     best, side = trail.best, trail.side
     i: i64 = 0
+    while i < n and side == 0:
+        mean.take(span[i])
+        if mean.count == mean.length:
+            side = -1
+            best = close[i]
+            out[i] = minus
+        i += 1
+    keep, gain, value = mean.keep, mean.gain, mean.value
     while i < n:
+        value = keep * value + gain * span[i]
+        reach = value * factor
         x = close[i]
-        r = reach[i]
         if side > 0:
             best = x if x > best else best
-            if x < best - r:
+            if x < best - reach:
                 side = -1
                 best = x
-        elif side < 0:
+        else:
             best = x if x < best else best
-            if x > best + r:
+            if x > best + reach:
                 side = 1
                 best = x
-        elif r == r:
-            side = -1
-            best = x
-        if side != 0:
-            out[i] = plus if side > 0 else minus
+        out[i] = plus if side > 0 else minus
         i += 1
+    mean.value = value
     trail.best, trail.side = best, side
     return as_positions(out)
 
@@ -270,23 +296,25 @@ def trailing(closes: Buffer, reaches: Buffer, n: i64, trail: Trail) -> Desired:
 
 
 class Deviations:
-    """How far closes are from the mean of the window that ends with them, in standard deviations (population).
+    """Distance of closes from the mean of the window that ends with them, in standard deviations (population).
 
-    With `d = n * x - sum(x)` and `v = n * sum(x^2) - sum(x)^2`, whole numbers of ticks, that is `d / sqrt(v)`. Scores
-    are `d * |d| / v` in floats: what is close to a bound is compared again in integers, so a tie is a tie.
+    With `d = n * x - sum(x)` and `v = n * sum(x^2) - sum(x)^2`, whole numbers of ticks, the distance is `d / sqrt(v)`.
+    Scores are `d * |d| / v` in floats. A score close to a bound is compared again in integers, so equality is exact.
     """
 
     def __init__(self, window: int, bars: int) -> None:
-        """Room for up to `bars` closes at a time."""
+        """Allocate memory for up to `bars` closes at a time."""
         self._window = window
-        self._tick = 0  # not looked for yet
+        self._tick = 0  # not computed yet
         self._ticks = np.empty(bars + window, dtype=np.int64)
         self._floats = Buffer(bars + window)
         self._scores = Buffer(bars)
         self._m = 0
 
     def look(self, close: Column) -> None:
-        """Measure the closes after the first `window - 1`. Where all of a window are equal, they are beyond nothing."""
+        """Compute the scores of the closes after the first `window - 1`. In a window of equal closes, no close is
+        beyond a bound.
+        """
         n, m = len(close), len(close) - self._window + 1
         least, most = int(close.min()), int(close.max())
         ticks = self._ticks[:n]
@@ -305,11 +333,11 @@ class Deviations:
             self._scores.array[:m] = wide_deviation_scores(ticks.tolist(), self._window)
 
     def above(self, hundredths: int) -> Mask:
-        """Whether each close is more than so many hundredths of a deviation above its mean."""
+        """Return whether each close is more than the given hundredths of a deviation above its mean."""
         return self._beyond(hundredths, 1)
 
     def below(self, hundredths: int) -> Mask:
-        """Whether each close is more than so many hundredths of a deviation below its mean."""
+        """Return whether each close is more than the given hundredths of a deviation below its mean."""
         return self._beyond(hundredths, -1)
 
     def _beyond(self, hundredths: int, sign: int) -> Mask:
@@ -328,15 +356,17 @@ class Deviations:
         return found
 
     def _deviation(self, j: int) -> tuple[int, int]:
-        """`d` and `v` of one close."""
+        """Return `d` and `v` of one close."""
         part: list[int] = self._ticks[j : j + self._window].tolist()
         total = sum(part)
         return self._window * part[-1] - total, self._window * sum(x * x for x in part) - total * total
 
 
 def in_ticks(close: Column, least: int, most: int, tick: int, ticks: Column) -> int:
-    """Fill `ticks` with the closes less one in the middle of `least` and `most`, in ticks; the tick: a common divisor
-    of their differences, the largest for most. `tick` is a guess of it, or 0."""
+    """Fill `ticks` with the closes relative to one close between `least` and `most`, in ticks; return the tick.
+
+    The tick is a common divisor of the differences, usually the largest. `tick` is a guess of it, or 0.
+    """
     for value in close[:: max(1, len(close) // 64)].tolist() if tick == 0 else ():
         tick = gcd(tick, value - least)
     while True:
@@ -344,7 +374,7 @@ def in_ticks(close: Column, least: int, most: int, tick: int, ticks: Column) -> 
         np.subtract(close, least + (most - least) // tick // 2 * tick, out=ticks)
         before = int(ticks.sum())
         np.floor_divide(ticks, tick, out=ticks)
-        # What floor division leaves over is nowhere negative: it is nowhere where it adds up to nothing.
+        # Remainders of floor division are never negative: if their sum is 0, all of them are 0.
         left = (before - tick * int(ticks.sum())) % (1 << 64)
         if left == 0 and tick * len(close) < 1 << 64:
             return tick
@@ -355,7 +385,9 @@ def in_ticks(close: Column, least: int, most: int, tick: int, ticks: Column) -> 
 
 
 def deviation_scores(ticks: Buffer, count: i64, window: i64, out: Buffer) -> None:
-    """The scores of `count` values but the first `window - 1`, where doubles hold `d`, `v` and all sums exactly."""
+    """Compute the scores of `count` values but the first `window - 1`, if doubles hold `d`, `v` and all sums
+    exactly.
+    """
     x, scores = ticks.values, out.values
     n = float(int(window))
     total = 0.0
@@ -383,7 +415,7 @@ def deviation_scores(ticks: Buffer, count: i64, window: i64, out: Buffer) -> Non
 
 
 def deviations(x: vec[i64], window: i64) -> tuple[vec[i64], vec[i64]]:
-    """`d` and `v` of every value but the first `window - 1`, where 64 bits hold them and all sums."""
+    """Return `d` and `v` of every value but the first `window - 1`, if 64 bits hold them and all sums."""
     m: i64 = len(x) - window + 1
     d_out, v_out = vec[i64](np.empty(m, dtype=np.int64)), vec[i64](np.empty(m, dtype=np.int64))
     total: i64 = 0
@@ -409,7 +441,7 @@ def deviations(x: vec[i64], window: i64) -> tuple[vec[i64], vec[i64]]:
 
 
 def wide_deviation_scores(x: list[int], window: int) -> Floats:
-    """The scores where 64 bits would not do."""
+    """Return the scores if 64 bits are not enough."""
     total, squares = sum(x[: window - 1]), sum(value * value for value in x[: window - 1])
     scores = []
     for old, new in zip(x, x[window - 1 :], strict=False):
@@ -424,8 +456,11 @@ def wide_deviation_scores(x: list[int], window: int) -> Floats:
 
 
 def hold(enter: Mask, leave: Mask, shorts: tuple[Mask, Mask] | None, held: int) -> Desired:
-    """1 from a bar that enters to the bar before one that leaves, starting from `held`; -1 likewise for `shorts`, what
-    enters and what leaves them. A bar that leaves one side may enter the other."""
+    """Return 1 from a bar that enters to the bar before one that leaves, starting from `held`.
+
+    `shorts` are the entries and exits of short positions, which give -1. A bar that leaves one side may enter the
+    other.
+    """
     codes = enter.view(np.uint8) | (leave.view(np.uint8) << 1)
     if shorts is not None:
         codes |= (shorts[0].view(np.uint8) << 2) | (shorts[1].view(np.uint8) << 3)
@@ -434,7 +469,7 @@ def hold(enter: Mask, leave: Mask, shorts: tuple[Mask, Mask] | None, held: int) 
 
 
 def _held_long(codes: vec[u8], out: u8) -> vec[u8]:
-    """`_held` without shorts, and so without branches."""
+    """Compute `_held` without shorts, which needs no branches."""
     n: i64 = len(codes)
     i: i64 = 0
     while i < n:
@@ -445,34 +480,45 @@ def _held_long(codes: vec[u8], out: u8) -> vec[u8]:
     return codes
 
 
+def _after(held: int, code: int) -> int:
+    """Return the position (0, 1 or SHORT) after a bar with the four bits of `hold`."""
+    if (held == 1 and code & 2) or (held == SHORT and code & 8):
+        held = 0
+    if held == 0 and code & 5:
+        held = 1 if code & 1 else SHORT
+    return held
+
+
+def _positions_after() -> vec[u8]:
+    table = np.zeros(64, dtype=np.uint8)
+    for held in (0, 1, SHORT):
+        for code in range(16):
+            table[(held & 3) << 4 | code] = _after(held, code)
+    return vec[u8](table)
+
+
+AFTER: Final = _positions_after()  # by position (two bits of it) and code: branches would often be mispredicted
+
+
 def _held(codes: vec[u8], held: i64) -> vec[u8]:
     n: i64 = len(codes)
-    long: u8 = 1
-    short: u8 = SHORT
-    out: u8 = 0
-    if held != 0:
-        out = long if held > 0 else short
+    table = AFTER
+    out: i64 = held & 3
     i: i64 = 0
     while i < n:
-        code = codes[i]
-        if out == 1:
-            if code & 2 != 0:
-                out = 0
-        elif out == short and code & 8 != 0:
-            out = 0
-        if out == 0 and code & 5 != 0:
-            out = long if code & 1 != 0 else short
-        codes[i] = out
+        after: u8 = table[(out << 4) | i64(codes[i])]
+        codes[i] = after
+        out = i64(after) & 3
         i += 1
     return codes
 
 
 def as_positions(bytes_: vec[u8]) -> Desired:
-    """Bytes as positions, without copying. An empty vec has no buffer to look at."""
+    """Return bytes as positions without copying. An empty vec has no buffer and needs a special case."""
     return np.frombuffer(memoryview(bytes_), dtype=np.int8) if len(bytes_) else np.empty(0, dtype=np.int8)
 
 
 def check_products(top: int, factor: int) -> None:
-    """Raises OverflowError where a price times `factor` can leave 64 bits."""
+    """Check that no price times `factor` can exceed 64 bits. Raises OverflowError."""
     if top * factor > INT64_MAX:
         raise OverflowError(f"{factor} times a price of up to {top} (scaled) does not fit 64 bits")

@@ -1,7 +1,7 @@
 """Decisions from decision bars, in exact integers.
 
-Every function here gives the same answer wherever its window of bars begins: sums are differences of integer
-prefix sums (which may wrap, as long as the sum itself fits), never running floats.
+Every function gives the same result wherever its window of bars begins: sums are differences of integer prefix sums
+(which may wrap around if the sum itself fits), never running floats.
 """
 
 from collections.abc import Callable
@@ -13,20 +13,20 @@ from librt.vecs import vec
 from mypy_extensions import i64, u8
 from numpy.typing import NDArray
 
-from candlemill.engine.tape import Bars, Column, native, view
+from candlemill.engine.candles import Bars, Column, native, view
 
 Desired = NDArray[np.int8]
 Mask = NDArray[np.bool_]
 Means = NDArray[np.float64]
-Bits = NDArray[np.uint8]  # rows of whole 32-bit words, little-endian
+Bits = NDArray[np.uint8]  # rows of whole 64-bit words, little-endian
 
-TILE: Final = 1 << 16  # bars a pass works on at a time: long enough for a call to pay, short enough for the cache
-CROSS_TILE: Final = 1 << 13  # the same, with the means of dozens of windows
+TILE: Final = 1 << 16  # bars per pass: long enough to make the call overhead small, short enough for the cache
+CROSS_TILE: Final = 1 << 13  # the same for the means of dozens of windows
 INT64_MAX: Final = (1 << 63) - 1
 
 
 def prefix_sums(bars: Bars) -> Column:
-    """`p[i]` = sum of the first `i` closes, modulo 2^64."""
+    """Return the prefix sums of closes: `p[i]` is the sum of the first `i` closes, modulo 2^64."""
     if bars.sums is None:
         sums = np.empty(bars.n + 1, dtype=np.int64)
         sums[0] = 0
@@ -36,9 +36,10 @@ def prefix_sums(bars: Bars) -> Column:
 
 
 def average_cross(bars: Bars, fast: int, slow: int, short: bool) -> Desired:
-    """+1 where the mean of the last `fast` closes is above that of the last `slow`; with `short`, -1 where below.
+    """Return +1 where the mean of the last `fast` closes is above that of the last `slow`; with `short`, -1 where
+    below.
 
-    Element `j` is bar `slow - 1 + j`. Raises OverflowError where the sum of `slow` closes can leave 64 bits.
+    Element `j` is bar `slow - 1 + j`. Raises OverflowError if the sum of `slow` closes can exceed 64 bits.
     """
     _check_sums(bars, slow)
     if bars.n < slow:
@@ -59,7 +60,7 @@ def _sign(above: Mask, below: Mask | None) -> Desired:
 
 
 def _cross_by_products(bars: Bars, fast: int, slow: int, short: bool) -> Desired:
-    """F * slow > S * fast with the common factor taken out, tile by tile."""
+    """Compare F * slow > S * fast, divided by the common factor, tile by tile."""
     sums = prefix_sums(bars)
     common = gcd(fast, slow)
     f_times, s_times = slow // common, fast // common
@@ -83,7 +84,7 @@ def _cross_by_products(bars: Bars, fast: int, slow: int, short: bool) -> Desired
 
 
 def _cross_by_division(bars: Bars, fast: int, slow: int, short: bool) -> Desired:
-    """F / fast > S / slow by whole part and remainder, where the products would not fit."""
+    """Compare F / fast > S / slow by integer part and remainder, where the products would not fit."""
     f_whole, f_rest = np.divmod(window_sums(bars, fast)[slow - fast :], fast)
     s_whole, s_rest = np.divmod(window_sums(bars, slow), slow)
     f_rest *= slow
@@ -94,7 +95,7 @@ def _cross_by_division(bars: Bars, fast: int, slow: int, short: bool) -> Desired
 
 
 def window_sums(bars: Bars, window: int) -> Column:
-    """`out[i]` = sum of closes `i` to `i + window - 1`."""
+    """Return window sums: `out[i]` is the sum of closes `i` to `i + window - 1`."""
     sums = prefix_sums(bars)
     out: Column = sums[window:] - sums[:-window]
     return out
@@ -103,16 +104,18 @@ def window_sums(bars: Bars, window: int) -> Column:
 def average_crosses(
     bars: Bars, pairs: list[tuple[int, int]], lo: int, hi: int, short: bool
 ) -> tuple[Bits, Bits] | None:
-    """Whether the fast mean is above (and, with `short`, below) the slow one, for many (fast, slow) pairs at once.
+    """Return whether the fast mean is above (and, with `short`, below) the slow one, for many (fast, slow) pairs at
+    once.
 
-    Bit `j` of row `k` is pair `k` at bar `lo + j`; bars without enough before them are 0. Tile by tile, each window's
-    mean is made once and compared with all its partners while it is in the cache. None where that would not be exact.
+    Bit `j` of row `k` is pair `k` at bar `lo + j`; the bit is 0 if the bar has too few bars before it. In each tile,
+    the mean of each window is computed once and compared with all its partners while it is in the cache. Returns None
+    where the result would not be exact.
     """
     windows = sorted({window for pair in pairs for window in pair})
     _check_sums(bars, windows[-1])
     if not _means_compare_exactly(bars, pairs):
         return None
-    shape = (len(pairs), (hi - lo + 31) // 32 * 4)
+    shape = (len(pairs), (hi - lo + 63) // 64 * 8)
     above, below = np.zeros(shape, dtype=np.uint8), np.zeros(shape if short else (0, 0), dtype=np.uint8)
     groups = _partners(pairs, windows)
     means = np.empty((len(windows), CROSS_TILE))
@@ -130,7 +133,7 @@ def average_crosses(
 
 
 class _Group:
-    """Pairs that have one window in common: `row` is its row of means, `rows` those of its partners."""
+    """Pairs with one window in common: `row` is the row of its means, `rows` the rows of its partners' means."""
 
     def __init__(self, row: int, rows: list[int], members: list[int], slows: list[int], common_is_slow: bool) -> None:
         self.row = row
@@ -153,7 +156,7 @@ class _Group:
 
 
 def _partners(pairs: list[tuple[int, int]], windows: list[int]) -> list[_Group]:
-    """The pairs by the window that fewer of them differ in: few groups with many partners each."""
+    """Group the pairs by fast or slow window, whichever has fewer values: few groups with many partners each."""
     row_of = {window: row for row, window in enumerate(windows)}
     by_slow = len({slow for _, slow in pairs}) <= len({fast for fast, _ in pairs})
     found: dict[int, list[tuple[int, int, int]]] = {}
@@ -168,11 +171,11 @@ def _partners(pairs: list[tuple[int, int]], windows: list[int]) -> list[_Group]:
 
 
 def _means_compare_exactly(bars: Bars, pairs: list[tuple[int, int]]) -> bool:
-    """Whether means as floats compare as the exact fractions do.
+    """Return whether means in floats have the same order as the exact fractions.
 
-    Sums of prices in ticks are whole numbers below 2^53, so they and their differences are exact. Two different means
-    F/fast and S/slow are at least 1/lcm(fast, slow) apart; a correctly rounded quotient is off by at most the mean
-    times 2^-53, so they keep their order if that is less than half of it. Equal means are the same float.
+    Sums of prices in ticks are integers below 2^53, so they and their differences are exact. Two different means F/fast
+    and S/slow differ by at least 1/lcm(fast, slow). The error of a correctly rounded quotient is at most the mean times
+    2^-53, so the order is correct if that is less than half of the difference. Equal means are the same float.
     """
     top = bars.top // tick_of(bars)
     widest = max(lcm(fast, slow) for fast, slow in pairs)
@@ -180,24 +183,25 @@ def _means_compare_exactly(bars: Bars, pairs: list[tuple[int, int]]) -> bool:
 
 
 def tick_of(bars: Bars) -> int:
-    """The largest power of ten that divides every close: prices in ticks are small numbers."""
+    """Return the largest power of ten that divides every close, so that prices in ticks are small numbers."""
     if bars.tick == 0:
-        tick = 1
-        while tick < 10**8 and bars.n and not (bars.close % (tick * 10)).any():
-            tick *= 10
+        tick = 10**8 if bars.n else 1
+        for column in (bars.close[:64], bars.close):  # few closes leave hardly a choice for all of them
+            while tick > 1 and (column % tick).any():
+                tick //= 10
         bars.tick = tick
     return bars.tick
 
 
 def tick_sums(bars: Bars) -> Means:
-    """`p[i]` = sum of the first `i` closes in ticks, as floats: exact below 2^53."""
+    """Return prefix sums of closes in ticks, as floats: exact below 2^53."""
     if bars.tick_sums is None:
         bars.tick_sums = np.concatenate((np.zeros(1), np.cumsum(bars.close // tick_of(bars), dtype=np.float64)))
     return bars.tick_sums
 
 
 def _means(bars: Bars, window: int, a: int, out: Means) -> None:
-    """The means, in ticks, of the windows that end at bars `a`, `a + 1`…; 0 where too few bars."""
+    """Compute the means, in ticks, of the windows that end at bars `a`, `a + 1`…; 0 where there are too few bars."""
     sums = tick_sums(bars)
     first = min(max(a, window - 1), a + len(out))
     out[: first - a] = 0
@@ -208,17 +212,17 @@ def _means(bars: Bars, window: int, a: int, out: Means) -> None:
 
 
 def rolling_max(column: Column, window: int) -> Column:
-    """`out[i]` = max of `column[i : i + window]`."""
+    """Return the rolling maximum: `out[i]` is the maximum of `column[i : i + window]`."""
     return _rolling(np.maximum, column, window)
 
 
 def rolling_min(column: Column, window: int) -> Column:
-    """`out[i]` = min of `column[i : i + window]`."""
+    """Return the rolling minimum: `out[i]` is the minimum of `column[i : i + window]`."""
     return _rolling(np.minimum, column, window)
 
 
 def _rolling(pick: Callable[[Column, Column], Column], column: Column, window: int) -> Column:
-    """The extreme of each window, by doubling: two windows of half the width make one of the whole."""
+    """Return the extreme of each window, by doubling: two windows of half the width give one of the full width."""
     width, out = 1, column
     while 2 * width <= window:
         out = pick(out[:-width], out[width:])
@@ -228,14 +232,14 @@ def _rolling(pick: Callable[[Column, Column], Column], column: Column, window: i
 
 
 def parts_per_million(column: Column, ppm: int) -> Column:
-    """`column * ppm // 10^6` for non-negative values, without leaving 64 bits on the way."""
+    """Return `column * ppm // 10^6` for non-negative values, with intermediate values within 64 bits."""
     whole, rest = np.divmod(column, 1_000_000)
     out: Column = whole * ppm + rest * ppm // 1_000_000
     return out
 
 
 def latch(enter: Mask, leave: Mask, on: bool) -> Desired:
-    """1 from a bar that enters to the bar before one that leaves, starting as `on`."""
+    """Return 1 from a bar that enters to the bar before one that leaves; the state before the first bar is `on`."""
     n: i64 = len(enter)
     if n == 0:
         return np.empty(0, dtype=np.int8)
@@ -255,21 +259,21 @@ def latch(enter: Mask, leave: Mask, on: bool) -> Desired:
     return np.frombuffer(memoryview(ups), dtype=np.int8)
 
 
-class Changes:
-    """Run-length form of decisions: from tape bar `at[k]` on, `value[k]` is desired."""
+class PositionChanges:
+    """Decisions in run-length form: from minute bar `at[k]` on, the desired position is `value[k]`."""
 
     def __init__(self, at: vec[i64], value: vec[i64]) -> None:
         self.at: vec[i64] = at
         self.value: vec[i64] = value
 
-    def split(self, bar: i64) -> "tuple[Changes, Changes]":
-        """The changes before tape bar `bar`, and those from it on."""
+    def split(self, bar: i64) -> "tuple[PositionChanges, PositionChanges]":
+        """Return the changes before minute bar `bar`, and those from it on."""
         k: i64 = first_at_least(self.at, bar)
-        return Changes(self.at[:k], self.value[:k]), Changes(self.at[k:], self.value[k:])
+        return PositionChanges(self.at[:k], self.value[:k]), PositionChanges(self.at[k:], self.value[k:])
 
 
 def first_at_least(column: vec[i64], value: i64) -> i64:
-    """The first index of the ascending `column` whose value is at least `value`."""
+    """Return the first index of the ascending `column` whose value is at least `value`."""
     a: i64 = 0
     b: i64 = len(column)
     while a < b:
@@ -281,67 +285,104 @@ def first_at_least(column: vec[i64], value: i64) -> i64:
     return a
 
 
-def changes_of(desired: Desired, before: int, first_bar: int, last: Column | None) -> Changes:
-    """Where `desired` differs from the value before it (`before` for the first one).
+def changes_of(desired: Desired, before: int, first_bar: int, last: Column | None) -> PositionChanges:
+    """Return the changes where `desired` differs from the value before it (`before` for the first one).
 
-    Bar `j` of `desired` is decision bar `first_bar + j`; `last` maps decision bars to tape bars (None: the same).
+    Bar `j` of `desired` is decision bar `first_bar + j`; `last` maps decision bars to minute bars (None: the same).
     """
     n = len(desired)
     if n == 0:
-        return Changes(vec[i64](), vec[i64]())
+        return PositionChanges(vec[i64](), vec[i64]())
     differs = np.zeros((n + 63) // 64 * 64, dtype=np.bool_)
     differs[0] = desired[0] != before
     np.not_equal(desired[1:], desired[:-1], out=differs[1:n])
     count = int(np.count_nonzero(differs))
-    at = set_bits(native(np.packbits(differs, bitorder="little").view(np.uint32)), count)
+    at = set_bits(native(np.packbits(differs, bitorder="little").view(np.int64)), count)
     value = native(desired[view(at)])
-    return Changes(_tape_bars(at, first_bar, last), value)
+    return PositionChanges(_minute_bars(at, first_bar, last), value)
 
 
-def changes_of_bits(above: Bits, below: Bits | None, n: int, first_bar: int, last: Column | None) -> Changes:
-    """As `changes_of` from 0, for the first `n` bits of a row of packed decisions: +1 above, -1 below."""
-    words = above.view(np.uint32)
-    turns = _turns(words)
-    if below is not None:
-        turns |= _turns(below.view(np.uint32))
-    if n % 32:
-        turns[-1] &= np.uint32((1 << (n % 32)) - 1)
-    count = int(np.bitwise_count(turns).sum())
-    at = set_bits(native(turns), count)
-    if below is None:
-        value = np.arange(1, count + 1) & 1  # from 0 to 1 and back
-    else:
-        value = _bits_at(words, view(at)) - _bits_at(below.view(np.uint32), view(at))
-    return Changes(_tape_bars(at, first_bar, last), native(value))
+class BitReader:
+    """Changes of rows of packed decisions over the same `n` decision bars from `first_bar` on, row after row.
+
+    The bars before the first one have no decision. `last` maps decision bars to minute bars (None: the same).
+    """
+
+    def __init__(self, n: int, first_bar: int, last: Column | None) -> None:
+        self.n: i64 = n
+        self.first_bar: i64 = first_bar
+        self.mapped: bool = last is not None
+        self.last: vec[i64] = vec[i64]() if last is None else native(last)
+        self.at: vec[i64] = vec[i64](np.empty(n, dtype=np.int64))  # room for the changes of any row
+        self.value: vec[i64] = vec[i64](np.empty(n, dtype=np.int64))
+
+    def changes(self, above: Bits, below: Bits | None) -> PositionChanges:
+        """Return the changes of a row: +1 where `above` has a bit, -1 where `below` has one."""
+        ups = native(above.view(np.int64))
+        downs = ups if below is None else native(below.view(np.int64))
+        count = self.scan(ups, downs, below is not None)
+        return PositionChanges(self.at[:count], self.value[:count])
+
+    def scan(self, ups: vec[i64], downs: vec[i64], has_downs: bool) -> i64:
+        """Write the row's changes to `at` and `value`; return how many there are."""
+        at, value, last, table = self.at, self.value, self.last, BIT_INDEX
+        mapped = self.mapped
+        words: i64 = (self.n + 63) >> 6
+        rest: i64 = self.n & 63
+        kept: i64 = LOW_63 >> (63 - rest)  # of the last word; `1 << rest` would be shifted in 32 bits
+        k: i64 = 0
+        carry: i64 = 0  # the bits before the word
+        carry_down: i64 = 0
+        w: i64 = 0
+        while w < words:
+            up: i64 = ups[w]
+            down: i64 = downs[w]
+            turns: i64 = up ^ (((up & LOW_62) << 1) | carry)  # bits that differ from the bit before them
+            top: i64 = (up >> 63) ^ (up >> 62)  # the same for bit 63, the sign
+            carry = (up >> 63) & 1
+            if has_downs:
+                turns |= down ^ (((down & LOW_62) << 1) | carry_down)
+                top |= (down >> 63) ^ (down >> 62)
+                carry_down = (down >> 63) & 1
+            turns &= LOW_63
+            top &= 1
+            if w == words - 1 and rest != 0:
+                turns &= kept
+                top = 0
+            while turns != 0 or top != 0:
+                bit: i64 = 63
+                if turns != 0:
+                    lowest: i64 = turns & -turns
+                    bit = table[((lowest * DE_BRUIJN) >> 58) & 63]
+                    turns ^= lowest
+                else:
+                    top = 0
+                at[k] = last[self.first_bar + (w << 6) + bit] if mapped else self.first_bar + (w << 6) + bit
+                value[k] = (up >> bit) & 1
+                if has_downs:
+                    value[k] -= (down >> bit) & 1
+                k += 1
+            w += 1
+        return k
 
 
-def _turns(words: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Bits that differ from the bit before them; before the first is 0."""
-    turns = words ^ (words << np.uint32(1))
-    turns[1:] ^= words[:-1] >> np.uint32(31)
-    return turns
-
-
-def _bits_at(words: NDArray[np.uint32], at: Column) -> Column:
-    found: Column = (words[at >> 5].astype(np.int64) >> (at & 31)) & 1
-    return found
-
-
-def _tape_bars(at: vec[i64], first_bar: int, last: Column | None) -> vec[i64]:
-    """Tape bars of decision bars that are counted from `first_bar`."""
+def _minute_bars(at: vec[i64], first_bar: int, last: Column | None) -> vec[i64]:
+    """Return the minute bars of decision bars that are counted from `first_bar`."""
     if last is not None:
         return native(last[view(at) + first_bar])
     return native(view(at) + first_bar) if first_bar else at
 
 
-# A de Bruijn sequence: its product with a power of two below 2^32 has the power's index in bits 27 to 31.
-DE_BRUIJN: Final = 0x077CB531
+# A de Bruijn sequence: its product with a power of two below 2^64 has the power's index in bits 58 to 63.
+DE_BRUIJN: Final = 0x03F79D71B4CB0A89
+LOW_63: Final = (1 << 63) - 1
+LOW_62: Final = (1 << 62) - 1
 
 
 def _bit_index() -> vec[i64]:
-    table = np.zeros(32, dtype=np.int64)
-    for k in range(32):
-        table[((DE_BRUIJN << k) >> 27) & 31] = k
+    table = np.zeros(64, dtype=np.int64)
+    for k in range(64):
+        table[((DE_BRUIJN << k) >> 58) & 63] = k
     return vec[i64](table)
 
 
@@ -349,18 +390,21 @@ BIT_INDEX: Final = _bit_index()
 
 
 def set_bits(words: vec[i64], count: int) -> vec[i64]:
-    """The positions of the `count` set bits of little-endian 32-bit `words`, ascending."""
+    """Return the positions of the `count` set bits of little-endian 64-bit `words`, ascending."""
     out = vec[i64](np.empty(count, dtype=np.int64))
     table = BIT_INDEX
     n: i64 = len(words)
     w: i64 = 0
     k: i64 = 0
     while w < n:
-        word: i64 = words[w]
+        word: i64 = words[w] & LOW_63
         while word != 0:
             lowest: i64 = word & -word
-            out[k] = (w << 5) + table[((lowest * DE_BRUIJN) >> 27) & 31]
+            out[k] = (w << 6) + table[((lowest * DE_BRUIJN) >> 58) & 63]
             k += 1
             word ^= lowest
+        if words[w] < 0:  # the sign is bit 63
+            out[k] = (w << 6) + 63
+            k += 1
         w += 1
     return out

@@ -1,9 +1,11 @@
-"""What a stretch of bars amounts to, as integers that merge, and the state that one stretch hands to the next."""
+"""Sums of a stretch of bars as integers that can be merged, and the state between two stretches."""
 
 from typing import Final
 
 from librt.vecs import vec
 from mypy_extensions import i64
+
+FINE: Final = 10**8  # the book's unit: parts of 10^-8 of money per unit of base
 
 CLOSED: Final = 1  # the position held at the start was closed in this stretch
 THROUGH: Final = 2  # the position held at the start is still open at the end
@@ -38,15 +40,21 @@ FIELDS: Final = (
     "first",
     "last",
     "unfilled",
+    "borrow",
+    "cut",
+    "rejected",
+    "liquidations",
+    "gap_profit",
 )
 
 
-class State:
-    """The behavioural state between two bars (SEMANTICS section 4), canonical: what cannot matter is zero.
+class CarriedState:
+    """State between two bars (SEMANTICS section 4), canonical: values without influence on later bars are zero.
 
-    `side` is the position, `desired` what the strategy said last, `locked` whether a stop or target has ended the
-    position that `desired` asked for. `entry` and `extreme` are kept only where a stop or the account depends on
-    them, `quantity` only where trades differ in it.
+    `side` is the position, `desired` the strategy's last decision, `locked` whether a stop or target has ended the
+    position that `desired` requested. `entry` and `extreme` are kept only if a stop or the account depends on them,
+    `quantity` only if trades differ in it. `account` has the canonical bytes of an account of real money, empty before
+    its first bar.
     """
 
     def __init__(
@@ -57,6 +65,7 @@ class State:
         entry: i64 = 0,
         extreme: i64 = 0,
         quantity: int = 0,
+        account: bytes = b"",
     ) -> None:
         self.side: i64 = side
         self.desired: i64 = desired
@@ -64,29 +73,35 @@ class State:
         self.entry: i64 = entry
         self.extreme: i64 = extreme
         self.quantity: int = quantity
+        self.account: bytes = account
 
     def to_bytes(self) -> bytes:
         locked = 1 if self.locked else 0
-        return f"{self.side},{self.desired},{locked},{self.entry},{self.extreme},{self.quantity}".encode()
+        own = f"{self.side},{self.desired},{locked},{self.entry},{self.extreme},{self.quantity}".encode()
+        return own + b"@" + self.account if self.account else own
 
     @staticmethod
-    def from_bytes(data: bytes) -> "State":
-        side, desired, locked, entry, extreme, quantity = [int(x) for x in data.split(b",")]
+    def from_bytes(data: bytes) -> "CarriedState":
+        own, _, account = data.partition(b"@")
+        side, desired, locked, entry, extreme, quantity = [int(x) for x in own.split(b",")]
         if side not in (-1, 0, 1) or desired not in (-1, 0, 1) or locked not in (0, 1):
             raise ValueError(f"not a state: {data!r}")
         if min(entry, extreme, quantity) < 0:
             raise ValueError(f"not a state: {data!r}")
-        return State(side, desired, locked == 1, entry, extreme, quantity)
+        return CarriedState(side, desired, locked == 1, entry, extreme, quantity, account)
 
 
 class Summary:
-    """A monoid over exact integers: `merge` is associative and any stretch without bars is its identity.
+    """Sums of a stretch of bars in exact integers.
 
-    Money is relative to the equity at the last mark before the stretch, in the account's unit: in the book per unit of
-    base, scaled by 10^8; `account` tells the others. `peak` and `low` include that starting point. A trade that spans
-    stretches leaves the cash of its entry in the `tail` of one and that of its exit in the `head` of another; merging
-    completes it. Stretches that hold whole UTC days add up `days`, `squares` and `loss_squares` of the daily profits.
-    `first` and `last` are the first bar's open and the last one's close.
+    A monoid: `merge` is associative, and a stretch without bars is its identity.
+
+    Money is relative to the equity at the last mark before the stretch, in the account's unit. In the book this is
+    10^-16 per unit of base; module `account` describes the other units. `peak` and `low` include the equity at that
+    mark. A trade over several stretches has the cash of its entry in the `tail` of one and the cash of its exit in the
+    `head` of another; merging completes it. Stretches of whole UTC days add up `days`, `squares` and `loss_squares` of
+    the daily profits. `first` and `last` are the first bar's open and the last bar's close. `gap_profit` is the profit
+    from closes before missing minutes to opens after them.
     """
 
     def __init__(self) -> None:
@@ -118,9 +133,14 @@ class Summary:
         self.first: int = 0
         self.last: int = 0
         self.unfilled: int = 0
+        self.borrow: int = 0
+        self.cut: int = 0
+        self.rejected: int = 0
+        self.liquidations: int = 0
+        self.gap_profit: int = 0
 
     def merge(self, after: "Summary") -> "Summary":
-        """This stretch followed by `after`."""
+        """Return the Summary of this stretch followed by `after`."""
         if after.bars == 0:
             return self
         if self.bars == 0:
@@ -147,11 +167,16 @@ class Summary:
         out.loss_squares = self.loss_squares + after.loss_squares
         out.first, out.last = self.first, after.last
         out.unfilled = self.unfilled + after.unfilled
+        out.borrow = self.borrow + after.borrow
+        out.cut = self.cut + after.cut
+        out.rejected = self.rejected + after.rejected
+        out.liquidations = self.liquidations + after.liquidations
+        out.gap_profit = self.gap_profit + after.gap_profit
         out._join_ends(self, after)
         return out
 
     def _join_ends(self, a: "Summary", b: "Summary") -> None:
-        """The head of the first, the tail of the second, and the trade that spans the cut between them."""
+        """Join the head of the first, the tail of the second, and the trade that spans the cut between them."""
         self.head, self.head_cash, self.head_gap = a.head, a.head_cash, a.head_gap
         if a.head == THROUGH:
             self.head, self.head_cash, self.head_gap = b.head, a.head_cash + b.head_cash, a.head_gap | b.head_gap
@@ -171,7 +196,7 @@ class Summary:
             self.gross_loss -= profit
 
     def count_days(self, daily: list[int]) -> None:
-        """Take in the profits of whole UTC days."""
+        """Add the profits of whole UTC days."""
         self.days += len(daily)
         for profit in daily:
             self.squares += profit * profit
@@ -179,12 +204,13 @@ class Summary:
                 self.loss_squares += profit * profit
 
     def to_list(self) -> list[int]:
-        """The fields in the order of `FIELDS`."""
+        """Return the fields in the order of `FIELDS`."""
         return [
             self.bars, self.profit, self.peak, self.low, self.drawdown, self.fees, self.funding, self.turnover,
             self.fills, self.trades, self.wins, self.gross_profit, self.gross_loss, self.exposure, self.ambiguous,
             self.over_gaps, self.days, self.squares, self.loss_squares, self.head, self.head_cash, self.head_gap,
-            self.tail, self.tail_cash, self.tail_gap, self.first, self.last, self.unfilled,
+            self.tail, self.tail_cash, self.tail_gap, self.first, self.last, self.unfilled, self.borrow,
+            self.cut, self.rejected, self.liquidations, self.gap_profit,
         ]  # fmt: skip
 
     @staticmethod
@@ -196,59 +222,79 @@ class Summary:
             out.bars, out.profit, out.peak, out.low, out.drawdown, out.fees, out.funding, out.turnover,
             out.fills, out.trades, out.wins, out.gross_profit, out.gross_loss, out.exposure, out.ambiguous,
             out.over_gaps, out.days, out.squares, out.loss_squares, out.head, out.head_cash, out.head_gap,
-            out.tail, out.tail_cash, out.tail_gap, out.first, out.last, out.unfilled,
+            out.tail, out.tail_cash, out.tail_gap, out.first, out.last, out.unfilled, out.borrow,
+            out.cut, out.rejected, out.liquidations, out.gap_profit,
         ) = values  # fmt: skip
         return out
+
+
+def count_equity(total: Summary, equity: vec[i64], rest: vec[i64]) -> list[int]:
+    """Add whole UTC days by the equity at their ends; return their profits in the book's unit.
+
+    An equity is an amount below 2^61 and its rest in 10^-8 of that. A profit has up to 89 bits, so it is squared in
+    limbs of 31 bits.
+    """
+    daily: list[int] = []
+    squares, loss_squares = _Squares(), _Squares()
+    before: i64 = 0
+    rest_before: i64 = 0
+    n: i64 = len(equity)
+    i: i64 = 0
+    while i < n:
+        size: i64 = equity[i] - before
+        part: i64 = rest[i] - rest_before
+        before, rest_before = equity[i], rest[i]
+        if part < 0:
+            size -= 1
+            part += FINE
+        daily.append(int(size) * FINE + int(part))
+        loses: bool = size < 0
+        if loses:
+            size = -size
+            if part != 0:
+                size -= 1
+                part = FINE - part
+        low: i64 = (size & MASK) * FINE + part
+        high: i64 = (size >> LIMB) * FINE + (low >> LIMB)
+        squares.add(low & MASK, high & MASK, high >> LIMB)
+        if loses:
+            loss_squares.add(low & MASK, high & MASK, high >> LIMB)
+        i += 1
+    total.days += len(daily)
+    total.squares += squares.total()
+    total.loss_squares += loss_squares.total()
+    return daily
 
 
 LIMB: Final = 31
 MASK: Final = (1 << 31) - 1
 
 
-def square_sums(day_equity: vec[i64]) -> tuple[int, int]:
-    """Sums of squares of the daily profits and of the losing ones, exact; |profit| < 2^62.
+class _Squares:
+    """Sum of squares of numbers in three limbs of 31 bits, stored in six limbs that cannot overflow."""
 
-    A square has up to 124 bits, so both sums are carried in four limbs of 31 bits that cannot overflow.
-    """
-    a0: i64 = 0
-    a1: i64 = 0
-    a2: i64 = 0
-    a3: i64 = 0
-    b0: i64 = 0
-    b1: i64 = 0
-    b2: i64 = 0
-    b3: i64 = 0
-    before: i64 = 0
-    n: i64 = len(day_equity)
-    i: i64 = 0
-    while i < n:
-        equity: i64 = day_equity[i]
-        profit: i64 = equity - before
-        before = equity
-        size: i64 = profit
-        if profit < 0:
-            size = -profit
-        high: i64 = size >> LIMB
-        low: i64 = size & MASK
-        low_square: i64 = low * low
-        cross: i64 = high * low
-        high_square: i64 = high * high
-        s0: i64 = low_square & MASK
-        s1: i64 = (low_square >> LIMB) + 2 * (cross & MASK)
-        s2: i64 = 2 * (cross >> LIMB) + (high_square & MASK)
-        s3: i64 = high_square >> LIMB
-        a0 += s0
-        a1 += s1
-        a2 += s2
-        a3 += s3
-        if profit < 0:
-            b0 += s0
-            b1 += s1
-            b2 += s2
-            b3 += s3
-        i += 1
-    return _from_limbs(a0, a1, a2, a3), _from_limbs(b0, b1, b2, b3)
+    def __init__(self) -> None:
+        self.s0: i64 = 0
+        self.s1: i64 = 0
+        self.s2: i64 = 0
+        self.s3: i64 = 0
+        self.s4: i64 = 0
+        self.s5: i64 = 0
 
+    def add(self, a: i64, b: i64, c: i64) -> None:
+        aa: i64 = a * a
+        ab: i64 = a * b
+        ac: i64 = a * c
+        bb: i64 = b * b
+        bc: i64 = b * c
+        cc: i64 = c * c
+        self.s0 += aa & MASK
+        self.s1 += (aa >> LIMB) + 2 * (ab & MASK)
+        self.s2 += 2 * (ab >> LIMB) + 2 * (ac & MASK) + (bb & MASK)
+        self.s3 += 2 * (ac >> LIMB) + (bb >> LIMB) + 2 * (bc & MASK)
+        self.s4 += 2 * (bc >> LIMB) + (cc & MASK)
+        self.s5 += cc >> LIMB
 
-def _from_limbs(s0: i64, s1: i64, s2: i64, s3: i64) -> int:
-    return int(s0) + (int(s1) << 31) + (int(s2) << 62) + (int(s3) << 93)
+    def total(self) -> int:
+        high = int(self.s3) + (int(self.s4) << LIMB) + (int(self.s5) << 2 * LIMB)
+        return int(self.s0) + (int(self.s1) << LIMB) + (int(self.s2) << 2 * LIMB) + (high << 3 * LIMB)

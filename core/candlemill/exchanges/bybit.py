@@ -1,7 +1,7 @@
 """Bybit spot, API version 5. Source: bybit-exchange.github.io/docs/v5.
 
-Different from Binance in all that matters here: answers wear an envelope with a code, rows are text and newest first,
-several candles may come in one message, pings are messages, and limits count requests.
+Differences from Binance: responses have an envelope with a code, rows are text in descending order, a message may have
+several candles, pings are messages, and limits count requests.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,20 +10,20 @@ from typing import Any
 import msgspec
 
 from candlemill.errors import BadMessage
-from candlemill.exchange import (
+from candlemill.exchanges.base import (
+    DECODE_ERRORS,
     MINUTE_MS,
-    UNREADABLE,
-    Ask,
     Candle,
     Limits,
     Message,
     Other,
     Refusal,
     Reply,
-    Rules,
+    RestRequest,
+    SymbolRules,
     candle,
+    checked_time,
     decoded,
-    plausible,
     shown,
     symbol_name,
 )
@@ -104,7 +104,7 @@ class Bybit:
         connects=300,  # of 500
         connects_seconds=300,
         connection_seconds=0,
-        weight=150,  # of 600: no header tells what others behind our address ask
+        weight=150,  # of 600: no header shows the requests of other clients with our IP address
         weight_seconds=5,
         ban_seconds=600,
         rows=1000,
@@ -116,7 +116,7 @@ class Bybit:
     def __init__(self) -> None:
         self.rest_url = "https://api.bybit.com"
         self.stream_url = "wss://stream.bybit.com/v5/public/spot"
-        self.archive_url = ""
+        self.archive_url = self.listing_url = ""
 
     def store_name(self, symbol: str) -> str:
         return f"BYBIT:{symbol}"
@@ -135,10 +135,10 @@ class Bybit:
     def decode(self, raw: bytes | str) -> Sequence[Message]:
         try:
             found = _push.decode(raw)
-        except UNREADABLE:
+        except DECODE_ERRORS:
             return _decode_rare(raw)
         if not found.topic.startswith(_TOPIC):
-            raise BadMessage(f"candles of the topic {shown(found.topic)}, which was not asked for")
+            raise BadMessage(f"candles of the topic {shown(found.topic)}, which was not subscribed")
         symbol = symbol_name(found.topic[len(_TOPIC) :])
         out = []
         for k in found.data:
@@ -147,32 +147,35 @@ class Bybit:
             out.append(candle(symbol, k.start, k.open, k.high, k.low, k.close, k.volume, k.confirm))
         return out
 
-    def ask_candles(self, symbol: str, start: int, rows: int) -> Ask:
+    def candles_request(self, symbol: str, start: int, rows: int) -> RestRequest:
         query = {"category": "spot", "symbol": symbol, "interval": "1", "limit": str(rows)}
-        query |= {"start": str(start), "end": str(start + rows * MINUTE_MS - 1)}  # newest first: an end picks the page
-        return Ask("/v5/market/kline", query, 1)
+        query |= {
+            "start": str(start),
+            "end": str(start + rows * MINUTE_MS - 1),
+        }  # the end selects the page, since rows are in descending order
+        return RestRequest("/v5/market/kline", query, 1)
 
     def candles(self, symbol: str, body: bytes) -> list[Candle]:
         found = _result(_rows, body)
         out = [candle(symbol, _whole(r[0]), r[1], r[2], r[3], r[4], r[5], False) for r in found.list]
         return sorted(out, key=lambda row: row.t)
 
-    def ask_time(self) -> Ask:
-        return Ask("/v5/market/time", {}, 1)
+    def time_request(self) -> RestRequest:
+        return RestRequest("/v5/market/time", {}, 1)
 
     def time(self, body: bytes) -> int:
-        return plausible(_opened(body).time)
+        return checked_time(_envelope_of(body).time)
 
-    def ask_rules(self) -> Ask:
-        return Ask("/v5/market/instruments-info", {"category": "spot"}, 1)
+    def rules_request(self) -> RestRequest:
+        return RestRequest("/v5/market/instruments-info", {"category": "spot"}, 1)
 
-    def rules(self, body: bytes) -> list[Rules]:
+    def rules(self, body: bytes) -> list[SymbolRules]:
         out = []
         for s in _result(_symbols, body).list:
             step = s.lotSizeFilter.basePrecision
             digits = min(len(step.partition(".")[2].rstrip("0")), 8) if step else 8
             status = "TRADING" if s.status == "Trading" else s.status.upper()
-            out.append(Rules(symbol_name(s.symbol), status, s.priceFilter.tickSize, step, digits))
+            out.append(SymbolRules(symbol_name(s.symbol), status, s.priceFilter.tickSize, step, digits))
         return out
 
     def used_weight(self, headers: Mapping[str, str]) -> int | None:
@@ -188,8 +191,8 @@ class Bybit:
         if status == 200:
             try:
                 found = _envelope.decode(body)
-            except UNREADABLE:
-                return None  # whoever reads the body will say so
+            except DECODE_ERRORS:
+                return None  # decoding the body reports it
             if found.retCode == _TOO_MANY:
                 return Refusal("limit", found.retMsg)
             if found.retCode:
@@ -200,7 +203,7 @@ class Bybit:
 def _decode_rare(raw: bytes | str) -> Sequence[Message]:
     found = decoded(_anything, raw)
     if found.topic.startswith("kline."):
-        raise BadMessage(f"{shown(raw)} is no candle as documented")
+        raise BadMessage(f"{shown(raw)} is not a candle as documented")
     if found.op in ("ping", "pong") or found.ret_msg == "pong":
         return _OTHER
     if found.success is not None:
@@ -208,10 +211,10 @@ def _decode_rare(raw: bytes | str) -> Sequence[Message]:
         return (Reply(number, "" if found.success else found.ret_msg or "refused"),)
     if found.op or found.topic:
         return _OTHER
-    raise BadMessage(f"{shown(raw)} is no message that is known")
+    raise BadMessage(f"{shown(raw)} is not a known message")
 
 
-def _opened(body: bytes) -> Any:
+def _envelope_of(body: bytes) -> Any:
     found = decoded(_envelope, body)
     if found.retCode:
         raise BadMessage(f"code {found.retCode}: {shown(found.retMsg)}")
@@ -219,10 +222,10 @@ def _opened(body: bytes) -> Any:
 
 
 def _result(decoder: Any, body: bytes) -> Any:
-    return decoded(decoder, _opened(body).result)
+    return decoded(decoder, _envelope_of(body).result)
 
 
 def _whole(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 16):
-        raise BadMessage(f"{shown(text)} is no time")
+        raise BadMessage(f"{shown(text)} is not a time")
     return int(text)

@@ -2,12 +2,12 @@
 
 D. H. Bailey, J. M. Borwein, M. Lopez de Prado and Q. J. Zhu, "The probability of backtest overfitting", Journal of
 Computational Finance 20(4), 2017 (SSRN 2326253, 2015). The days are cut into 16 blocks; each of the 12,870 ways to take
-half of them is once the sample in which the best set is chosen, and the other half shows what the choice was worth.
+half of them is used once in sample, to choose the best set, and the other half out of sample, to score that set.
 
-A half's sum s and sum of squares q of daily profits are sums over blocks, so a product of the splits with the blocks
-gives them for all sets. Its terms are integers whose sums stay below 2^53 (see `rows.small`), so every order of adding,
-and every BLAS, gives the same bits. Within a half all sets have equally many days, where the Sharpe ratio rises with
-s / sqrt(q): sets are ranked by s * |s| / q.
+A half's sum s and sum of squares q of daily profits are sums over blocks, so the matrix product of splits and blocks
+gives them for all sets. Its terms are integers whose sums stay below 2^53 (see `matrix.small`), so every order of
+addition, and every BLAS, gives the same bits. Within a half all sets have equally many days, so the Sharpe ratio rises
+with s / sqrt(q): sets are ranked by s * |s| / q.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,28 +18,28 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from candlemill.guards.rows import Matrix, chunks
-from candlemill.rounding import Doubles, ordered_sum, ratio, scaled
+from candlemill.guards.matrix import Matrix, chunks
+from candlemill.units import Doubles, ordered_sum, ratio, scaled
 
 BLOCKS = 16
 FEWEST_BLOCKS = 8
-BLOCK_DAYS = 4  # a block has at least so many days
-CELLS = 16_384  # splits x sets that are worked on at once: what a core's cache holds
-PARTS = 8  # that the splits are worked on in
+BLOCK_DAYS = 4  # minimum number of days in a block
+CELLS = 16_384  # splits x sets computed at once: fits a core's cache
+PARTS = 8  # number of portions of the splits
 FOUND = 5  # figures of each choice
-BINS = 24  # of the histogram of logits: from -6 to 6, the ends take what lies beyond
+BINS = 24  # of the histogram of logits, from -6 to 6; the outer bins also count values beyond
 
 Integers = NDArray[np.int64]
 Spread = Callable[[Callable[[Doubles], Doubles], Sequence[Doubles]], Iterable[Doubles]]  # as `map`
 
 
 class Overfitting(msgspec.Struct, frozen=True):
-    """What came of choosing the best of `sets` in each of `splits` halves. Ratios are scaled by 10^8.
+    """Result of choosing the best of `sets` in sample in each of `splits` splits. Ratios are scaled by 10^8.
 
-    `probability`: how often the chosen set was in the worse half of all out of sample; at the very median counts half.
-    `logits`: how many splits had a logit of the chosen set's relative rank in each of 24 bins of 1/2 from -6 on.
-    `slope` and `intercept`: of the chosen set's annual Sharpe ratio out of sample on that in sample, least squares.
-    `loss_probability`: how often the chosen set lost out of sample.
+    `probability`: share of splits whose chosen set ranks below the median out of sample; exactly at the median counts
+    half. `logits`: number of splits per bin of the logit of the chosen set's relative rank, 24 bins of 1/2 from -6 on.
+    `slope` and `intercept`: least-squares regression of the chosen set's annual Sharpe ratio out of sample on that in
+    sample. `loss_probability`: share of splits whose chosen set had a loss out of sample.
     """
 
     sets: int
@@ -56,10 +56,11 @@ class Overfitting(msgspec.Struct, frozen=True):
 
 
 def overfitting(matrix: Matrix, spread: Spread = map) -> Overfitting | None:
-    """Of daily profits, int64 sets x days. None for fewer than 2 sets or 32 days. `spread` may have others help.
+    """Compute the probability of backtest overfitting of daily profits, int64 sets x days.
 
-    Of equally good sets in sample the first is chosen; out of sample equal sets share their middle rank. A set without
-    profits or losses in a half has a ratio of 0 there; one that gains the same each day has the highest.
+    None for fewer than 2 sets or 32 days. `spread` is used as `map` and may run the portions in parallel. Of equally
+    good sets in sample the first is chosen; out of sample equal sets share their mean rank. A set without profits or
+    losses in a half has a ratio of 0 there; a set that gains the same each day has the highest.
     """
     sets, days = matrix.shape
     blocks = min(BLOCKS, days // BLOCK_DAYS // 2 * 2)
@@ -93,7 +94,7 @@ def overfitting(matrix: Matrix, spread: Spread = map) -> Overfitting | None:
 
 
 def _block_sums(matrix: Matrix, edges: NDArray[np.int64]) -> tuple[Doubles, Doubles]:
-    """Of each set's profits and of their squares: blocks x sets."""
+    """Return the sums of each set's profits and of their squares: two arrays, blocks x sets."""
     sums = np.empty((len(edges), len(matrix)))
     squares = np.empty_like(sums)
     for lo, rows in chunks(matrix):
@@ -106,7 +107,7 @@ def _block_sums(matrix: Matrix, edges: NDArray[np.int64]) -> tuple[Doubles, Doub
 
 @cache
 def _halves(blocks: int) -> Doubles:
-    """One of each pair of complements, the one with the last block: splits / 2 x blocks of 0 and 1."""
+    """Return one half of each complementary pair, the one with the last block: splits / 2 x blocks of 0 and 1."""
     numbers = np.arange(2 ** (blocks - 1), 2**blocks)
     numbers = numbers[np.bitwise_count(numbers) == blocks // 2]
     bits: Integers = (numbers[:, None] >> np.arange(blocks)) & 1
@@ -114,10 +115,10 @@ def _halves(blocks: int) -> Doubles:
 
 
 def _choices(sums: Doubles, squares: Doubles, halves: Doubles) -> Doubles:
-    """What is chosen in each of `halves`, and in the rest of the days: halves x 2 x 5. That is twice its middle rank
-    out of sample, from 2 to 2 * sets; its sum and sum of squares in sample; and those out of sample.
+    """Choose the best set in each of `halves` and in each complement; return five figures of it: halves x 2 x 5.
 
-    The blocks' `sums` and `squares` are blocks x sets.
+    The figures are twice its mean rank out of sample, from 2 to 2 * sets; its sum and sum of squares in sample; and
+    the same two out of sample. `sums` and `squares` are blocks x sets.
     """
     count, sets = len(halves), sums.shape[1]
     all_sums, all_squares = sums.sum(axis=0), squares.sum(axis=0)
@@ -145,20 +146,20 @@ def _choices(sums: Doubles, squares: Doubles, halves: Doubles) -> Doubles:
 
 
 def _count(which: NDArray[np.bool_]) -> Integers:
-    """How many of each row; faster than NumPy's own, which widens each of them first."""
+    """Count the True values of each row. Faster than NumPy's sum, which widens each element first."""
     counts: Integers = which.view(np.int8).sum(axis=1, dtype=np.int64)
     return counts
 
 
 def _sharpe(sums: Doubles, squares: Doubles, days: Doubles) -> Doubles:
-    """Annual, with the sample's deviation; 0 where nothing varies."""
+    """Return annual Sharpe ratios, with the sample standard deviation; 0 where the profits do not vary."""
     spread = days * squares - sums * sums
     varied = spread > 0
     return np.where(varied, sums * np.sqrt(365 * (days - 1) / (days * np.where(varied, spread, 1.0))), 0.0)
 
 
 def _histogram(ranks: Integers, sets: int) -> list[int]:
-    """Logits ln(w / (1 - w)) of w = rank / (sets + 1), by comparing ranks with where the bins' edges are."""
+    """Count logits ln(w / (1 - w)) of w = rank / (sets + 1) per bin, by comparing ranks with the bins' edges."""
     logits = [Decimal(k) / 2 for k in range(1 - BINS // 2, BINS // 2)]
     edges = [int((2 * (sets + 1) / (1 + (-x).exp())).to_integral_value("ROUND_CEILING")) for x in logits]
     counts: list[int] = np.bincount(np.searchsorted(edges, ranks, side="right"), minlength=BINS).tolist()
@@ -166,7 +167,7 @@ def _histogram(ranks: Integers, sets: int) -> list[int]:
 
 
 def _line(x: Doubles, y: Doubles) -> tuple[int | None, int | None]:
-    """Slope and intercept of the least squares; None where x does not vary."""
+    """Return slope and intercept of the least-squares line; None where x does not vary."""
     n = len(x)
     x_mean, y_mean = ordered_sum(x) / n, ordered_sum(y) / n
     spread = ordered_sum((x - x_mean) * (x - x_mean))

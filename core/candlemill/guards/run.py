@@ -1,26 +1,29 @@
-"""What is told of one run on request: intervals, luck, costs."""
+"""The guards of one run, computed on request: confidence intervals, Sharpe ratio corrections, costs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from candlemill.engine.tape import Column
-from candlemill.guards.costs import costs
-from candlemill.guards.resample import REPLICATES, bootstrap, shuffle_trades
-from candlemill.guards.sharpe import minimum_track_record, probabilistic_sharpe, track_of
-from candlemill.model import SCALE
-from candlemill.trace import Trace
+from candlemill.backtests.replay import Replay
+from candlemill.engine.candles import Column
+from candlemill.formatting import percent
+from candlemill.guards.bootstrap import REPLICATES, bootstrap, shuffle_trades
+from candlemill.guards.break_even import costs
+from candlemill.guards.deflated_sharpe import minimum_track_record, probabilistic_sharpe, track_of
+from candlemill.guards.gaps import data_cautions
+from candlemill.units import SCALE
 
-SHUFFLED = 5_000_000  # trades that are put in another order, all replicates together
+SHUFFLED = 5_000_000  # limit on trades x replicates of the random orders
 CONFIDENCE = SCALE * 95 // 100
 
 
 def run_guards(result: Mapping[str, Any], daily: Column, ratios: Column, trades: Column, seed: int) -> dict[str, Any]:
-    """Guards of one result, ready for JSON: integers (scaled by 10^8 where not counts), strings, None.
+    """Compute the guards of one result, ready for JSON: integers (scaled by 10^8 unless counts), strings, None.
 
-    `daily` are its daily profits in money; `ratios` the daily figures that its Sharpe ratio is of (the same, or the
-    returns of a compound account); `trades` the profits of its trades. The same seed gives the same bits anywhere.
+    `daily` are its daily profits in money; `ratios` the daily values from which its Sharpe ratio is computed (the same,
+    or the returns of a compound account); `trades` the profits of its trades. The same seed gives the same bits on
+    every machine.
     """
     track = track_of(ratios)
     replicates = min(REPLICATES, max(99, SHUFFLED // max(1, len(trades))))
@@ -33,11 +36,11 @@ def run_guards(result: Mapping[str, Any], daily: Column, ratios: Column, trades:
         "shuffle": shuffle_trades(trades, seed, replicates),
     }
     out: dict[str, Any] = msgspec.to_builtins(found)
-    return {**out, "warnings": _warnings(out, len(daily))}
+    return {**out, "warnings": [*data_cautions(result), *_warnings(out, len(daily))]}
 
 
-def with_guards(trace: Trace, seed: int) -> Trace:
-    """The same trace, its result with `guards` too: as reports show them."""
+def with_guards(trace: Replay, seed: int) -> Replay:
+    """Return a copy of the trace whose result has `guards` for the report."""
     found = run_guards(trace.result, trace.daily, trace.ratios, trace.trades.profit, seed)
     return msgspec.structs.replace(trace, result={**trace.result, "guards": found})
 
@@ -46,7 +49,7 @@ def _warnings(out: Mapping[str, Any], days: int) -> Sequence[str]:
     said = []
     sure, needed = out["probabilistic_sharpe"], out["minimum_track_days"]
     if sure is not None and sure < CONFIDENCE:
-        said.append(f"the Sharpe ratio is above 0 with a probability of {sure // 10**6 / 100:.2f} only")
+        said.append(f"the Sharpe ratio is above 0 with a probability of {percent(sure)} only")
     if needed is not None and needed > days:
         said.append(f"{days} days are few: a Sharpe ratio like this shows after {needed:,}")
     interval = (out["bootstrap"] or {}).get("figures", {}).get("total_pnl")

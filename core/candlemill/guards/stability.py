@@ -1,4 +1,4 @@
-"""Whether the best parameter set stands on a plateau or on a needle: how its neighbours in the grid fare.
+"""Parameter stability: compares the best parameter set with its neighbours in the grid.
 
 R. Pardo, "The evaluation and optimization of trading strategies", 2nd edition 2008: a robust set is one whose
 neighbours do nearly as well.
@@ -8,16 +8,18 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from candlemill.model import SCALE, ParamValue
-from candlemill.rounding import divide, ratio
+from candlemill.backtests.spec import ParamValue
+from candlemill.guards.tried import ListedSets, Params, Tried
+from candlemill.units import SCALE, divide, ratio
 
 
 class Stability(msgspec.Struct, frozen=True):
-    """The best set and its neighbours: one step along one numeric axis. Shares are scaled by 10^8.
+    """Figures of the best set's neighbours, one step along one numeric axis. Shares are scaled by 10^8.
 
     `profitable`: the share of neighbours with a figure above 0. `mean` and `worst` neighbour as shares of the best;
-    `plateau`: the mean of these shares, each kept between 0 and 1: 1 is a plateau, 0 a needle. The last four are None
-    without neighbours, the last three also where the best is not above 0.
+    `plateau`: the mean of these shares, each clipped to 0 to 1: near 1 the neighbours are as good as the best set, near
+    0 the best set is isolated. The last four are None without neighbours, the last three also where the best is not
+    above 0.
     """
 
     best: dict[str, ParamValue]
@@ -29,21 +31,20 @@ class Stability(msgspec.Struct, frozen=True):
     plateau: int | None
 
 
-def stability(
-    axes: Mapping[str, Sequence[ParamValue]], figures: Sequence[tuple[Mapping[str, ParamValue], int]]
-) -> Stability | None:
-    """Of the grid `axes` (parameter to its values) and the figure of each set that ran; None if none did.
+def stability(axes: Mapping[str, Sequence[ParamValue]], sets: Tried | Sequence[tuple[Params, int]]) -> Stability | None:
+    """Compute the stability of the best set; None if no set ran.
 
-    The first of equally good sets is the best. Steps are between neighbouring values in ascending order; words and
-    switches have no order and no steps. Points of the grid that did not run (fast >= slow) are not neighbours.
+    `axes` is the grid (parameter to its values), `sets` have the figure of each set that ran. Steps are between
+    neighbouring values in ascending order; texts and booleans have no steps. Points of the grid that did not run (fast
+    >= slow) are not neighbours.
     """
-    if not figures:
+    if not len(sets):
         return None
+    tried = ListedSets(sets, list(axes)) if isinstance(sets, Sequence) else sets
     ladders = {name: sorted(values) for name, values in axes.items() if all(_is_number(x) for x in values)}
-    names = sorted(axes)
-    found = {tuple(params[name] for name in names): figure for params, figure in figures}
-    best, top = max(figures, key=lambda item: item[1])
-    near = [found[key] for key in _around(best, names, ladders) if key in found]
+    at = tried.best()
+    best, top = tried.params(at), tried.figure(at)
+    near = [figure for params in _around(best, ladders) if (figure := tried.figure_at(params)) is not None]
     if not near:
         return Stability(dict(best), top, 0, None, None, None, None)
     profitable = ratio(sum(x > 0 for x in near), len(near))
@@ -60,15 +61,13 @@ def stability(
     )
 
 
-def _around(
-    best: Mapping[str, ParamValue], names: list[str], ladders: Mapping[str, list[ParamValue]]
-) -> list[tuple[ParamValue, ...]]:
-    out = []
+def _around(best: Params, ladders: Mapping[str, list[ParamValue]]) -> list[Params]:
+    out: list[Params] = []
     for name, ladder in ladders.items():
         at = ladder.index(best[name])
         for k in (at - 1, at + 1):
             if 0 <= k < len(ladder):
-                out.append(tuple(ladder[k] if n == name else best[n] for n in names))
+                out.append({**best, name: ladder[k]})
     return out
 
 

@@ -1,14 +1,14 @@
-"""What is told with every sweep: how much of the best set's figure may be luck."""
+"""The guards of every sweep: estimates of how much of the best set's figure may be luck."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from candlemill.backtests.spec import ParamValue
 from candlemill.errors import BadInput
-from candlemill.guards.overfitting import Overfitting, Spread, overfitting
-from candlemill.guards.rows import Matrix, trials_of
-from candlemill.guards.sharpe import (
+from candlemill.formatting import percent
+from candlemill.guards.deflated_sharpe import (
     Track,
     annual,
     deflated_sharpe,
@@ -17,40 +17,43 @@ from candlemill.guards.sharpe import (
     probabilistic_sharpe,
     track_of,
 )
+from candlemill.guards.matrix import Matrix, trials_of
+from candlemill.guards.overfitting import Overfitting, Spread, overfitting
 from candlemill.guards.stability import Stability, stability
-from candlemill.model import SCALE, ParamValue
+from candlemill.guards.tried import ListedSets, Params, Tried
+from candlemill.units import SCALE
 
-# From where on a figure is warned of.
-CHANCE = SCALE // 2  # probability of overfitting: the choice is then no better than a blind one
+# Thresholds of the warnings.
+CHANCE = SCALE // 2  # probability of overfitting: above it the choice is no better than a random one
 CONFIDENCE = SCALE * 95 // 100  # of the deflated Sharpe ratio
 PLATEAU = SCALE // 2
-
-Params = Mapping[str, ParamValue]
 
 
 def sweep_guards(
     matrix: Matrix,
     rows: Sequence[int],
-    sets: Sequence[tuple[Params, int]],
+    sets: Tried | Sequence[tuple[Params, int]],
     axes: Mapping[str, Sequence[ParamValue]],
     spread: Spread = map,
+    trials: int | None = None,
 ) -> dict[str, Any]:
-    """Guards of a sweep's best set, ready for JSON: integers (scaled by 10^8 where not counts), strings, None.
+    """Compute the guards of a sweep's best set, ready for JSON: integers (scaled by 10^8 unless counts), strings, None.
 
-    `sets` are all that ran, with the figure they are chosen by (the first highest is the best); `matrix` are the daily
-    profits, int64 sets x days, of those numbered `rows` (see `rows.thinned`), the best one among them; `axes` the grid.
-    `spread` may have others help.
-    docs/guards.md says what each key is.
+    `sets` are all sets that ran, each with the figure that ranks it (the first highest is the best). `matrix` holds
+    daily profits, int64 sets x days, of the sets with indices `rows` (see `matrix.thinned`), including the best one.
+    `axes` is the grid. `spread` is used as `map` and may run in parallel. `trials`: how many sets were tried, if more
+    than ran to their ends. docs/guards.md explains each key.
     """
-    best = max(range(len(sets)), key=lambda k: sets[k][1], default=-1)
+    tried = ListedSets(sets, list(axes)) if isinstance(sets, Sequence) else sets
+    best = tried.best() if len(tried) else -1
     if len(rows) != len(matrix) or best not in rows:
         raise BadInput(f"{len(rows)} sets for {len(matrix)} rows of profits: give one row each, the best set's too")
-    trials = len(sets)
+    trials = max(len(tried), trials or 0)
     track = track_of(matrix[list(rows).index(best)])
     found = overfitting(matrix, spread)
-    steady = stability(axes, sets)
+    steady = stability(axes, tried)
     out = {
-        "best": dict(sets[best][0]),
+        "best": dict(tried.params(best)),
         "trials": trials,
         "rows": len(matrix),
         "days": matrix.shape[1],
@@ -81,17 +84,15 @@ def _warnings(out: Mapping[str, Any], found: Overfitting | None, steady: Stabili
     if out["trials"] > 1 and found is None:
         said.append(f"{out['days']} days are too few to tell overfitting: take a longer range")
     if found is not None and found.probability >= CHANCE:
-        said.append(f"probability of overfitting {_share(found.probability)}: the choice is no better than a blind one")
+        said.append(
+            f"probability of overfitting {percent(found.probability)}: the choice is no better than a blind one"
+        )
     deflated = out["deflated_sharpe"]
     if out["trials"] > 1 and deflated is not None and deflated < CONFIDENCE:
-        said.append(f"deflated Sharpe ratio {_share(deflated)}, below 0.95: the best of {out['trials']:,} may be luck")
+        said.append(f"deflated Sharpe ratio {percent(deflated)}, below 95%: the best of {out['trials']:,} may be luck")
     needed = out["minimum_track_days"]
     if needed is not None and needed > out["days"]:
         said.append(f"{out['days']} days are few: a Sharpe ratio like this shows after {needed:,}")
     if steady is not None and steady.plateau is not None and steady.plateau < PLATEAU:
-        said.append(f"the best set stands alone: its neighbours make {_share(steady.plateau)} of its figure")
+        said.append(f"the best set stands alone: its neighbours make {percent(steady.plateau)} of its figure")
     return said
-
-
-def _share(value: int) -> str:
-    return f"{value // 10**6 / 100:.2f}"

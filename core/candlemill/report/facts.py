@@ -1,60 +1,69 @@
-"""What was run: asked, of which candles, by which code."""
+"""The inputs of a run as table rows: the request, the candles and the version of the code."""
 
 from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from candlemill.command import value_text
-from candlemill.engine.tape import MINUTE_MS
-from candlemill.model import Spec
-from candlemill.report import units
+from candlemill import formatting
+from candlemill.backtests.command_line import value_text
+from candlemill.backtests.settings import declared, settings_text, unusual_params
+from candlemill.backtests.spec import AMOUNTS, OPTIONS, RATES, Spec
+from candlemill.engine.candles import MINUTE_MS
+from candlemill.report import times
 from candlemill.report.page import Cell, Html
 
-_APART = frozenset({"symbol", "strategy", "params", "grid", "start", "end", "capital", "schedule", "volume_scale"})
+_APART = frozenset(
+    {"symbol", "strategy", "params", "grid", "start", "end", "capital", "schedule", "volume_scale", "tiers", "marks"}
+)
 
 
 def title(spec: Spec) -> str:
-    given = ", ".join(f"{name}={value_text(value)}" for name, value in spec.params.items())
-    return f"{spec.symbol} · {spec.strategy}({given})"
+    """Return symbol, strategy and the parameters that are not the usual ones."""
+    given = settings_text(unusual_params(spec.strategy, spec.params))
+    return f"{spec.symbol} · {spec.strategy}" + (f"({given})" if given else "")
 
 
 def range_text(spec: Spec) -> str:
-    return f"{units.minute(spec.start)} to {units.minute(spec.end - MINUTE_MS)} UTC"
+    return f"{times.minute(spec.start)} to {times.minute(spec.end - MINUTE_MS)} UTC"
 
 
-def asked(spec: Spec, result: Mapping[str, Any]) -> list[tuple[str, Cell]]:
-    """Symbol, strategy, range, costs and whatever else a spec has; what the candles lack. `result` is any of the
-    job's results."""
+def spec_rows(spec: Spec, result: Mapping[str, Any]) -> list[tuple[str, Cell]]:
+    """Return symbol, strategy, range, costs and other fields of a spec, and the missing candles.
+
+    `result` is any result of the job.
+    """
     rows: list[tuple[str, Cell]] = [
         ("symbol", spec.symbol),
         ("strategy", spec.strategy),
-        *[(f"parameter {name}", value_text(value)) for name, value in spec.params.items()],
+        *[(f"parameter {name}", value_text(value)) for name, value in declared(spec.strategy, spec.params).items()],
         ("range", range_text(spec)),
         ("bars", f"{result['bars']:,} of {spec.minutes:,} minutes"),
         ("missing minutes", f"{result['missing_minutes']:,}"),
     ]
     for name in spec.__struct_fields__:
         value = getattr(spec, name)
-        idle = name == "quantity" and spec.sizing != "fixed"
+        idle = name in OPTIONS and not OPTIONS[name].belongs(spec)
         if name not in _APART and not idle and (value not in (0, None) or name in ("fee", "slippage")):
             rows.append((name.replace("_", " "), _option(name, value)))
     return rows
 
 
 def _option(name: str, value: Any) -> str:
-    if name == "quantity":
-        return units.decimal(value, 8).rstrip("0").rstrip(".")
-    if name == "notional":
-        return units.money(value)
+    if name in AMOUNTS:
+        return formatting.exact(value)
+    if name in RATES:
+        return formatting.rate(value)
     if name == "timeframe":
         return f"{value} min"
+    if name == "leverage":
+        return f"{value / 1e6:g}x"
     if isinstance(value, bool):
         return "yes"
-    return f"{value:,} ppm" if isinstance(value, int) else str(value)
+    return str(value)
 
 
 def identity(found: Mapping[str, Any]) -> list[tuple[str, Cell]]:
-    """Addresses and digests by their names, those that are known."""
+    """Return the known addresses and digests with their names."""
     return [(name, Html(f'<span class="mono">{escape(str(value))}</span>')) for name, value in found.items() if value]
 
 

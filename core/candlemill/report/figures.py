@@ -1,32 +1,43 @@
-"""The figures of one run, each a plotly Figure of its own: `figures.equity(trace).show()` in a notebook."""
+"""The figures of one run, each a separate plotly Figure: `figures.equity(trace).show()` in a notebook."""
 
 import math
 from html import escape
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from candlemill import metrics
-from candlemill.engine.tape import Column
-from candlemill.model import SCALE
+from candlemill.backtests import metrics
+from candlemill.backtests.replay import Replay
+from candlemill.engine.candles import DAY_MS, MINUTE_MS, Column
+from candlemill.errors import BadInput
+from candlemill.formatting import money, percent
 from candlemill.report import thin
-from candlemill.report.series import holding, rolling_sharpe, underwater
+from candlemill.report.order_figure import orders as orders
+from candlemill.report.series import (
+    WINDOW_DAYS,
+    holding,
+    profit_bins,
+    returns,
+    rolling_sharpe,
+    underwater,
+    window_of,
+)
 from candlemill.report.theme import DIVERGING, LIGHT, figure, level, upright
-from candlemill.report.units import floats, money, percent
-from candlemill.trace import Trace
+from candlemill.units import SCALE
 
-LINE_POINTS = 1600  # of a line over the whole range; a wide screen has 1,200 pixels for it
+LINE_POINTS = 1600  # points of a line over the whole range; a wide screen shows it with 1,200 pixels
 CANDLES = 1200
 TRADES_SHOWN = 120
 EXCURSIONS_SHOWN = 1500
-BINS = 61
-WINDOW_DAYS = 90
+SYMBOLS_SHOWN = 8
+COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf")  # of symbols
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 DATES = {"type": "date", "hoverformat": "%Y-%m-%d %H:%M"}
 
 
-def equity(trace: Trace) -> Any:
-    """The profit so far beside buying and holding, and below it the drawdown from the running peak."""
+def equity(trace: Replay) -> Any:
+    """Draw the cumulative profit with that of buy and hold, and below it the drawdown from the running peak."""
     below, hold = underwater(trace), holding(trace)
     share = trace.spec.sizing == "compound"
     if share:  # of the peak, in percent
@@ -54,13 +65,36 @@ def equity(trace: Trace) -> Any:
     return figure("Equity and drawdown", data, layout, note, height=460)
 
 
-def _line(t: Column, values: Column, name: str, color: str, width: float = 1.0, **more: Any) -> dict[str, Any]:
-    kept = thin.extremes(values, LINE_POINTS)
+def contribution(trace: Replay) -> Any:
+    """Draw what each symbol of a panel has brought, day by day: the symbols that brought or lost most, and the rest.
+
+    Raises BadInput for a run of one symbol.
+    """
+    panel = trace.panel
+    if panel is None:
+        raise BadInput(f"a run of {trace.spec.symbol} alone has no contributions: plot its equity")
+    order = np.argsort(-np.abs(panel.contribution[-1]), kind="stable")
+    named, rest = order[:SYMBOLS_SHOWN], order[SYMBOLS_SHOWN:]
+    ends = trace.days + DAY_MS - MINUTE_MS
+    lines = [(panel.symbols[k], panel.contribution[:, k], COLORS[j]) for j, k in enumerate(named.tolist())]
+    if len(rest):
+        lines.append((f"{len(rest):,} others", panel.contribution[:, rest].sum(axis=1), LIGHT["muted"]))
+    data = [_line(ends, np.ascontiguousarray(y), escape(name), color, 1.4, DAY_MS) for name, y, color in lines]
+    layout = {"hovermode": "x unified", "xaxis": DATES, "yaxis": {"title": {"text": "profit"}, "fixedrange": True}}
+    note = "Profit so far at the end of each day, after costs, with what is held at its last close."
+    return figure("Contribution by symbol", data, layout, note, height=420)
+
+
+def _line(
+    t: Column, values: Column, name: str, color: str, width: float = 1.0, step: int = MINUTE_MS, **more: Any
+) -> dict[str, Any]:
+    """Return a line through points that are `step` ms apart; it ends where some are missing."""
+    kept, breaks = thin.with_breaks(thin.extremes(values, LINE_POINTS), thin.gaps(t, step, LINE_POINTS))
     return {
         "type": "scatter",
         "mode": "lines",
-        "x": t[kept].tolist(),
-        "y": floats(values[kept]),
+        "x": _times(t[kept], breaks),
+        "y": thin.broken(thin.floats(values[kept]), breaks),
         "name": name,
         "line": {"color": color, "width": width},
         "hovertemplate": "%{y:,.6~r}",
@@ -68,20 +102,38 @@ def _line(t: Column, values: Column, name: str, color: str, width: float = 1.0, 
     }
 
 
-def price(trace: Trace) -> Any:
-    """The price over the whole range: closes with the span from low to high, entries and exits of trades."""
+def _times(t: Column, breaks: Column) -> list[int]:
+    """Return the times of points; a break has the time of the point after it."""
+    found: list[int] = np.insert(t, breaks, t[breaks]).tolist()
+    return found
+
+
+def price(trace: Replay) -> Any:
+    """Draw the price over the whole range: closes, the area from low to high, entries and exits of trades.
+
+    Raises BadInput for several symbols.
+    """
+    if trace.panel:
+        raise BadInput(f"{trace.spec.strategy} trades many symbols: plot their contribution")
     step = thin.step_for(trace.t, CANDLES)
     t, _, high, low, close = thin.candles(trace, step)
-    x = t.tolist()
+    breaks = thin.gaps(t, step * MINUTE_MS, CANDLES)
+    x = _times(t, breaks)
     edge = {"type": "scatter", "mode": "lines", "x": x, "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     data = [
-        {**edge, "y": floats(low), "name": "low"},
-        {**edge, "y": floats(high), "name": "high", "fill": "tonexty", "fillcolor": LIGHT["band"]},
+        {**edge, "y": thin.broken(thin.floats(low), breaks), "name": "low"},
+        {
+            **edge,
+            "y": thin.broken(thin.floats(high), breaks),
+            "name": "high",
+            "fill": "tonexty",
+            "fillcolor": LIGHT["band"],
+        },
         {
             "type": "scatter",
             "mode": "lines",
             "x": x,
-            "y": floats(close),
+            "y": thin.broken(thin.floats(close), breaks),
             "name": "price",
             "showlegend": False,
             "line": {"color": LIGHT["line"], "width": 1.2},
@@ -109,8 +161,8 @@ def _price_note(shown: int, total: int, step: int) -> str:
     return f"{drawn} {shown:,} of {total:,} trades are marked: best, worst and evenly chosen ones; closer by, all."
 
 
-def _markers(trace: Trace, chosen: Column) -> list[dict[str, Any]]:
-    """Entries by side and exits by outcome, at the exact fills."""
+def _markers(trace: Replay, chosen: Column) -> list[dict[str, Any]]:
+    """Return the markers of entries by side and of exits by outcome, at the exact fills."""
     trades = trace.trades
     side, profit = trades.side[chosen], trades.profit[chosen]
     outcome = [f"{money(p)}" for p in profit.tolist()]
@@ -122,7 +174,7 @@ def _markers(trace: Trace, chosen: Column) -> list[dict[str, Any]]:
             "mode": "markers",
             "name": name,
             "x": when[chosen][picked].tolist(),
-            "y": floats(at[chosen][picked]),
+            "y": thin.floats(at[chosen][picked]),
             "customdata": [outcome[k] for k in picked],
             "marker": {"symbol": symbol, "color": color, "size": 6, "line": {"width": 0.8, "color": LIGHT["paper"]}},
             "hovertemplate": f"{text} %{{y:,.8~r}}<br>profit %{{customdata}}<br>%{{x|%Y-%m-%d %H:%M}}<extra></extra>",
@@ -137,34 +189,39 @@ def _markers(trace: Trace, chosen: Column) -> list[dict[str, Any]]:
     ]
 
 
-def monthly(trace: Trace) -> Any:
-    """Years by months: what each month made, in percent of the account's value when it began."""
-    found = metrics.monthly(trace.days, trace.daily, trace.capital)
+def monthly(trace: Replay) -> Any:
+    """Draw a table of years by months: the return of each month in percent of the account's value at its start."""
+    return months(trace.days, trace.daily, trace.capital)
+
+
+def months(days: Column, daily: Column, capital: int) -> Any:
+    """Draw `monthly` from daily profits [d]."""
+    found = metrics.monthly(days, daily, capital)
     years = list(range(found[0].year, found[-1].year + 1))
     shape = (len(years), 13)
-    z, text, told = np.full(shape, np.nan), np.full(shape, "", object), np.full(shape, "", object)
+    z, text, shown_money = np.full(shape, np.nan), np.full(shape, "", object), np.full(shape, "", object)
     for month in found:
         cell = (month.year - years[0], month.month - 1)
-        told[cell] = money(month.profit)
+        shown_money[cell] = money(month.profit)
         if month.gain is not None:
             z[cell], text[cell] = month.gain * 100 / SCALE, _gain(month.gain)
     for row, year in enumerate(years):
         inside = [month for month in found if month.year == year]
-        told[row, 12] = money(sum(month.profit for month in inside))
+        shown_money[row, 12] = money(sum(month.profit for month in inside))
         if all(month.gain is not None for month in inside):
             whole = math.prod(1 + (month.gain or 0) / SCALE for month in inside) - 1
-            # A year is as strong as its mean month: one great year must not bleach the months.
+            # A year's colour is that of its mean month, so that one large year does not make the months pale.
             z[row, 12], text[row, 12] = whole * 100 / 12, _gain(round(whole * SCALE))
     sizes = np.abs(z[:, :12][~np.isnan(z[:, :12])])
     top = float(np.quantile(sizes, 0.95)) if sizes.size else 0.0
     heat = {
         "type": "heatmap",
-        "meta": "turn",  # narrow screens show it with the months downwards
+        "meta": "turn",  # narrow screens show it with one row per month
         "x": [*MONTHS, "Year"],
         "y": [str(year) for year in years],
         "z": [[None if np.isnan(v) else round(float(v), 3) for v in row] for row in z],
         "text": text.tolist(),
-        "customdata": told.tolist(),
+        "customdata": shown_money.tolist(),
         "texttemplate": "%{text}",
         "hovertemplate": "%{x} %{y}: %{text}<br>profit %{customdata}<extra></extra>",
         "colorscale": DIVERGING,
@@ -189,21 +246,18 @@ def _gain(share: int) -> str:
     return percent(share, 0 if abs(share) >= 10 * SCALE else 1)
 
 
-def profits(trace: Trace) -> Any:
-    """How the trades' profits are distributed; the ends gather what lies beyond."""
-    profit = trace.trades.profit / SCALE
-    if not len(profit):
+def profits(trace: Replay) -> Any:
+    """Draw the histogram of the trades' profits; the outer bins also count values beyond them."""
+    bins = profit_bins(trace.trades.profit)
+    if bins is None:
         return _empty("Profits of trades", "No trade was closed.")
-    reach = float(np.quantile(np.abs(profit), 0.99)) or float(np.abs(profit).max()) or 1.0
-    width = 2 * reach / (BINS - 1)  # bins meet at 0: none mixes gains and losses
-    slot = np.clip(np.floor(profit / width), -(BINS // 2), BINS // 2 - 1).astype(np.int64)
-    counts = np.bincount(slot + BINS // 2, minlength=BINS - 1)
-    left = (np.arange(len(counts)) - BINS // 2) * width
+    profit = trace.trades.profit / SCALE
+    left = (np.arange(len(bins.counts)) + bins.first) * bins.width
     bars = {
         "type": "bar",
-        "x": np.round(left + width / 2, 8).tolist(),
-        "y": counts.tolist(),
-        "width": width,
+        "x": np.round(left + bins.width / 2, 8).tolist(),
+        "y": bins.counts,
+        "width": bins.width,
         "marker": {"color": [LIGHT["up"] if x >= 0 else LIGHT["down"] for x in left], "line": {"width": 0}},
         "hovertemplate": "about %{x:,.3~r}: %{y:,} trades<extra></extra>",
     }
@@ -217,67 +271,78 @@ def profits(trace: Trace) -> Any:
     }
     scaled = (round(mean * SCALE), round(middle * SCALE))
     note = f"{len(profit):,} trades. Mean {money(scaled[0])} (dashed), median {money(scaled[1])} (dotted)."
-    beyond = int((np.abs(profit) > reach).sum())
-    if beyond:
-        note += f" The outermost bars hold {beyond:,} beyond ±{money(round(reach * SCALE))}."
+    if bins.beyond:
+        note += f" The outermost bars hold {bins.beyond:,} beyond ±{money(round(bins.reach * SCALE))}."
     return figure("Profits of trades", [bars], layout, note)
 
 
-def sharpe(trace: Trace, window: int = WINDOW_DAYS) -> Any:
-    """The Sharpe ratio of the last `window` days, day by day; of fewer where the range is short."""
-    days = len(trace.days)
-    window = min(window, max(days // 3, 7))
-    t, values = rolling_sharpe(trace, window)
+def sharpe(trace: Replay, window: int = WINDOW_DAYS) -> Any:
+    """Draw the rolling Sharpe ratio of the last `window` days; of fewer days if the range is short."""
+    values = returns(trace.daily, trace.capital, trace.spec.sizing == "compound")
+    return rolling(trace.days, values, trace.result["sharpe_ratio"], min(window, window_of(len(trace.days))))
+
+
+def rolling(days: Column, daily: NDArray[np.float64], whole: int, window: int) -> Any:
+    """Draw the Sharpe ratio of `window` days of the returns `daily` [d]; `whole` is that of all days (scaled)."""
+    t, values = rolling_sharpe(days, daily, window)
     if not len(t):
-        return _empty("Rolling Sharpe ratio", f"{days} days are too few.")
+        return _empty("Rolling Sharpe ratio", f"{len(days)} days are too few.")
     kept = thin.extremes(np.round(values * SCALE).astype(np.int64), LINE_POINTS)
+    kept, breaks = thin.with_breaks(kept, thin.gaps(t, DAY_MS, LINE_POINTS))
     line = {
         "type": "scatter",
         "mode": "lines",
-        "x": t[kept].tolist(),
-        "y": np.round(values[kept], 3).tolist(),
+        "x": _times(t[kept], breaks),
+        "y": thin.broken(np.round(values[kept], 3).tolist(), breaks),
         "line": {"color": LIGHT["line"], "width": 1.6},
         "hovertemplate": "%{y:.2f}<br>%{x|%Y-%m-%d}<extra></extra>",
     }
-    whole = trace.result["sharpe_ratio"] / SCALE
     layout = {
         "showlegend": False,
         "xaxis": DATES,
         "yaxis": {"title": {"text": "Sharpe ratio"}, "zeroline": True, "zerolinecolor": LIGHT["muted"]},
-        "shapes": [level(whole)],
+        "shapes": [level(whole / SCALE)],
     }
-    note = f"Of the {window} days before each day, annualised with 365; dashed: {whole:.2f}, the whole range."
+    note = f"Of the {window} days before each day, annualised with 365; dashed: {whole / SCALE:.2f}, the whole range."
     return figure(f"Rolling Sharpe ratio, {window} days", [line], layout, note)
 
 
-def excursions(trace: Trace) -> Any:
-    """Each trade's worst moment beside how it ended: what a stop would have cut, and what it would have cost."""
+def excursions(trace: Replay) -> Any:
+    """Draw each trade's result against its worst and its best moment (MAE, MFE), to show the effect of stops and
+    targets."""
     trades = trace.trades
     if not len(trades):
-        return _empty("Worst moment and outcome", "No trade was closed.")
+        return _empty("Worst and best moment of trades", "No trade was closed.")
     chosen = thin.telling(trades.profit, EXCURSIONS_SHOWN)
     won = trades.profit[chosen] > 0
 
-    def cloud(name: str, kept: Any, color: str) -> dict[str, Any]:
+    def cloud(name: str, kept: Any, color: str, moment: Column, text: str, axis: str) -> dict[str, Any]:
         picked = chosen[kept]
         return {
             "type": "scatter",
             "mode": "markers",
             "name": name,
-            "x": floats(trades.mae[picked]),
-            "y": floats(trades.profit[picked]),
+            "x": thin.floats(moment[picked]),
+            "y": thin.floats(trades.profit[picked]),
+            "xaxis": axis,
+            "showlegend": axis == "x",
             "marker": {"color": color, "size": 4, "opacity": 0.6},
-            "hovertemplate": "worst moment %{x:,.5~r}<br>profit %{y:,.5~r}<extra></extra>",
+            "hovertemplate": f"{text} moment %{{x:,.5~r}}<br>profit %{{y:,.5~r}}<extra></extra>",
         }
 
-    data = [cloud("won", won, LIGHT["up"]), cloud("lost", ~won, LIGHT["down"])]
+    data = [
+        cloud(name, kept, LIGHT[color], moment, text, axis)
+        for moment, text, axis in ((trades.mae, "worst", "x"), (trades.mfe, "best", "x2"))
+        for name, kept, color in (("won", won, "up"), ("lost", ~won, "down"))
+    ]
     layout = {
-        "xaxis": {"title": {"text": "worst mark-to-market while held (MAE)"}},
+        "xaxis": {"title": {"text": "worst while held (MAE)"}, "domain": [0, 0.48], "nticks": 5},
+        "xaxis2": {"title": {"text": "best while held (MFE)"}, "domain": [0.52, 1], "anchor": "y", "nticks": 5},
         "yaxis": {"title": {"text": "profit"}, "zeroline": True, "zerolinecolor": LIGHT["muted"]},
     }
     shown = "All" if len(chosen) == len(trades) else f"{len(chosen):,} of {len(trades):,}"
-    note = f"{shown} trades. Winners far to the left came close to being stopped."
-    return figure("Worst moment and outcome", data, layout, note)
+    note = f"{shown} trades. Winners far to the left came close to being stopped; losers far to the right were ahead."
+    return figure("Worst and best moment of trades", data, layout, note)
 
 
 def _empty(title: str, text: str) -> Any:

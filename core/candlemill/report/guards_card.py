@@ -1,22 +1,22 @@
-"""What the guards say of a run, a sweep or a walk-forward, as cards: warnings first, then every figure they give.
+"""Cards with the guards of a run, a sweep or a walk-forward: warnings first, then all figures.
 
-Figures are those of `candlemill.guards` ready for JSON; what has a new name is shown plainly.
+The figures are those of `candlemill.guards`, ready for JSON; one with an unknown name is shown without formatting.
 """
 
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from candlemill.command import value_text
-from candlemill.report.metrics_table import label, shown
+from candlemill.backtests.command_line import value_text
+from candlemill.backtests.metric_table import label, shown
+from candlemill.formatting import largest_of, money, rate
 from candlemill.report.page import Cell, Html, card, pairs, table
-from candlemill.report.units import money
 
 COLUMNS = 3
 
 
 def guard_cards(guards: Mapping[str, Any] | None) -> list[Html]:
-    """No card without guards."""
+    """Return the cards of the guards; an empty list without guards."""
     if not guards:
         return []
     rows = list(_figures(guards))
@@ -34,24 +34,22 @@ def guard_cards(guards: Mapping[str, Any] | None) -> list[Html]:
 
 def _figures(guards: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Cell]]:
     for name, value in guards.items():
-        told = f"{prefix}{label(name)}"
+        name_shown = f"{prefix}{label(name)}"
         if isinstance(value, Mapping):
             if name == "best":
-                yield told, ", ".join(f"{key}={value_text(v)}" for key, v in value.items())
+                yield name_shown, ", ".join(f"{key}={value_text(v)}" for key, v in value.items())
             elif name != "figures":
-                yield from _figures(value, f"{told}: ")
+                yield from _figures(value, f"{name_shown}: ")
         elif isinstance(value, list):
-            if name == "table":  # of costs: pairs of a fee and the profit with it
-                yield from ((f"profit at a fee of {fee:,} ppm", money(profit)) for fee, profit in value)
-        elif name == "level":  # parts per million
-            yield told, f"{value / 10_000:g}%"
+            if name == "table":  # of costs: pairs of a fee and the profit at that fee
+                yield from ((f"profit at a fee of {rate(fee)}", money(profit)) for fee, profit in value)
         else:
-            yield told, shown(name, value)
+            yield name_shown, shown(name, value)
 
 
 def _intervals(guards: Mapping[str, Any]) -> Iterator[tuple[Cell, ...]]:
     for name, value in guards.items():
         if isinstance(value, Mapping):
             for figure, interval in (value.get("figures") or {}).items():
-                ends = (shown(figure, interval[key]) for key in ("actual", "low", "median", "high"))
-                yield (label(name), label(figure), *ends)
+                ends = [interval[key] for key in ("actual", "low", "median", "high")]
+                yield (label(name), label(figure), *(shown(figure, end, largest=largest_of(ends)) for end in ends))

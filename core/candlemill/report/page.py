@@ -1,7 +1,7 @@
-"""A self-contained page: text, tables and figures in one HTML file that asks nobody for anything.
+"""A self-contained page: text, tables and figures in one HTML file that makes no network request.
 
-plotly's script is 4.8 MB, so it travels compressed and the browser inflates it. A content security policy that
-allows this page's own two scripts, by their hashes, and no connection makes sure that it stays so.
+plotly's script is 4.8 MB, so the file contains it compressed and the browser decompresses it. A content security policy
+enforces this: it allows only this page's two scripts, by their hashes, and no connection.
 """
 
 import base64
@@ -21,7 +21,7 @@ from candlemill.report.theme import DARK, FONT, LIGHT
 
 
 class Html(str):
-    """Text that is markup already; every other string is escaped where it enters a page."""
+    """A string of HTML markup. Every other string is escaped when it is put into a page."""
 
     __slots__ = ()
 
@@ -36,7 +36,7 @@ class Key(NamedTuple):
 
 
 Cell = str | Html
-ROOM = 10  # letters of a headline's figure in full size
+ROOM = 10  # characters of a headline's figure at full size
 
 
 def markup(cell: Cell) -> str:
@@ -49,13 +49,15 @@ def toned(text: str, sign: int) -> Html:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Cell]], left: int = 1, names: Sequence[str] = ()) -> Html:
-    """The first `left` columns hold words, the rest figures. `names` gives each row attributes, markup already."""
+    """Return a table. The first `left` columns are text, the rest numbers. `names`: attributes of each row, as HTML."""
     head = "".join(f'<th scope="col"{_kind(k, left)}>{escape(text)}</th>' for k, text in enumerate(headers))
     body = []
     for number, row in enumerate(rows):
         cells = "".join(f"<td{_kind(k, left)}>{markup(cell)}</td>" for k, cell in enumerate(row))
         body.append(f"<tr{' ' + names[number] if names else ''}>{cells}</tr>")
-    return Html(f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>')
+    label = escape(", ".join(headers))
+    inner = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return Html(f'<div class="wide" tabindex="0" role="group" aria-label="{label}">{inner}</div>')
 
 
 def _kind(column: int, left: int) -> str:
@@ -63,7 +65,7 @@ def _kind(column: int, left: int) -> str:
 
 
 def pairs(rows: Iterable[tuple[str, Cell]]) -> Html:
-    """Names and values, two columns."""
+    """Return a table of two columns: names and values."""
     body = "".join(f"<tr><th scope='row'>{escape(a)}</th><td class='n'>{markup(b)}</td></tr>" for a, b in rows)
     return Html(f'<table class="pairs"><tbody>{body}</tbody></table>')
 
@@ -78,8 +80,8 @@ def keys(found: Iterable[Key]) -> Html:
     for key in found:
         value = toned(key.value, key.tone)
         kind = "key long" if len(key.value) > ROOM else "key"
-        told = f"<h3>{escape(key.label)}</h3><b>{value}</b><small>{escape(key.below)}</small>"
-        cards.append(f'<div class="{kind}">{told}</div>')
+        card = f"<h2>{escape(key.label)}</h2><b>{value}</b><small>{escape(key.below)}</small>"
+        cards.append(f'<div class="{kind}">{card}</div>')
     return Html(f'<section class="keys">{"".join(cards)}</section>')
 
 
@@ -95,14 +97,14 @@ def command(text: str) -> Html:
 
 
 class Figures:
-    """The figures of a page; each leaves an empty box in the text, which the browser fills."""
+    """The figures of a page. Each has an empty box in the HTML, which the page's script fills."""
 
     def __init__(self) -> None:
         self._found: dict[str, Any] = {}
 
     @staticmethod
     def plain(figure: Any) -> dict[str, Any]:
-        """A figure as the page's script takes it, with its title and its note beside it."""
+        """Return a figure in the form that the page's script reads, with title and note as separate fields."""
         plot = figure.to_plotly_json()
         layout = plot["layout"]
         title, note = layout.pop("title")["text"], layout.pop("meta")["note"]
@@ -110,11 +112,11 @@ class Figures:
         return {"data": plot["data"], "layout": layout, "title": title, "note": note}
 
     def card(self, name: str, figure: Any, kind: str = "", above: Html | None = None) -> Html:
-        """A figure's own title and note become the card's; `above` stands between title and plot."""
+        """Return a card with the figure's title and note; `above` is put between title and plot."""
         plot = self.plain(figure)
         self._found[name] = plot
         title, height = plot["title"], plot["layout"]["height"]
-        label = f'role="img" aria-label="{title}"'  # escaped where it was made, for plotly too
+        label = f'role="group" aria-label="{title}"'  # escaped already when the figure was made
         box = f'{above or ""}<div class="plot" id="{name}" style="height:{height}px" {label}></div>'
         return card(Html(title), Html(box), plot["note"], kind)
 
@@ -123,7 +125,7 @@ class Figures:
 
 
 def render(title: str, subtitle: str, body: Iterable[Html], figures: Figures, more: Mapping[str, Any]) -> str:
-    """The page. `more` is further data for the page's script."""
+    """Return the page as HTML. `more` is further data for the page's script."""
     script = _resource("page.js")
     plotly, digest = _plotly()
     data = {"figures": figures.to_dict(), "light": LIGHT, "dark": DARK, **more}
@@ -161,7 +163,7 @@ def _pack(data: bytes) -> str:
 
 
 def _colors() -> str:
-    """The figures' colours as CSS variables, for the page to match them."""
+    """Return the figures' colours as CSS variables, so that the page uses the same ones."""
 
     def block(colors: Mapping[str, str]) -> str:
         return "".join(f"--{name}:{value};" for name, value in colors.items())

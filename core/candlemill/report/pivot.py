@@ -1,4 +1,4 @@
-"""A sweep's sets as columns, and tables over two of its parameters."""
+"""A sweep's sets as columns, and pivot tables over two of its parameters."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,19 +7,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from candlemill.command import value_text
+from candlemill.backtests.command_line import value_text
+from candlemill.backtests.metric_table import is_descending, order_of, shown, unit_of
+from candlemill.backtests.spec import Spec
 from candlemill.errors import BadInput, UnknownName
-from candlemill.model import SCALE, Spec
-from candlemill.ranking import SMALLER_IS_BETTER
-from candlemill.report.metrics_table import kind, shown
+from candlemill.formatting import Unit, largest_of
+from candlemill.units import SCALE
 
-CELLS = 120  # of a heat map's side; longer axes put neighbours together
+CELLS = 120  # maximum per side of a heat map; longer axes group neighbouring values
 
 Doubles = NDArray[np.float64]
 
 
 class Pivot(NamedTuple):
-    """`cells[j, k]`: the best or the mean metric of the sets with y in group j and x in group k; NaN where none is."""
+    """`cells[j, k]`: the best or the mean metric of the sets with y in group j and x in group k; NaN for no set."""
 
     x: list[str]
     y: list[str]
@@ -27,7 +28,7 @@ class Pivot(NamedTuple):
 
 
 class Sets:
-    """The sets of a sweep: what varies, and each metric as a column of floats in its own unit (percent for shares)."""
+    """The sets of a sweep: the varied parameters, and each metric as a column of floats (shares in percent)."""
 
     def __init__(self, sweep: Mapping[str, Any]) -> None:
         given = sweep["spec"]
@@ -39,10 +40,10 @@ class Sets:
         self._places: dict[str, NDArray[np.int64]] = {}
         self._columns: dict[str, Doubles] = {}
         varied = [name for name in self.spec.grid if len(self.axis(name)) > 1]
-        self.axes = sorted(varied, key=lambda name: (-len(self.axis(name)), name))  # the longest are worth most room
+        self.axes = sorted(varied, key=lambda name: (-len(self.axis(name)), name))  # the longest axes first
 
     def axis(self, name: str) -> list[Any]:
-        """The values of a parameter, ascending."""
+        """Return the values of a parameter, ascending."""
         if name not in self.spec.grid:
             raise UnknownName("parameter of the grid", name, sorted(self.spec.grid), "choose one that the sweep varies")
         if name not in self._axes:
@@ -66,26 +67,30 @@ class Sets:
         return self._columns[metric]
 
     def unit(self, metric: str) -> float:
-        """What one of the column's floats is in a result's integers."""
-        return {"count": 1.0, "share": SCALE / 100}.get(kind(metric, self.spec.sizing), float(SCALE))
+        """Return the factor from the column's floats to a result's integers."""
+        unit = unit_of(metric, self.spec.sizing)
+        return SCALE / 100 if unit is Unit.SHARE else float(unit.scale)
 
     def suffix(self, metric: str) -> str:
-        return "%" if kind(metric, self.spec.sizing) == "share" else ""
+        return "%" if unit_of(metric, self.spec.sizing) is Unit.SHARE else ""
 
-    def shown(self, metric: str, value: int | None) -> str:
-        return shown(metric, value, self.spec.sizing)
+    def shown(self, metric: str, value: int | None, largest: int | None = None) -> str:
+        return shown(metric, value, self.spec.sizing, largest)
+
+    def largest(self, metric: str, chosen: Sequence[int]) -> int:
+        """Return the largest absolute value of a metric among the chosen sets, to choose the column's decimals."""
+        return largest_of(self.raw(metric, self.results[k]) for k in chosen)
 
     def has(self, metric: str) -> bool:
         return any(self.raw(metric, r) is not None for r in self.results)
 
     def order(self, metric: str) -> list[int]:
-        """The sets' numbers, the best first; those without the metric last."""
-        column = self.column(metric)
-        badness = column if metric in SMALLER_IS_BETTER else -column
-        return [int(k) for k in np.argsort(badness, kind="stable")]
+        """Return the sets' indices in `results`, best first; sets without the metric last, equal ones in order."""
+        self.column(metric)  # raises where no set has it
+        return order_of([self.raw(metric, r) for r in self.results], is_descending(metric))
 
     def pivot(self, x: str, y: str, metric: str, over: str) -> Pivot:
-        """`over` the other parameters: `best` or `mean`."""
+        """Return the pivot table of a metric; `over` is how the other parameters are reduced: `best` or `mean`."""
         if over not in ("best", "mean"):
             raise BadInput(f"over={over!r}: give 'best' or 'mean'")
         (across, xs), (down, ys) = self.groups(x), self.groups(y)
@@ -98,11 +103,11 @@ class Sets:
             cells = np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0)
         else:
             cells = np.full(size, np.nan)
-            (np.fmin if metric in SMALLER_IS_BETTER else np.fmax).at(cells, slots, values)
+            (np.fmax if is_descending(metric) else np.fmin).at(cells, slots, values)
         return Pivot(xs, ys, cells.reshape(len(ys), len(xs)))
 
     def groups(self, name: str) -> tuple[NDArray[np.int64], list[str]]:
-        """Each set's group along a parameter, and the groups' names: values, or spans of neighbouring ones."""
+        """Return each set's group along a parameter, and the groups' names: values, or ranges of values."""
         values, width = self.axis(name), self._width(name)
         edges = [(values[k], values[min(k + width, len(values)) - 1]) for k in range(0, len(values), width)]
         names = [value_text(a) if a == b else f"{value_text(a)}–{value_text(b)}" for a, b in edges]
@@ -112,7 +117,7 @@ class Sets:
         return self._places[name], names
 
     def place(self, name: str, value: Any) -> int:
-        """The group that a value is in."""
+        """Return the index of the group that contains a value."""
         return self.axis(name).index(value) // self._width(name)
 
     def _width(self, name: str) -> int:

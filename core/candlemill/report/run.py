@@ -2,55 +2,58 @@
 
 from typing import Any
 
-from candlemill.command import command_of
-from candlemill.engine.tape import DAY_MS, MINUTE_MS
-from candlemill.model import SCALE
-from candlemill.report import figures, units
-from candlemill.report.facts import asked, identity_of, range_text, title
+from candlemill import formatting
+from candlemill.backtests.command_line import command_of
+from candlemill.backtests.metric_table import shown
+from candlemill.backtests.replay import Replay
+from candlemill.engine.candles import DAY_MS, MINUTE_MS
+from candlemill.report import figures
+from candlemill.report.facts import identity_of, range_text, spec_rows, title
 from candlemill.report.guards_card import guard_cards
 from candlemill.report.page import Cell, Figures, Html, Key, card, command, facts, keys, render
 from candlemill.report.series import holding, worst_drawdowns
-from candlemill.report.tables import drawdown_table, listed, statistics, trade_cards
+from candlemill.report.tables import drawdown_table, listed, statistics, symbol_table, trade_cards
 from candlemill.report.zoom import detail
-from candlemill.trace import Trace
+from candlemill.units import ratio, scaled
 
-WORST = 8  # drawdowns listed
+WORST = 8  # number of drawdowns listed
 SPANS = (("last month", 30 * DAY_MS), ("last week", 7 * DAY_MS), ("last day", DAY_MS), ("last hours", DAY_MS // 4))
 
 
-def page(trace: Trace) -> str:
+def page(trace: Replay) -> str:
     boxes, spec = Figures(), trace.spec
     what = facts(run_facts(trace)) + facts(identity_of(trace.result))
     if not spec.schedule:
         what += command(command_of(spec))
     body = [
         keys(headline(trace)),
-        card("What was run", Html(what)),
         boxes.card("equity", figures.equity(trace)),
         *guard_cards(trace.result.get("guards")),
         *run_cards(trace, boxes),
+        card("What was run", Html(what)),
     ]
     return render(title(spec), f"{range_text(spec)} · {len(trace.t):,} one-minute bars", body, boxes, zoom_of(trace))
 
 
-def run_facts(trace: Trace) -> list[tuple[str, Cell]]:
+def run_facts(trace: Replay) -> list[tuple[str, Cell]]:
     more: list[tuple[str, Cell]] = [
-        ("trades held over gaps", units.count(trace.result["trades_over_gaps"])),
-        ("ambiguous bars", units.count(trace.result["ambiguous_bars"])),
-        ("capital", units.money(trace.capital)),
+        ("trades held over gaps", formatting.count(trace.result["trades_over_gaps"])),
+        ("earned over gaps", formatting.money(trace.result.get("gap_profit"))),
+        ("ambiguous bars", formatting.count(trace.result["ambiguous_bars"])),
+        ("capital", formatting.money(trace.capital)),
     ]
-    return [*asked(trace.spec, trace.result), *more]
+    return [*spec_rows(trace.spec, trace.result), *more]
 
 
-def zoom_of(trace: Trace) -> dict[str, Any]:
-    """What the page's script needs to draw the price closer by."""
-    return {"zoom": detail(trace, listed(trace.trades))}
+def zoom_of(trace: Replay) -> dict[str, Any]:
+    """Return the data with which the page's script draws the zoomed price; none of several symbols."""
+    return {} if trace.panel else {"zoom": detail(trace, listed(trace.trades))}
 
 
-def run_cards(trace: Trace, boxes: Figures) -> list[Html]:
-    """What a run's page and a walk-forward's have in common, below the equity."""
+def run_cards(trace: Replay, boxes: Figures) -> list[Html]:
+    """Return the cards below the equity, which the pages of a run and of a walk-forward share."""
     return [
-        boxes.card("price", figures.price(trace), above=_zoom_buttons(trace)),
+        *_price_cards(trace, boxes),
         boxes.card("monthly", figures.monthly(trace)),
         card("Figures", statistics(trace)),
         boxes.card("rolling", figures.sharpe(trace), "half"),
@@ -61,8 +64,16 @@ def run_cards(trace: Trace, boxes: Figures) -> list[Html]:
     ]
 
 
-def _zoom_buttons(trace: Trace) -> Html:
-    """Spans of the price figure to look at."""
+def _price_cards(trace: Replay, boxes: Figures) -> list[Html]:
+    """Return the price with its trades; of several symbols what each has brought instead."""
+    if trace.panel is None:
+        price = boxes.card("price", figures.price(trace), above=_zoom_buttons(trace))
+        return [price] if trace.orders is None else [price, boxes.card("orders", figures.orders(trace))]
+    return [boxes.card("contribution", figures.contribution(trace)), card("Symbols", symbol_table(trace), kind="long")]
+
+
+def _zoom_buttons(trace: Replay) -> Html:
+    """Return the buttons that select the visible range of the price figure."""
     end = int(trace.t[-1]) + MINUTE_MS
     buttons = [
         f'<button type="button" data-exact data-from="{end - ms}" data-to="{end}">{name}</button>'
@@ -72,34 +83,50 @@ def _zoom_buttons(trace: Trace) -> Html:
     return Html(f'<div class="choices"><button type="button" id="whole">all</button>{"".join(buttons)}</div>')
 
 
-def headline(trace: Trace) -> list[Key]:
-    r, trades = trace.result, trace.trades
+def headline(trace: Replay) -> list[Key]:
+    r = trace.result
     profit, hold = r["total_pnl"], int(holding(trace)[-1])
-    lost = r["gross_loss"]
-    factor = units.ratio(abs(r["gross_profit"]) * SCALE // abs(lost)) if lost else units.NO_VALUE
-    mean = int(trades.profit.sum()) // len(trades) if len(trades) else None
-    won = f"{units.percent(units.share(r['wins'], r['trades']))} won" if r["trades"] else "none closed"
+    factor = formatting.ratio(ratio(r["gross_profit"], r["gross_loss"]))
+    held = "in equal parts, " if trace.panel else ""
+    won = f"{formatting.percent(formatting.share(r['wins'], r['trades']))} won" if r["trades"] else "none closed"
     deepest = worst_drawdowns(trace, 1)
-    below_peak = f"{100 * deepest[0].share:,.1f}% below the peak" if deepest else "never below its peak"
+    below_peak = f"{formatting.percent(scaled(deepest[0].share))} below the peak" if deepest else "never below its peak"
     return [
-        Key("Profit", units.money(profit), f"{_of_capital(trace, profit)} of {units.money(trace.capital)}", profit),
-        Key("Buy and hold", units.money(hold), f"{_of_capital(trace, hold)}, before costs", hold),
-        Key("Sharpe ratio", units.ratio(r["sharpe_ratio"]), f"Sortino {units.ratio(r['sortino_ratio'])}"),
-        Key("Max drawdown", _drawdown(trace, r["max_drawdown"]), below_peak),
-        Key("Trades", units.count(r["trades"]), won),
-        Key("Profit factor", factor, f"mean trade {units.money(mean)}"),
-        Key("Fees", units.money(r["fees"]), f"{r['fills']:,} fills"),
-        Key("Exposure", units.percent(units.share(r["exposure_bars"], r["bars"])), f"at the end: {_side(r)}"),
+        Key(
+            "Profit",
+            formatting.money(profit),
+            f"{_of_capital(trace, profit)} of {formatting.money(trace.capital)}",
+            profit,
+        ),
+        *_interval(r),
+        Key("Buy and hold", formatting.money(hold), f"{_of_capital(trace, hold)}, {held}before costs", hold),
+        Key("Sharpe ratio", formatting.ratio(r["sharpe_ratio"]), f"Sortino {formatting.ratio(r['sortino_ratio'])}"),
+        Key("Max drawdown", shown("max_drawdown", r["max_drawdown"], trace.spec.sizing), below_peak),
+        Key("Trades", formatting.count(r["trades"]), won),
+        Key("Profit factor", factor, "won over lost"),
+        Key("Fees", formatting.money(r["fees"]), f"{r['fills']:,} fills"),
+        Key(
+            "Exposure",
+            formatting.percent(formatting.share(r["exposure_bars"], r["bars"])),
+            f"at the end: {_side(trace)}",
+        ),
     ]
 
 
-def _of_capital(trace: Trace, money: int) -> str:
-    return units.percent(units.share(money, trace.capital))
+def _interval(r: dict[str, Any]) -> list[Key]:
+    """Return the card of a run of both paths: how far the best order of events is from the worst."""
+    if "interval" not in r:
+        return []
+    best, bars = r["best_path_pnl"], formatting.count(r["interval"]["best"]["ambiguous_bars"])
+    return [Key("Profit, best path", formatting.money(best), f"{bars} ambiguous bars", best)]
 
 
-def _drawdown(trace: Trace, value: int) -> str:
-    return units.percent(value) if trace.spec.sizing == "compound" else units.money(value)
+def _of_capital(trace: Replay, money: int) -> str:
+    return formatting.percent(formatting.share(money, trace.capital))
 
 
-def _side(result: dict[str, Any]) -> str:
-    return {1: "long", -1: "short", 0: "no position"}[result["open_position"]]
+def _side(trace: Replay) -> str:
+    side = trace.result["open_position"]
+    if trace.panel:
+        return f"{side:,} symbols"
+    return formatting.SIDES[side] if side else "no position"

@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from candlemill.command import command_of, value_text
-from candlemill.model import SCALE
-from candlemill.report import sweep_figures, units
-from candlemill.report.facts import asked, identity, range_text
+from candlemill import formatting
+from candlemill.backtests.command_line import command_of, value_text
+from candlemill.backtests.metric_table import MAIN, label
+from candlemill.report import sweep_figures
+from candlemill.report.facts import identity, range_text, spec_rows
 from candlemill.report.guards_card import guard_cards
-from candlemill.report.metrics_table import label
 from candlemill.report.page import Cell, Figures, Html, Key, card, command, facts, keys, render, table, toned
 from candlemill.report.pivot import Sets
+from candlemill.units import SCALE
 
 METRICS = ("sharpe_ratio", "total_pnl", "sortino_ratio", "max_drawdown", "profit_factor", "trades")
-COLUMNS = ("total_pnl", "sharpe_ratio", "sortino_ratio", "max_drawdown", "trades", "win_rate", "profit_factor", "fees")
 TOP = 25
-PAIRS = 10  # of parameters, that heat maps are made for
+PAIRS = 10  # maximum number of parameter pairs with heat maps
 
 
 def page(sweep: Mapping[str, Any]) -> str:
@@ -29,10 +29,10 @@ def page(sweep: Mapping[str, Any]) -> str:
     choices = _choices(sets, metrics)
     body = [
         keys(headline(sets, guards)),
-        card("What was run", _what(sweep, sets)),
         boxes.card("heat", choices["figures"][0]["figure"], above=_selects(choices, metrics)),
         *_luck_cards(boxes, sweep, guards),
         *(_ranking(sets, metric, hidden=metric != metrics[0]) for metric in metrics),
+        card("What was run", _what(sweep, sets)),
     ]
     choices["figures"] = [{**found, "figure": boxes.plain(found["figure"])} for found in choices["figures"]]
     title = f"{sets.spec.symbol} · {sets.spec.strategy} · {len(sets.results):,} sets"
@@ -40,7 +40,7 @@ def page(sweep: Mapping[str, Any]) -> str:
 
 
 def _choices(sets: Sets, metrics: list[str]) -> dict[str, Any]:
-    """Every heat map that can be chosen: which parameters, metric, and what is taken over the other parameters."""
+    """Return all heat maps that can be selected, by parameters, metric and reduction over the other parameters."""
     single = (sets.axes or list(sets.spec.grid))[0]
     axes = list(combinations(sets.axes, 2))[:PAIRS] or [(single, single)]
     overs = ["best", "mean"] if len(sets.axes) > 2 else ["best"]
@@ -73,25 +73,28 @@ def headline(sets: Sets, guards: Mapping[str, Any]) -> list[Key]:
     richest = sets.results[sets.order("total_pnl")[0]]
     profits = sets.column("total_pnl")
     median = round(float(np.nanmedian(sets.column("sharpe_ratio"))) * SCALE)
-    gained = units.share(int((profits > 0).sum()), len(profits))
+    gained = formatting.share(int((profits > 0).sum()), len(profits))
     found = guards.get("overfitting") or {}
     pbo, deflated = found.get("probability"), guards.get("deflated_sharpe")
     return [
-        Key("Sets", units.count(len(sets.results)), f"of {sets.spec.combinations:,} combinations"),
-        Key("Best Sharpe ratio", units.ratio(best["sharpe_ratio"]), varied(sets, best)),
-        Key("Median Sharpe ratio", units.ratio(median), "of all sets"),
-        Key("Profitable sets", units.percent(gained), "after costs"),
-        Key("Its profit", units.money(best["total_pnl"]), "of the best Sharpe ratio", best["total_pnl"]),
-        Key("Largest profit", units.money(richest["total_pnl"]), varied(sets, richest), richest["total_pnl"]),
+        Key("Sets", formatting.count(len(sets.results)), f"of {sets.spec.combinations:,} combinations"),
+        Key("Best Sharpe ratio", formatting.ratio(best["sharpe_ratio"]), varied(sets, best)),
+        Key("Median Sharpe ratio", formatting.ratio(median), "of all sets"),
+        Key("Profitable sets", formatting.percent(gained), "after costs"),
+        Key("Its profit", formatting.money(best["total_pnl"]), "of the best Sharpe ratio", best["total_pnl"]),
+        Key("Largest profit", formatting.money(richest["total_pnl"]), varied(sets, richest), richest["total_pnl"]),
         Key(
-            "Overfitting", units.percent(pbo), "probability, by CSCV", -1 if pbo is not None and pbo > SCALE // 2 else 0
+            "Overfitting",
+            formatting.percent(pbo),
+            "probability, by CSCV",
+            -1 if pbo is not None and pbo > SCALE // 2 else 0,
         ),
-        Key("Deflated Sharpe", units.percent(deflated), "that it is not luck"),
+        Key("Deflated Sharpe", formatting.percent(deflated), "that it is not luck"),
     ]
 
 
 def varied(sets: Sets, result: Mapping[str, Any]) -> str:
-    """What the sweep varies, of one set."""
+    """Return the values of the varied parameters of one set as text."""
     return ", ".join(f"{name}={value_text(result['params'][name])}" for name in sets.spec.grid)
 
 
@@ -109,7 +112,7 @@ def _what(sweep: Mapping[str, Any], sets: Sets) -> Html:
     }
     one = command_of(spec.single(best["params"]))
     return Html(
-        facts([*asked(spec, first), *grid])
+        facts([*spec_rows(spec, first), *grid])
         + facts(identity(names))
         + command(command_of(spec))
         + f"<p class='note'>The set with the best Sharpe ratio alone:</p>{command(one)}"
@@ -128,13 +131,14 @@ def _luck_cards(boxes: Figures, sweep: Mapping[str, Any], guards: Mapping[str, A
 
 
 def _ranking(sets: Sets, metric: str, hidden: bool) -> Html:
-    """The best sets by one metric; the page shows the table of the metric that is chosen."""
-    columns = [name for name in dict.fromkeys((metric, *COLUMNS)) if sets.has(name)]
+    """Return the table of the best sets by one metric; the page shows that of the selected metric."""
+    columns = [name for name in dict.fromkeys((metric, MAIN[0], "best_path_pnl", *MAIN)) if sets.has(name)]
     order = sets.order(metric)[:TOP]
+    largest = {name: sets.largest(name, order) for name in columns}
     rows = [
         [
             *(value_text(sets.results[k]["params"][name]) for name in sets.spec.grid),
-            *(_cell(sets, name, sets.raw(name, sets.results[k])) for name in columns),
+            *(_cell(sets, name, sets.raw(name, sets.results[k]), largest[name]) for name in columns),
         ]
         for k in order
     ]
@@ -145,6 +149,6 @@ def _ranking(sets: Sets, metric: str, hidden: bool) -> Html:
     return Html(f'<div class="ranking" data-metric="{metric}"{shut}>{card(title, body)}</div>')
 
 
-def _cell(sets: Sets, name: str, value: int | None) -> Cell:
-    text = sets.shown(name, value)
+def _cell(sets: Sets, name: str, value: int | None, largest: int) -> Cell:
+    text = sets.shown(name, value, largest)
     return toned(text, value or 0) if name == "total_pnl" else text

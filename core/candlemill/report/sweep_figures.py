@@ -1,4 +1,4 @@
-"""The figures of a sweep: over two parameters, over all sets, and how likely its best set is a fluke."""
+"""The figures of a sweep: heat maps over two parameters, distributions over all sets, overfitting."""
 
 from collections.abc import Mapping
 from html import escape
@@ -6,16 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from candlemill.model import SCALE
-from candlemill.ranking import SMALLER_IS_BETTER
-from candlemill.report.metrics_table import label
+from candlemill.backtests.metric_table import is_descending, label
+from candlemill.formatting import percent
 from candlemill.report.pivot import Sets
 from candlemill.report.theme import DIVERGING, LIGHT, figure, upright
-from candlemill.report.units import percent
+from candlemill.units import SCALE
 
 BINS = 40
 
-TEXT_CELLS = 15  # a side; wider heat maps show their figures on hover only
+TEXT_CELLS = 15  # per side; larger heat maps show their values only on hover
 
 
 def heat_map(
@@ -25,15 +24,16 @@ def heat_map(
     metric: str = "sharpe_ratio",
     over: str = "best",
 ) -> Any:
-    """A metric over two parameters, `best` or `mean` `over` all others; a sweep of one parameter is drawn as a line.
+    """Draw a heat map of a metric over two parameters; a sweep of one parameter is drawn as a line.
 
+    `over` is how the other parameters are reduced: `best` or `mean`.
     Raises UnknownName for a parameter that the sweep does not vary and for a metric that no set has.
     """
     return heat_map_of(Sets(sweep), x, y, metric, over)
 
 
 def heat_map_of(sets: Sets, x: str | None, y: str | None, metric: str, over: str) -> Any:
-    """`heat_map` of a sweep that is taken apart already."""
+    """Draw `heat_map` from the `Sets` of a sweep."""
     axes = [name for name in (x, y) if name] or sets.axes[:2]
     if len(axes) < 2:
         axes = [*axes, *(name for name in sets.axes if name not in axes)][:2]
@@ -93,31 +93,31 @@ def _heat(sets: Sets, x: str, y: str, metric: str, over: str) -> Any:
 
 
 def _format(sets: Sets, metric: str, largest: float) -> str:
-    """Of a cell's text."""
+    """Return the number format of a cell's text."""
     if sets.unit(metric) == 1:
         return ",.0f"
     return ".3~s" if largest >= 1000 else ",.1f" if largest >= 100 or sets.suffix(metric) else ",.2f"
 
 
 def _frame(sets: Sets, x: str, across: Any, y: str, down: Any) -> dict[str, Any]:
-    """Around the cell of two values; categories lie at 0, 1, 2 …"""
+    """Return the frame around the cell of two values; categories are at 0, 1, 2 …"""
     k, j = sets.place(x, across), sets.place(y, down)
     line = {"color": LIGHT["ink"], "width": 2}
     return {"type": "rect", "x0": k - 0.5, "x1": k + 0.5, "y0": j - 0.5, "y1": j + 0.5, "line": line}
 
 
 def _colors(metric: str, low: float, high: float) -> dict[str, Any]:
-    """Around 0 where the metric has both signs; else from pale to strong, the better the stronger."""
+    """Return the colour scale: centred at 0 if the metric has both signs, else from pale to strong (best)."""
     if low < 0 < high:
         top = max(-low, high)
         return {"colorscale": DIVERGING, "zmin": -top, "zmax": top}
     strong = LIGHT["down"] if high <= 0 else LIGHT["up"]
     scale = [[0.0, LIGHT["paper"]], [1.0, strong]]
-    return {"colorscale": scale, "reversescale": (high <= 0) != (metric in SMALLER_IS_BETTER)}
+    return {"colorscale": scale, "reversescale": (high <= 0) == is_descending(metric)}
 
 
 def distribution(sweep: Mapping[str, Any], metric: str = "sharpe_ratio") -> Any:
-    """How a metric is spread over all sets: is the best one a hill's top or a spike?"""
+    """Draw the distribution of a metric over all sets."""
     sets = Sets(sweep)
     column = sets.column(metric)
     values = column[~np.isnan(column)]
@@ -150,7 +150,7 @@ def distribution(sweep: Mapping[str, Any], metric: str = "sharpe_ratio") -> Any:
 
 
 def overfitting(guards: Mapping[str, Any]) -> Any | None:
-    """The histogram of logits of the probability of backtest overfitting; None where the guards could not tell."""
+    """Draw the histogram of logits of the probability of backtest overfitting; None if the guards do not have it."""
     found = guards.get("overfitting") or {}
     counts = found.get("logits")
     if not counts:
@@ -189,5 +189,5 @@ def _shown(sets: Sets, metric: str, value: float) -> str:
 
 
 def _rounded(values: Any) -> list[float | None]:
-    """Five digits that tell: the page holds many of these."""
+    """Round to five significant digits, to keep the page small."""
     return [None if np.isnan(v) else float(f"{v:.5g}") for v in values]

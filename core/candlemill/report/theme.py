@@ -1,4 +1,4 @@
-"""Colours and layout that all figures share, and the one place that imports plotly."""
+"""Colours and layout of all figures; the only module that imports plotly."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ try:
 except ModuleNotFoundError:
     raise BadInput("reports and figures need plotly: pip install candlemill[report]") from None
 
-# Figures are made in the light colours; the page puts the dark ones in their place, each by its exact text.
+# Figures are made in light colours; for the dark theme the page replaces each by its exact text.
 LIGHT = {
     "ink": "#1d2630",
     "muted": "#5f6c7a",
@@ -44,8 +44,8 @@ _AXIS = {
     "linecolor": LIGHT["grid"],
     "zeroline": False,
     "automargin": True,
-    "title": {"standoff": 8},  # from the labels, however long they are
-    "ticklabelstandoff": 5,  # labels of two axes do not meet in their corner
+    "title": {"standoff": 8},  # distance from the labels, of any length
+    "ticklabelstandoff": 5,  # labels of two axes do not overlap in the corner
     "separatethousands": True,
     "exponentformat": "none",  # not 30µ for a price of 0.00003
 }
@@ -65,7 +65,7 @@ TEMPLATE = {
 
 
 def figure(title: str, data: list[dict[str, Any]], layout: dict[str, Any], note: str = "", height: int = 360) -> Any:
-    """A plotly Figure; the page shows its title and its note (layout.meta) as text around it."""
+    """Make a plotly Figure; the page shows its title and its note (layout.meta) as text around it."""
     return go.Figure(
         {
             "data": data,

@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from candlemill.report import figures, units
-from candlemill.report.metrics_table import label
+from candlemill.backtests.metric_table import label
+from candlemill.backtests.replay import Replay
+from candlemill.report import figures, times
 from candlemill.report.theme import LIGHT, figure
-from candlemill.report.units import floats
-from candlemill.trace import Trace
+from candlemill.report.thin import floats
 
-NAMED_FOLDS = 16  # more have no room for their numbers
+NAMED_FOLDS = 16  # with more folds there is no space for numbers
 
 
 def stitched(found: Mapping[str, Any]) -> Any:
-    """The equity of the tests one after the other, every second fold shaded."""
-    trace: Trace = found["trace"]
+    """Draw the equity of the consecutive tests, with every second fold shaded."""
+    trace: Replay = found["trace"]
     folds = found["folds"]
     curve = figures.equity(trace)
     curve.update_layout(
@@ -42,9 +42,9 @@ def _number(k: int, fold: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def scores(folds: Sequence[Mapping[str, Any]], score: str = "sharpe_ratio") -> Any:
-    """What was promised in sample and what came out of sample, fold by fold."""
+    """Draw the scores in sample and out of sample of each fold."""
     names = [str(k + 1) for k in range(len(folds))]
-    told = [f"{units.day(fold['test_start'])} to {units.day(fold['test_end'] - 1)}" for fold in folds]
+    periods = [f"{times.day(fold['test_start'])} to {times.day(fold['test_end'] - 1)}" for fold in folds]
 
     def bars(name: str, key: str, color: str) -> dict[str, Any]:
         return {
@@ -52,7 +52,7 @@ def scores(folds: Sequence[Mapping[str, Any]], score: str = "sharpe_ratio") -> A
             "name": name,
             "x": names,
             "y": floats([fold[key] for fold in folds]),
-            "customdata": told,
+            "customdata": periods,
             "marker": {"color": color},
             "hovertemplate": f"fold %{{x}}, %{{customdata}}<br>{name} %{{y:,.4~r}}<extra></extra>",
         }

@@ -1,6 +1,6 @@
-"""What the price figure draws when one looks closer: hours everywhere, minutes where they are likely to be asked for.
+"""Candles of the zoomed price figure: coarse ones of the whole range, minutes of the last days and around trades.
 
-Columns are integers in ticks, each candle relative to the one before: they compress to a third of their decimals.
+Columns are integers in ticks, each candle relative to the previous one: compressed, this is a third of the decimals.
 """
 
 from collections.abc import Sequence
@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from candlemill.engine.tape import DAY_MS, MINUTE_MS, Column
-from candlemill.model import SCALE
+from candlemill.backtests.replay import Replay
+from candlemill.engine.candles import DAY_MS, MINUTE_MS, Column
 from candlemill.report import thin
-from candlemill.trace import Trace
+from candlemill.units import SCALE
 
-CANDLES = 9000  # of the whole range: a year of hours
-LAST_DAYS = 10  # in minutes
+CANDLES = 9000  # maximum for the whole range: a year of hours
+LAST_DAYS = 10  # days shown in minutes
 AROUND = 180  # minutes before and after a listed trade
-LONGEST = 1440  # minutes of a listed trade that are shown
+LONGEST = 1440  # maximum number of minutes shown of a listed trade
 TRADES = 20_000
-DIGITS = 8  # of a fill
+DIGITS = 8  # digits of a fill's price
 
 
-def detail(trace: Trace, listed: Sequence[int]) -> dict[str, Any]:
-    """Candles of the whole range, minutes of its last days and around the `listed` trades, and the trades."""
+def detail(trace: Replay, listed: Sequence[int]) -> dict[str, Any]:
+    """Return candles of the whole range, minutes of its last days and around the `listed` trades, and the trades."""
     tick = int(np.gcd.reduce(np.concatenate([trace.open, trace.high, trace.low, trace.close]))) or 1
     unit = int(10 ** max(0, len(str(int(trace.high.max()))) - DIGITS))
     step = thin.step_for(trace.t, CANDLES)
@@ -43,8 +43,8 @@ def detail(trace: Trace, listed: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _windows(trace: Trace, listed: Sequence[int]) -> list[tuple[int, int]]:
-    """Spans [first, last) in ms, in order; those that touch are one."""
+def _windows(trace: Replay, listed: Sequence[int]) -> list[tuple[int, int]]:
+    """Return ranges [first, last) in ms, ascending; adjacent ones are merged."""
     end = int(trace.t[-1]) + MINUTE_MS
     spans = [(max(end - LAST_DAYS * DAY_MS, int(trace.t[0])), end)]
     for k in listed:
@@ -66,7 +66,7 @@ def _steps(values: Column) -> list[int]:
 
 
 def _candles(columns: Sequence[Column], tick: int) -> list[list[int]]:
-    """Minutes from candle to candle; open from the last close; close from the open; the reach above and below."""
+    """Return lists of differences: minutes between candles; open - last close; close - open; wicks above and below."""
     t = columns[0] // MINUTE_MS
     o, h, low, c = (column // tick for column in columns[1:])
     before = np.concatenate([np.zeros(1, np.int64), c[:-1]])
@@ -74,8 +74,8 @@ def _candles(columns: Sequence[Column], tick: int) -> list[list[int]]:
     return [_steps(t), *(part.tolist() for part in parts)]
 
 
-def _trades(trace: Trace, unit: int) -> list[list[int]]:
-    """Entry and exit minutes, sides, entry and exit prices, profits; money in `unit`."""
+def _trades(trace: Replay, unit: int) -> list[list[int]]:
+    """Return entry and exit minutes, sides, entry and exit prices, profits; money in `unit`."""
     chosen = thin.telling(trace.trades.profit, TRADES)
     entry, leave = trace.trades.entry_t[chosen] // MINUTE_MS, trace.trades.exit_t[chosen] // MINUTE_MS
     at, to = trace.trades.entry_price[chosen] // unit, trace.trades.exit_price[chosen] // unit

@@ -1,57 +1,65 @@
-"""What a strategy is, and the two kinds that are meant to be written: *windowed* and *stateful*.
+"""The base class of strategies, and the two kinds to subclass: *windowed* and *stateful*.
 
-A windowed strategy looks at a fixed number of bars before each decision and nothing else; a stateful one also carries
-values of its own from bar to bar. Both are exact under any cut, because both say how far back they look. Parameters
-are the fields of the class: typed, bounded, described.
+A windowed strategy uses only a fixed number of bars before each decision; a stateful one also keeps a state from bar to
+bar. Both are exact under any slicing, because both declare their lookback. Parameters are the fields of the class, with
+types, bounds and descriptions.
 """
 
+import operator
+import signal
+import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import repeat
 from math import isnan
+from types import FunctionType
 from typing import Annotated, Any, ClassVar
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
+from candlemill.engine.candles import Bars, Column, minutes_of
 from candlemill.engine.signals import Bits, Desired
-from candlemill.engine.tape import Bars, Column
-from candlemill.errors import BadStrategy, CandlemillError, one_line
+from candlemill.errors import BadStrategy, TooLarge, one_line
 
 LOOKBACK_LIMIT = 1_000_000  # decision bars
+BARS_LIMIT = 100 * LOOKBACK_LIMIT  # of counts that a strategy computes from its parameters
+TEXT_LIMIT = 500  # characters of the text of a strategy's error
 RATE_LIMIT = 100_000_000  # ppm
-MEMORY_LIMIT = 4_096  # bytes: a state travels in events
+MEMORY_LIMIT = 4_096  # bytes: events contain the state
+
+STEP_TILE = 1 << 12  # bars at a time for `step()`
 
 Length = Annotated[int, Meta(ge=1, le=LOOKBACK_LIMIT)]
 DeviationLength = Annotated[int, Meta(ge=2, le=LOOKBACK_LIMIT)]
-RecursiveLength = Annotated[int, Meta(ge=1, le=100_000)]  # of means that depend on every bar before
+RecursiveLength = Annotated[int, Meta(ge=1, le=100_000)]  # of means that depend on all earlier bars
 Multiple = Annotated[int, Meta(ge=0, le=100_000)]  # hundredths
 State = tuple[int | float | bool, ...] | msgspec.Struct
 
 
 class Strategy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the engine asks of every strategy; its subclasses' fields are their parameters."""
+    """The interface between the engine and strategies; the fields of a subclass are its parameters."""
 
-    reads: ClassVar[frozenset[str]] = frozenset()  # of "high", "low", "volume"; `t`, `open`, `close` are always there
-    stateful: ClassVar[bool] = False  # whether it carries a memory; a windowed strategy needs only its lookback
+    reads: ClassVar[frozenset[str]] = frozenset()  # of "high", "low", "volume"; `t`, `open`, `close` always exist
+    stateful: ClassVar[bool] = False  # whether it has a memory; a windowed strategy needs only its lookback
 
     def needs(self) -> frozenset[str]:
         return self.reads
 
     def lookback(self) -> int:
-        """How many decision bars before a bar its decision depends on, beside its memory."""
+        """Return how many decision bars before a bar its decision depends on, in addition to the memory."""
         raise TypeError(f"{type(self).__name__} does not say its lookback")
 
     def warm_up(self) -> int:
-        """How many decision bars it takes until a memory that began empty is nearly always the true one.
+        """Return the number of decision bars after which a memory that began empty nearly always equals the true one.
 
-        Only the cost depends on it: a wrong guess is noticed and repaired.
+        It affects only the cost: a wrong guess is detected and repaired.
         """
         return 0
 
     def decide(self, bars: Bars, lo: int, hi: int, memory: bytes) -> tuple[Desired, bytes]:
-        """Desired positions in {-1, 0, 1} for bars `lo` to `hi - 1`, and the memory after the last of them.
+        """Return desired positions in {-1, 0, 1} for bars `lo` to `hi - 1`, and the memory after the last of them.
 
         `bars` begins at the job's first bar or at least `lookback()` bars before `lo`. `memory` is what the call
         for the bars before `lo` returned, empty at the job's start and where a guess begins.
@@ -60,16 +68,19 @@ class Strategy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def decide_together(cls, sets: Sequence["Strategy"], bars: Bars, lo: int, hi: int) -> tuple[Bits, Bits] | None:
-        """What `decide` says for several sets of a windowed strategy at once, where that is faster: bit `j` of row
-        `k` of the first array is whether set `k` wants +1 at bar `lo + j`, of the second (none: no rows) -1."""
+        """Return the decisions of several sets of a windowed strategy at once as bits; None if this is not faster.
+
+        Bit `j` of row `k` is set in the first array if the position of set `k` at bar `lo + j` is +1, in the second if
+        it is -1. The second array has no rows if no set is ever short.
+        """
         return None
 
 
 class Windowed(Strategy, frozen=True):
-    """A strategy that needs nothing but its `lookback()`: write that and `positions`."""
+    """A strategy that depends only on the last `lookback()` bars: implement `lookback` and `positions`."""
 
     def positions(self, bars: Bars) -> Any:
-        """What to hold, one of -1, 0 and 1 for each of the `bars.n` bars, as an array of whole numbers or booleans.
+        """Return the position to hold, -1, 0 or 1, at each of the `bars.n` bars: an array of integers or booleans.
 
         Element `j` may depend on bars `j - lookback()` to `j` only. The first `lookback()` elements are not used.
         """
@@ -87,7 +98,7 @@ class Windowed(Strategy, frozen=True):
 
 
 class Bar(msgspec.Struct, frozen=True, gc=False):
-    """One decision bar: its open time in UTC ms, prices and volume times 10^8; 0 for what is not read."""
+    """One decision bar: its open time in UTC ms, prices and volume times 10^8; 0 for columns not in `reads`."""
 
     t: int
     open: int
@@ -95,39 +106,87 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
     low: int
     close: int
     volume: int
+    closed: Mapping[str, "Bar | None"] = {}
+
+    def at(self, timeframe: str) -> "Bar | None":
+        """Return the last bar of a longer timeframe that has closed by now; None before there is one.
+
+        The timeframe must be one of the strategy's `timeframes`. Raises ValueError.
+        """
+        if timeframe not in self.closed:
+            raise ValueError(f"bar.at({timeframe!r}) needs timeframes = ({timeframe!r},) in the strategy's class")
+        return self.closed[timeframe]
+
+
+class ClosedReader:
+    """Closed bars of longer timeframes beside decision bars that are read one after the other, from `first` on."""
+
+    def __init__(self, bars: Bars, timeframes: Sequence[str], first: int) -> None:
+        self._next = first
+        self._frames = []
+        for name in timeframes:
+            closed = bars.at(name)
+            columns = (closed.t, closed.open, closed.high, closed.low, closed.close, closed.volume)
+            whole = [column if len(column) else np.zeros(closed.n, dtype=np.int64) for column in columns]
+            self._frames.append((name, closed.number, whole))
+        self._known: dict[str, tuple[int, Bar | None]] = dict.fromkeys(timeframes, (-1, None))
+
+    def bar(self, t: int, open: int, high: int, low: int, close: int, volume: int) -> Bar:
+        """Return the next decision bar, with the bars that have closed by its close."""
+        for name, number, columns in self._frames:
+            k = int(number[self._next])
+            if k != self._known[name][0]:
+                t_, open_, high_, low_, close_, volume_ = (int(column[k]) for column in columns)
+                self._known[name] = k, Bar(t_, open_, high_, low_, close_, volume_)
+        self._next += 1
+        return Bar(t, open, high, low, close, volume, {name: bar for name, (_, bar) in self._known.items()})
+
+
+def bars_of(timeframes: Sequence[str]) -> int:
+    """Return how many bars hold the last closed bar of each timeframe and the open one, whatever decision bars are."""
+    return 2 * max(map(minutes_of, timeframes), default=0)
+
+
+def _each_bar(bars: Bars, first: int, make: Callable[..., Bar]) -> Iterator[Bar]:
+    """Yield bars `first` to `bars.n - 1`; their numbers are made in stretches that stay in the cache."""
+    columns = (bars.t, bars.open, bars.high, bars.low, bars.close, bars.volume)
+    for a in range(first, bars.n, STEP_TILE):
+        b = min(a + STEP_TILE, bars.n)
+        yield from map(make, *(column[a:b].tolist() if len(column) else repeat(0, b - a) for column in columns))
 
 
 class Stateful(Strategy, frozen=True):
-    """A strategy that carries values from bar to bar: write `start` and either `step` or `advance`.
+    """A strategy that keeps a state from bar to bar: implement `start` and either `step` or `advance`.
 
-    A state is a tuple or a msgspec Struct of ints, floats and booleans, of the same types as `start()` has. It is kept
-    as text, floats by their exact bits, so equal states have equal bytes (and all NaN are the same).
+    A state is a tuple or a msgspec Struct of ints, floats and booleans, of the same types as in `start()`. It is stored
+    as text, floats by their exact bits, so equal states have equal bytes (and all NaN are equal). `timeframes` are
+    those that `bar.at` gives in `step`; they make `lookback()` long enough, unless it is overridden.
     """
 
     stateful: ClassVar[bool] = True
+    timeframes: ClassVar[tuple[str, ...]] = ()
 
     def lookback(self) -> int:
-        return 0
+        return bars_of(self.timeframes)
 
     def start(self) -> Any:
         """The state before the first bar."""
         return ()
 
     def step(self, state: Any, bar: Bar) -> tuple[int, Any]:
-        """The position to hold after `bar`, and the state: one bar at a time, so nothing later can be seen."""
+        """Return the position to hold after `bar`, and the new state. One bar at a time excludes look-ahead."""
         raise TypeError(f"{type(self).__name__} has neither step() nor advance()")
 
     def advance(self, state: Any, bars: Bars, first: int) -> tuple[Any, Any]:
-        """The positions to hold after bars `first` to `bars.n - 1`, and the state after the last of them.
+        """Return the positions to hold after bars `first` to `bars.n - 1`, and the state after the last of them.
 
-        There are `lookback()` bars before `first`. Write this instead of `step` where one bar at a time is too slow.
+        There are `lookback()` bars before `first`. Implement this instead of `step` if `step` is too slow.
         """
-        columns = (bars.t, bars.open, bars.high, bars.low, bars.close, bars.volume)
-        n = bars.n - first
-        rows = zip(*(column[first:].tolist() if len(column) else [0] * n for column in columns), strict=True)
-        out = []
-        for row in rows:
-            position, state = self.step(state, Bar(*row))
+        step = self.step
+        out: list[int] = []
+        make = ClosedReader(bars, self.timeframes, first).bar if self.timeframes else Bar
+        for bar in _each_bar(bars, first, make):
+            position, state = step(state, bar)
             out.append(position)
         return out, state
 
@@ -150,24 +209,107 @@ class Stateful(Strategy, frozen=True):
 # -- what users return ---------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def blamed(strategy: Strategy) -> Iterator[None]:
-    """Whatever goes wrong inside becomes a BadStrategy in one line; an overflow stays one (TooLarge for the user)."""
-    try:
-        yield
-    except (CandlemillError, OverflowError):
-        raise
-    except Exception as error:
+class blamed:
+    """Convert every error of a strategy, also SystemExit, to a BadStrategy with a text of one line.
+
+    OverflowError (TooLarge for the user) and the user's Ctrl-C are not converted.
+    """
+
+    __slots__ = ("_strategy",)
+
+    def __init__(self, strategy: Strategy | type[Strategy]) -> None:
+        self._strategy = strategy
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, BadStrategy | TooLarge | OverflowError):
+            return
+        if isinstance(error, KeyboardInterrupt) and can_be_interrupted():
+            return
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
-        raise BadStrategy(one_line(f"{_name(strategy)}: {type(error).__name__}: {error} ({place})")) from error
+        place = f"({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})"
+        cause = f"{_name(self._strategy)}: {type(error).__name__}"
+        text = f"{cause}: {text_of(error)} {place}{unread_hint(self._strategy)}"
+        raise BadStrategy(one_line(text), one_line(f"{cause} {place}")) from error
+
+
+def can_be_interrupted() -> bool:
+    """Return whether Ctrl-C raises KeyboardInterrupt here; if not, a KeyboardInterrupt comes from the strategy."""
+    return (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        and signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    )
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an error, also if its `__str__` fails."""
+    try:
+        return str(error)[:TEXT_LIMIT]
+    except BaseException:
+        return "its text cannot be had"
+
+
+def lookback_of(strategy: Strategy) -> int:
+    """Return `lookback()`, validated. Raises BadStrategy."""
+    with blamed(strategy):
+        return _count(strategy, "lookback()", strategy.lookback())
+
+
+def warm_up_of(strategy: Strategy) -> int:
+    """Return `warm_up()`, validated. Raises BadStrategy."""
+    with blamed(strategy):
+        return _count(strategy, "warm_up()", strategy.warm_up())
+
+
+def needs_of(strategy: Strategy) -> frozenset[str]:
+    """Return `needs()`, validated. Raises BadStrategy."""
+    with blamed(strategy):
+        return frozenset(map(str, strategy.needs()))
+
+
+def _count(strategy: Strategy, what: str, given: Any) -> int:
+    found = operator.index(given)
+    if not 0 <= found <= BARS_LIMIT:
+        raise BadStrategy(f"{_name(strategy)}: {what} is outside 0 to {BARS_LIMIT:,} decision bars")
+    return found
+
+
+def decided(strategy: Strategy, bars: Bars, lo: int, hi: int, memory: bytes) -> tuple[Desired, bytes]:
+    """Return the result of `decide()`, validated. Raises BadStrategy."""
+    with blamed(strategy):
+        desired, after = strategy.decide(bars, lo, hi, memory)
+        if not isinstance(after, bytes) or len(after) > MEMORY_LIMIT:
+            raise BadStrategy(f"{_name(strategy)}: a memory that is not bytes, at most {MEMORY_LIMIT:,}")
+        return checked(strategy, desired, hi - lo), after
+
+
+def unread_hint(strategy: Strategy | type[Strategy]) -> str:
+    """Return a hint if the strategy's own code uses a column that is missing in its `reads`; otherwise empty."""
+    if isinstance(strategy, type):
+        return ""
+    try:
+        needs = frozenset(map(str, strategy.needs()))
+    except BaseException:  # the strategy's own code: what it raised first is what counts
+        return ""
+    codes = [value.__code__ for value in vars(type(strategy)).values() if isinstance(value, FunctionType)]
+    used = {name for code in codes for name in code.co_names} & {"high", "low", "volume"}
+    missing = sorted(used - needs)
+    if not missing:
+        return ""
+    wanted = ", ".join(f'"{name}"' for name in sorted(used | needs))
+    columns = " and ".join(f"bars.{name}" for name in missing)
+    return f"; {columns} {'is' if len(missing) == 1 else 'are'} empty without reads = frozenset({{{wanted}}})"
 
 
 def checked(strategy: Strategy, given: Any, n: int) -> Desired:
-    """`given` as positions of `n` bars. Raises BadStrategy for another shape, type or value."""
+    """Return `given` as positions of `n` bars. Raises BadStrategy for a wrong shape, type or value."""
     array = np.asarray(given)
     if array.shape != (n,):
-        raise BadStrategy(f"{_name(strategy)}: positions of shape {array.shape}, expected ({n},): one for each bar")
+        text = f"{_name(strategy)}: positions of shape {array.shape}, expected ({n},): one for each bar"
+        raise BadStrategy(text + unread_hint(strategy))
     if n and array.dtype.kind not in "biu":
         raise BadStrategy(
             f"{_name(strategy)}: positions of type {array.dtype}, expected whole numbers or booleans: "
@@ -181,10 +323,10 @@ def checked(strategy: Strategy, given: Any, n: int) -> Desired:
 
 
 def between(bars: Bars, a: int, b: int) -> Bars:
-    """Bars `a` to `b - 1`, whose columns nobody can write to. `top` stays that of all bars, a bound and no more."""
+    """Return bars `a` to `b - 1` with read-only columns. `top` stays that of all bars, as an upper bound."""
     columns = (bars.t, bars.open, bars.high, bars.low, bars.close, bars.volume)
     t, open, high, low, close, volume = (_locked(column[a:b]) for column in columns)
-    return Bars(None, t, open, high, low, close, volume, bars.top)
+    return Bars(None, t, open, high, low, close, volume, bars.top, bars.minutes, bars.cold and a == 0)
 
 
 def _locked(column: Column) -> Column:
@@ -193,7 +335,7 @@ def _locked(column: Column) -> Column:
 
 
 def padded(desired: Desired, valid_from: int, lo: int, hi: int) -> Desired:
-    """Bars `lo` to `hi - 1` of decisions whose first element is bar `valid_from`; 0 before it."""
+    """Return bars `lo` to `hi - 1` of decisions whose first element is bar `valid_from`; 0 before it."""
     if lo >= valid_from:
         return desired[lo - valid_from : hi - valid_from]
     out = np.zeros(hi - lo, dtype=np.int8)
@@ -206,17 +348,19 @@ def padded(desired: Desired, valid_from: int, lo: int, hi: int) -> Desired:
 
 
 def encoded(strategy: Strategy, start: State, state: Any) -> bytes:
-    """The state's canonical bytes. Raises BadStrategy where it is not made like `start`."""
+    """Return the state's canonical bytes. Raises BadStrategy if its types differ from those of `start`."""
     kinds = [type(value) for value in _values(start)]
     if type(state) is not type(start) or [type(value) for value in _values(state)] != kinds:
         raise BadStrategy(
             one_line(
                 f"{_name(strategy)}: state {state!r:.200} has not the types of start(), {start!r:.200}: "
                 "use int(), float(), bool() on NumPy's numbers"
-            )
+            ),
+            f"{_name(strategy)}: a state has not the types of start()",
         )
     if not set(kinds) <= {int, float, bool}:
-        raise BadStrategy(one_line(f"{_name(strategy)}: start() {start!r:.200} holds more than ints, floats, booleans"))
+        text = f"{_name(strategy)}: start() {start!r:.200} holds more than ints, floats, booleans"
+        raise BadStrategy(one_line(text), f"{_name(strategy)}: start() holds more than ints, floats, booleans")
     memory = ",".join(map(_text, _values(state))).encode()
     if len(memory) > MEMORY_LIMIT:
         raise BadStrategy(
@@ -227,7 +371,7 @@ def encoded(strategy: Strategy, start: State, state: Any) -> bytes:
 
 
 def decoded(strategy: Strategy, start: State, memory: bytes) -> Any:
-    """The state that `memory` holds; `start` where it is empty. Raises BadStrategy for what is no such state."""
+    """Return the state in `memory`; `start` if it is empty. Raises BadStrategy for invalid bytes."""
     if not memory:
         return start
     texts, values = memory.split(b","), _values(start)
@@ -254,5 +398,5 @@ def _value(kind: type, text: str) -> int | float | bool:
     return bool(int(text)) if kind is bool else int(text)
 
 
-def _name(strategy: Strategy) -> str:
-    return type(strategy).__name__
+def _name(strategy: Strategy | type[Strategy]) -> str:
+    return (strategy if isinstance(strategy, type) else type(strategy)).__name__

@@ -1,0 +1,247 @@
+"""Slice of a job of several symbols with one account: targets, their fills, settlement and marks.
+
+The account and what each symbol's fills depend on are the state between slices, so any cut gives the same bits.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from candlemill.backtests.account import (
+    NEVER,
+    AccountRules,
+    AccountState,
+    Entries,
+    Holding,
+    Quotation,
+    opened,
+)
+from candlemill.backtests.marks import Accounted, account_of
+from candlemill.backtests.panel_bars import NO_FUNDING, AlignedBars, PanelWindow, SymbolWindow, aligned
+from candlemill.backtests.panel_fills import SymbolFills, fills_of
+from candlemill.backtests.slice import (
+    COLD,
+    SliceOutcome,
+    SliceOutcomes,
+    account_rules,
+    both_paths,
+    digest_of,
+    join_state,
+    rules_of,
+    split_state,
+)
+from candlemill.backtests.spec import Spec
+from candlemill.engine.candles import DAY_MS, MINUTE_MS, CandleColumns, Column
+from candlemill.engine.position import ExecutionRules
+from candlemill.engine.settle import ENDING, FUNDING
+from candlemill.engine.summary import CarriedState
+from candlemill.engine.wide import SCALE
+from candlemill.errors import BadInput, TooLarge
+from candlemill.strategies import Strategy
+from candlemill.strategies.panels import PanelStrategy
+
+DELIST_AFTER_MS = DAY_MS
+FIGURES = ("trades", "wins", "profit", "fees", "exposure_bars")  # of each symbol
+_memory = msgspec.json.Decoder(dict[str, str])
+
+
+class PanelRules(msgspec.Struct, frozen=True):
+    """Costs and protective levels, the rules of the account, and when a symbol without candles counts as ended."""
+
+    execution: ExecutionRules
+    account: AccountRules
+    delist_after: int = DELIST_AFTER_MS
+
+
+class PanelRun(msgspec.Struct, frozen=True):
+    """Slice of one parameter set: its account, the state after it, and by symbol sums in the order of `FIGURES` and the
+    minutes in which the order of events is unknown.
+
+    A symbol's `profit` in `sums` is its flow of cash, without what its position is worth.
+    """
+
+    accounted: Accounted
+    state: bytes
+    sums: dict[str, tuple[int, ...]]
+    ambiguous: dict[str, Column]
+
+
+def run_panel_slice(
+    spec: Spec, window: PanelWindow, sets: Sequence[tuple[int, Strategy]], starts: Mapping[int, bytes] | None = None
+) -> SliceOutcomes:
+    """Run each of `sets` over the slice, from `starts` if given, otherwise as from the job's start.
+
+    Nobody can guess an account. With `path=both`, states and sums are those of both paths. Raises TooLarge where the
+    numbers cannot be computed exactly.
+    """
+    try:
+        bars = aligned(window, spec.timeframe)
+
+        def run(spec: Spec, starts: Mapping[int, bytes] | None) -> SliceOutcomes:
+            rules = panel_rules(spec)
+            found = [
+                _outcome(point, starts[point] if starts else COLD, window, bars, strategy, rules)
+                for point, strategy in sets
+            ]
+            return SliceOutcomes(np.unique(bars.minutes // DAY_MS).tolist(), found)
+
+        return both_paths(spec, starts, run) if spec.path == "both" else run(spec, starts)
+    except OverflowError as error:
+        raise TooLarge(f"{spec.strategy}: {error}; use less capital or smaller rates") from None
+
+
+def panel_rules(spec: Spec) -> PanelRules:
+    """Return the rules of a job. Raises BadInput for an account that symbols cannot share."""
+    account = account_rules(spec)
+    if account is None:
+        raise BadInput(f"{spec.strategy} trades many symbols with one account: give account=cash")
+    return PanelRules(rules_of(spec), account, spec.delist_after * MINUTE_MS)
+
+
+def _outcome(
+    point: int, start: bytes, window: PanelWindow, bars: AlignedBars, strategy: Strategy, rules: PanelRules
+) -> SliceOutcome:
+    run = run_set(window, bars, strategy, rules, start)
+    found, sums = run.accounted, [number for name in sorted(run.sums) for number in run.sums[name]]
+    return SliceOutcome(point, digest_of(start), run.state.decode(), found.summary.to_list(), found.daily, sums)
+
+
+def run_set(window: PanelWindow, bars: AlignedBars, strategy: Strategy, rules: PanelRules, start: bytes) -> PanelRun:
+    """Run one parameter set over a slice from the state before it. Raises BadStrategy, OverflowError."""
+    if not isinstance(strategy, PanelStrategy):
+        raise BadInput(f"{type(strategy).__name__} is no strategy of many symbols")
+    carried, memory = split_state(start)
+    before = _account_before(window, rules.account, carried.account)
+    states = _memory.decode(memory) if memory else {}
+    targets = strategy.targets(bars.panel)
+    fills, quotes = {}, {}
+    for k, name in enumerate(bars.panel.names):
+        one, holding = window.symbols[name], before.holdings[name]
+        fills[name] = fills_of(
+            one, bars.symbols[name], bars, targets[:, k], rules.execution, rules.delist_after,
+            states.get(name, "").encode(), holding,
+        )  # fmt: skip
+        columns = one.candles.columns()
+        t, opened_at, close = (columns[column][one.lo : one.hi] for column in ("t", "open", "close"))
+        quotes[name] = Quotation(t, close, fills[name].pending, *one.funding, opened_at)
+    candles = {name: found.columns for name, found in fills.items()}
+    accounted = account_of(candles, quotes, rules.account, before, bars.minutes)
+    accounted.summary.ambiguous = _ambiguous(accounted, before, fills)
+    sums = _sums(accounted.entries, before, bars.minutes)
+    ambiguous = {name: one.ambiguous for name, one in fills.items()}
+    return PanelRun(accounted, _state_after(accounted.end, fills), sums, ambiguous)
+
+
+# -- the state between slices ----------------------------------------------------------------------------------------
+
+
+def _account_before(window: PanelWindow, rules: AccountRules, account: bytes) -> AccountState:
+    """Return the account before the slice. A state has those symbols only that are held or wait for a fill."""
+    state = AccountState.from_bytes(account) if account else opened(rules, [])
+    holdings = {}
+    for name, one in window.symbols.items():
+        known = state.holdings.get(name, Holding())
+        if one.lo:
+            columns = one.candles.columns()
+            last = {"t": int(columns["t"][one.lo - 1]), "close": int(columns["close"][one.lo - 1])}
+            known = msgspec.structs.replace(known, **last)
+        holdings[name] = known
+    return msgspec.structs.replace(state, holdings=holdings)
+
+
+def _state_after(end: AccountState, fills: Mapping[str, SymbolFills]) -> bytes:
+    """Return the state as canonical bytes, without what has no influence on later bars."""
+    holdings = {}
+    for name, one in end.holdings.items():
+        waits = fills[name].pending != NEVER and not end.ruined
+        if not waits:
+            one = msgspec.structs.replace(one, made=NEVER, made_price=0, made_equity=(0, 0))
+        if waits or one.held or one.exposure:
+            holdings[name] = one
+    account = msgspec.structs.replace(end, holdings=holdings).to_bytes()
+    states = {} if end.ruined else {name: one.state.decode() for name, one in fills.items() if one.state}
+    memory = msgspec.json.encode(states, order="sorted") if states else b""
+    return join_state(CarriedState(account=account), memory)
+
+
+# -- figures ---------------------------------------------------------------------------------------------------------
+
+
+def _ambiguous(accounted: Accounted, before: AccountState, fills: Mapping[str, SymbolFills]) -> int:
+    """Return the number of ambiguous minutes of all symbols up to a ruin."""
+    if before.ruined:
+        return 0
+    entries = accounted.entries
+    ended = entries.minute[entries.what == ENDING]
+    last = int(ended[0]) if len(ended) else None
+    minutes = np.concatenate([one.ambiguous for one in fills.values()])
+    return len(minutes) if last is None else int(np.count_nonzero(minutes <= last))
+
+
+def _sums(entries: Entries, before: AccountState, minutes: Column) -> dict[str, tuple[int, ...]]:
+    """Return the sums of each symbol; the last is the number of minutes in which it is held."""
+    k = len(entries.symbols)
+    flow, fees = np.zeros(k, dtype=np.int64), np.zeros(k, dtype=np.int64)
+    np.add.at(flow, entries.symbol, entries.flow)
+    np.add.at(fees, entries.symbol, np.where(entries.what < FUNDING, entries.paid, 0))
+    out = {}
+    for number, name in enumerate(entries.symbols):
+        own = (entries.symbol == number) & (entries.moved != 0)
+        at = np.searchsorted(minutes, entries.minute[own]) + (entries.what[own] == ENDING)
+        exposure = _minutes_held(before.holdings[name].held, entries.moved[own], at, len(minutes))
+        sums = (entries.trades[number], entries.wins[number], flow[number], fees[number], exposure)
+        out[name] = tuple(map(int, sums))
+    return out
+
+
+def _minutes_held(held: int, moved: Column, at: Column, minutes: int) -> int:
+    """Return in how many of the slice's `minutes` there is a quantity, which changes by `moved` from minute `at` on."""
+    if not held and not len(moved):
+        return 0
+    quantities = np.append(held, held + np.cumsum(moved))
+    lengths = np.diff(np.concatenate(([0], at, [minutes])))
+    return int(lengths[quantities != 0].sum())
+
+
+def figures_of(symbols: Sequence[str], sums: Sequence[int], end: bytes) -> tuple[dict[str, dict[str, int]], int]:
+    """Return each symbol's figures from the sums of all slices, and how many symbols are held at the end.
+
+    `end` is the state after the job. Except for rounding the profits add up to the account's.
+    """
+    holdings = AccountState.from_bytes(split_state(end)[0].account).holdings
+    out = {}
+    for k, name in enumerate(sorted(symbols)):
+        figures = dict(zip(FIGURES, sums[k * len(FIGURES) :], strict=False))
+        if name in holdings:
+            figures["profit"] += holdings[name].held * holdings[name].close // SCALE
+        out[name] = figures
+    return out, sum(1 for one in holdings.values() if one.held)
+
+
+# -- a whole job at once ---------------------------------------------------------------------------------------------
+
+
+def run_panel(
+    candles: Mapping[str, CandleColumns],
+    timeframe: int,
+    strategy: PanelStrategy,
+    rules: PanelRules,
+    funding: Mapping[str, tuple[Column, Column]] = {},
+) -> tuple[Accounted, dict[str, dict[str, int]]]:
+    """Run a strategy over all candles; return its account and each symbol's figures.
+
+    `funding` has instants and rates. Raises BadStrategy for errors of the strategy, OverflowError for amounts from 2^60
+    on.
+    """
+    symbols = {
+        name: SymbolWindow(candles, 0, int(candles.n), True, funding.get(name, NO_FUNDING))
+        for name, candles in candles.items()
+    }
+    times = [candles.columns()["t"] for candles in candles.values() if candles.n]
+    start = min((int(t[0]) for t in times), default=0)
+    end = max((int(t[-1]) + MINUTE_MS for t in times), default=0)
+    window = PanelWindow(start, end, symbols)
+    run = run_set(window, aligned(window, timeframe), strategy, rules, COLD)
+    sums = [number for name in sorted(run.sums) for number in run.sums[name]]
+    return run.accounted, figures_of(list(candles), sums, run.state)[0]

@@ -1,0 +1,167 @@
+"""Fills of one symbol of a panel: its targets, protective levels, and its end when it has no candles any more."""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from candlemill.backtests.account import NEVER, Columns, Holding
+from candlemill.backtests.panel_bars import AlignedBars, Decisions, SymbolWindow
+from candlemill.engine.candles import MINUTE_MS, Column, bar_origin
+from candlemill.engine.fill_tape import AT_CLOSE
+from candlemill.engine.panel_targets import PanelTargets, SymbolRun, empty_ranges
+from candlemill.engine.position import ExecutionRules
+from candlemill.engine.ranges import ranges_of
+from candlemill.strategies.panels import KEEP
+
+NOTHING = KEEP - 1  # instead of the last target: there is none
+
+
+class SymbolFills(msgspec.Struct, frozen=True):
+    """Fills of a symbol in a slice, as columns of a FillTape, and its `state` after it.
+
+    `pending` is the instant at which a target was stated that waits for the symbol's next bar, NEVER without one;
+    `ambiguous` are the minutes in which the order of events is unknown.
+    """
+
+    columns: Columns
+    state: bytes
+    pending: int
+    ambiguous: Column
+
+
+class _Statements(msgspec.Struct, frozen=True):
+    """Targets of a symbol: the bar at whose close each was stated, its instant and its value."""
+
+    bar: Column
+    instant: Column
+    value: Column
+
+
+class _Ending(msgspec.Struct, frozen=True):
+    """The symbol counts as ended in `minute`: before its bar `bar`, after the first `stated` targets."""
+
+    bar: int
+    stated: int
+    minute: int
+
+
+def fills_of(
+    window: SymbolWindow,
+    own: Decisions,
+    bars: AlignedBars,
+    targets: Column,
+    rules: ExecutionRules,
+    delist_after: int,
+    start: bytes,
+    holding: Holding,
+) -> SymbolFills:
+    """Return the fills of the slice. `targets` are those of each row of the panel, `start` is the state before.
+
+    `holding` has the symbol's last candle before the slice, and when a target that waits was stated. A position is
+    closed at its last close at the first minute of the panel that comes `delist_after` ms after its last candle.
+    """
+    said = _statements(own, bars, targets)
+    endings = _endings(window, said, bars.minutes, delist_after, holding)
+    changed = _changed(said.value, endings, start)
+    said = _Statements(said.bar[changed], said.instant[changed], said.value[changed])
+    keeps = said.value == KEEP
+    late = _cut(said.instant, int(rules.timeframe))
+    source = PanelTargets(said.bar, np.where(keeps, 0, said.value), keeps.astype(np.int64), late)
+    ranges = ranges_of(window.candles) if rules.has_stops else empty_ranges()
+    run = SymbolRun(window.candles, source, rules, ranges, start)
+    at = window.lo
+    for ending in endings:
+        bar = ending.bar
+        run.run(at, bar, int(np.searchsorted(changed, ending.stated)))
+        at = bar
+        raw = int(window.candles.columns()["close"][bar - 1]) if bar else holding.close
+        run.end(ending.minute, raw)
+    run.run(at, window.hi, len(said.bar))
+    return _in_time_of_the_panel(run, window, said, rules, holding)
+
+
+def _statements(own: Decisions, bars: AlignedBars, targets: Column) -> _Statements:
+    """Return all targets of the slice."""
+    a, b = np.searchsorted(own.rows, [bars.first, bars.end])
+    rows = own.rows[a:b]
+    return _Statements(own.last[a:b], bars.instants[rows], targets[rows])
+
+
+def _changed(values: Column, endings: Sequence[_Ending], start: bytes) -> Column:
+    """Return the numbers of the targets that differ from the one stated before: the others trade nothing.
+
+    An ending forgets what was stated before, so whatever follows it counts: a target, and a `keep` too, which forgets
+    what was last traded.
+    """
+    before = np.append(_stated_before(start), values[:-1])[: len(values)]
+    first = [ending.stated for ending in endings if ending.stated < len(values)]
+    before[first] = NOTHING
+    return np.flatnonzero(values != before)
+
+
+def _cut(instants: Column, timeframe: int) -> Column:
+    """Return 1 for each row, decided at the close of the minute at `instants`, that was not known to be over then."""
+    over = (instants + MINUTE_MS - bar_origin(timeframe)) % (timeframe * MINUTE_MS) == 0
+    return np.where(over, 0, 1)
+
+
+def _stated_before(start: bytes) -> int:
+    """Return the last target of a state; a symbol begins with a target of 0, and after an end there is none."""
+    if not start:
+        return 0
+    target, acted = start.split(b"\n")[0].split(b",")[9:11]
+    if target == b"-":
+        return KEEP if acted == b"-" else NOTHING
+    return int(target)
+
+
+def _endings(window: SymbolWindow, said: _Statements, minutes: Column, after: int, holding: Holding) -> list[_Ending]:
+    """Return when the symbol counts as ended. `said` are all its targets.
+
+    A target that is stated after the end of a symbol, in its last bar of the timeframe, ends with the next minute.
+    """
+    t = window.candles.columns()["t"][window.lo : window.hi]
+    before = holding.t if window.lo == 0 else int(window.candles.columns()["t"][window.lo - 1])
+    if not len(minutes) or (before == NEVER and not len(t)):
+        return []
+    times = np.append(before, t) if before != NEVER else t
+    first = window.lo if before != NEVER else window.lo + 1  # the bar after times[0]
+    following = np.append(times[1:], minutes[-1] + 1)
+    out = []
+    for k in np.flatnonzero(following - times > after).tolist():
+        bar, until = first + k, int(following[k])
+        at = int(np.searchsorted(minutes, times[k] + after))
+        if at == len(minutes) or minutes[at] >= until:
+            continue
+        stated = int(np.searchsorted(said.instant, minutes[at]))
+        out.append(_Ending(bar, stated, int(minutes[at])))
+        if stated < len(said.bar) and said.bar[stated] < bar:  # stated later, at a close that was before
+            at = int(np.searchsorted(minutes, said.instant[stated], side="right"))
+            if at < len(minutes) and minutes[at] < until:
+                out.append(_Ending(bar, stated + 1, int(minutes[at])))
+    return out
+
+
+def _in_time_of_the_panel(
+    run: SymbolRun, window: SymbolWindow, said: _Statements, rules: ExecutionRules, holding: Holding
+) -> SymbolFills:
+    """Return the fills with the instants of the panel instead of the minutes of the symbol's own bars."""
+    columns = run.fills.columns()
+    stated = window.candles.columns()["t"][said.bar]
+
+    def instants(times: Column, other: Column) -> Column:
+        if not len(stated):
+            return other
+        at = np.minimum(np.searchsorted(stated, times), len(stated) - 1)
+        return np.where(stated[at] == times, said.instant[at], other)
+
+    made = columns["made"]
+    columns["made"] = np.where(made == NEVER, NEVER, instants(made, np.full(len(made), holding.made)))
+    if rules.at_close:
+        minute, closes = columns["minute"], columns["stage"] == AT_CLOSE
+        columns["minute"] = np.where(closes, instants(minute, minute), minute)
+    pending = NEVER
+    if run.has_pending():
+        pending = int(said.instant[-1]) if len(said.bar) else holding.made
+    return SymbolFills(columns, run.state(), pending, run.fills.ambiguous()["minute"])

@@ -1,0 +1,150 @@
+"""Fills of one symbol as decided, before any money is computed. SEMANTICS-2, "decide, settle, mark"."""
+
+from typing import Final
+
+from librt.vecs import append, vec
+from mypy_extensions import i64
+
+from candlemill.engine.candles import Column, view
+
+# `stage`: the part of its minute in which a fill happens.
+AT_OPEN: Final = 0
+IN_RANGE: Final = 1
+AT_CLOSE: Final = 2
+
+# `what`: the kind of order that filled.
+TARGET: Final = 0
+ORDER: Final = 1
+STOP: Final = 2
+TAKE: Final = 3
+LIQUIDATION: Final = 4
+
+NO_KEY: Final = -1
+NOT_MADE: Final = -1  # `made` of protective exits and liquidations
+
+COLUMNS: Final = (
+    "minute",
+    "stage",
+    "made",
+    "what",
+    "key",
+    "before",
+    "after",
+    "size",
+    "part",
+    "price",
+    "raw",
+    "rate",
+    "entry",
+)
+
+
+class FillTape:
+    """Columns of fills in order of time, one row per fill. A reversal is two rows: the close and the opening.
+
+    `minute` is the open time (ms) of the fill's bar, `stage` one of AT_OPEN, IN_RANGE, AT_CLOSE. `made` is the open
+    time (ms) of the minute at whose close the order was last stated, NOT_MADE for protective exits and liquidations.
+    `what` is one of TARGET to LIQUIDATION, `key` an index into `keys`, or NO_KEY. `before` and `after` are the signed
+    exposure (ppm) before and after the fill. `size` is the stated size (ppm): the target of a target, the size of an
+    order, 0 for part orders and protective exits. `part` (ppm) is 0 except for part orders. `price` is the fill price
+    after slippage, `raw` before it, `rate` the applicable fee (ppm). `entry` is 1 if the fill opens a position from
+    flat.
+
+    Ambiguous minutes: `ambiguous_minute[k]` is the open time (ms) of one; its fills in the range are rows
+    `ambiguous_first[k]` to `ambiguous_end[k] - 1`.
+    """
+
+    def __init__(self) -> None:
+        self.minute: vec[i64] = vec[i64]()
+        self.stage: vec[i64] = vec[i64]()
+        self.made: vec[i64] = vec[i64]()
+        self.what: vec[i64] = vec[i64]()
+        self.key: vec[i64] = vec[i64]()
+        self.before: vec[i64] = vec[i64]()
+        self.after: vec[i64] = vec[i64]()
+        self.size: vec[i64] = vec[i64]()
+        self.part: vec[i64] = vec[i64]()
+        self.price: vec[i64] = vec[i64]()
+        self.raw: vec[i64] = vec[i64]()
+        self.rate: vec[i64] = vec[i64]()
+        self.entry: vec[i64] = vec[i64]()
+        self.ambiguous_minute: vec[i64] = vec[i64]()
+        self.ambiguous_first: vec[i64] = vec[i64]()
+        self.ambiguous_end: vec[i64] = vec[i64]()
+        self.keys: list[str] = []
+        self._indices: dict[str, int] = {}
+
+    @property
+    def n(self) -> int:
+        return len(self.minute)
+
+    def key_index(self, key: str) -> int:
+        """Return the index of `key` in the table; a new key is added."""
+        index = self._indices.get(key)
+        if index is None:
+            index = len(self.keys)
+            self._indices[key] = index
+            self.keys.append(key)
+        return index
+
+    def add(
+        self,
+        minute: i64,
+        stage: i64,
+        made: i64,
+        what: i64,
+        key: i64,
+        before: i64,
+        after: i64,
+        size: i64,
+        part: i64,
+        price: i64,
+        raw: i64,
+        rate: i64,
+        entry: i64,
+    ) -> None:
+        self.minute = append(self.minute, minute)
+        self.stage = append(self.stage, stage)
+        self.made = append(self.made, made)
+        self.what = append(self.what, what)
+        self.key = append(self.key, key)
+        self.before = append(self.before, before)
+        self.after = append(self.after, after)
+        self.size = append(self.size, size)
+        self.part = append(self.part, part)
+        self.price = append(self.price, price)
+        self.raw = append(self.raw, raw)
+        self.rate = append(self.rate, rate)
+        self.entry = append(self.entry, entry)
+
+    def add_ambiguous(self, minute: i64, first: i64) -> None:
+        """Record an ambiguous minute whose fills in the range are the rows from `first` on."""
+        self.ambiguous_minute = append(self.ambiguous_minute, minute)
+        self.ambiguous_first = append(self.ambiguous_first, first)
+        self.ambiguous_end = append(self.ambiguous_end, len(self.minute))
+
+    def columns(self) -> dict[str, Column]:
+        """Return the columns of fills as arrays without copying; see `CandleColumns.columns`."""
+        return {
+            "minute": view(self.minute),
+            "stage": view(self.stage),
+            "made": view(self.made),
+            "what": view(self.what),
+            "key": view(self.key),
+            "before": view(self.before),
+            "after": view(self.after),
+            "size": view(self.size),
+            "part": view(self.part),
+            "price": view(self.price),
+            "raw": view(self.raw),
+            "rate": view(self.rate),
+            "entry": view(self.entry),
+        }
+
+    def ambiguous(self) -> dict[str, Column]:
+        """Return the columns of ambiguous minutes as arrays without copying."""
+        return {
+            "minute": view(self.ambiguous_minute),
+            "first": view(self.ambiguous_first),
+            "end": view(self.ambiguous_end),
+        }

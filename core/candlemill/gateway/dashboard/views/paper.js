@@ -1,0 +1,88 @@
+// Paper runs as they decide: the list of runs, and of one its last decisions. Requested again every two seconds.
+import { html, useEffect, useState } from "../lib.js";
+import { get } from "../api.js";
+import { count, exact, minute, money, NONE } from "../format.js";
+import { Busy, Card, Command, Failure, Wide } from "../ui.js";
+
+const EVERY_MS = 2000;
+
+/** What the server answers at `path`, again and again while the view is shown. */
+function usePolled(path) {
+  const [found, setFound] = useState({});
+  useEffect(() => {
+    const aborted = new AbortController();
+    let timer = 0;
+    const ask = () =>
+      get(path, {}, aborted.signal)
+        .then((value) => setFound({ value }))
+        .catch((error) => error.name !== "AbortError" && setFound((before) => ({ ...before, error })))
+        .finally(() => {
+          if (!aborted.signal.aborted) timer = setTimeout(ask, EVERY_MS);
+        });
+    ask();
+    return () => {
+      aborted.abort();
+      clearTimeout(timer);
+    };
+  }, [path]);
+  return found;
+}
+
+const percent = (ppm) => (ppm === null ? "keep" : `${ppm / 10_000}%`);
+const orders = (decision) =>
+  decision.orders.map((o) => `${o.kind} ${o.side > 0 ? "buy" : "sell"} ${exact(o.price)}`).join(", ") || NONE;
+const fills = (decision) =>
+  decision.fills
+    .map((f) => `${f.side > 0 ? "bought" : "sold"} ${f.quantity === null ? "" : exact(f.quantity)} at ${exact(f.price)}`)
+    .join(", ") || NONE;
+const equity = (decision) => (decision.equity === null ? NONE : money(decision.equity));
+
+const Runs = ({ runs }) => html`<${Wide} name="paper runs"><table>
+  <thead><tr><th>symbol</th><th>strategy</th><th>since</th><th>last minute</th><th class="num">target</th>
+    <th class="num">holds</th><th class="num">equity</th></tr></thead>
+  <tbody>${runs.map(
+    (run) => html`<tr key=${run.run}>
+      <td><a href="#/paper/${run.run}">${run.symbol}</a></td><td>${run.strategy}</td><td>${minute(run.since)}</td>
+      <td>${run.last ? minute(run.last.minute) : NONE}</td>
+      <td class="num">${run.last ? percent(run.last.target) : NONE}</td>
+      <td class="num">${run.last ? percent(run.last.exposure) : NONE}</td>
+      <td class="num">${run.last ? equity(run.last) : NONE}</td></tr>`,
+  )}</tbody></table><//>`;
+
+const Decisions = ({ decisions }) => html`<${Wide} name="decisions"><table>
+  <thead><tr><th>minute</th><th class="num">attempt</th><th class="num">target</th><th class="num">holds</th>
+    <th>orders</th><th>fills</th><th class="num">equity</th></tr></thead>
+  <tbody>${decisions.map(
+    (one) => html`<tr key=${`${one.minute} ${one.attempt}`}>
+      <td>${minute(one.minute)}</td><td class="num">${count(one.attempt)}</td>
+      <td class="num">${percent(one.target)}</td><td class="num">${percent(one.exposure)}</td>
+      <td>${orders(one)}</td><td>${fills(one)}</td><td class="num">${equity(one)}</td></tr>`,
+  )}</tbody></table><//>`;
+
+function AllRuns() {
+  const { value, error } = usePolled("paper");
+  if (!value) return error ? html`<${Failure} error=${error} />` : html`<${Busy} />`;
+  return html`<${Failure} error=${error} />
+    <${Card} title="Runs" note="No order is ever placed. A decision counts if no later attempt of its minute follows.">
+      ${
+        value.runs.length
+          ? html`<${Runs} runs=${value.runs} />`
+          : html`<p>None yet. One begins with</p>
+            <${Command} text="candlemill paper --symbol BTCUSDT --strategy sma_cross" label="command" />`
+      }
+    <//>`;
+}
+
+function OneRun({ id }) {
+  const { value, error } = usePolled(`paper/${encodeURIComponent(id)}`);
+  if (!value) return error ? html`<${Failure} error=${error} />` : html`<${Busy} />`;
+  const { run, decisions } = value;
+  return html`<${Failure} error=${error} />
+    <p><a href="#/paper">all runs</a> · ${run.symbol} · ${run.strategy} · from ${minute(run.start)}</p>
+    <${Card} title="Decisions"><${Decisions} decisions=${decisions} /><//>`;
+}
+
+export function Paper({ route }) {
+  const id = route.path[1];
+  return html`<h1 tabindex="-1">Paper</h1>${id ? html`<${OneRun} id=${id} />` : html`<${AllRuns} />`}`;
+}

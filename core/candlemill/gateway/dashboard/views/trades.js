@@ -1,0 +1,65 @@
+// A run's trades, page by page; a row leads to its place in the charts.
+import { html, useEffect, useState } from "../lib.js";
+import { job as jobPath, useGet } from "../api.js";
+import { MINUTE, count, exactColumn, largest, minute, money, span } from "../format.js";
+import { replace } from "../route.js";
+import { Busy, Card, Failure, Pages, SortHead, toned, Wide } from "../ui.js";
+import { lookAt } from "./run.js";
+
+const LIMIT = 15;
+
+export function Trades({ id, route }) {
+  const { from, to: until } = route.query;
+  const [sort, setSort] = useState({ sort: "exit", order: "asc" });
+  const [cursors, setCursors] = useState([""]);
+  useEffect(() => setCursors([""]), [from, until, sort]);
+  const { data, error } = useGet(jobPath(id, "trades"), {
+    from,
+    to: until && until - MINUTE,
+    ...sort,
+    limit: LIMIT,
+    cursor: cursors.at(-1),
+  });
+  const by = (name) =>
+    setSort((old) => ({ sort: name, order: old.sort === name && old.order === "desc" ? "asc" : "desc" }));
+  const look = (trade) => {
+    replace(lookAt(route, trade.entry_ms, trade.exit_ms));
+    document.querySelector("[data-price]")?.closest("section").scrollIntoView({ block: "start", behavior: "smooth" });
+  };
+  const first = (cursors.length - 1) * LIMIT;
+  const rows = data?.items ?? [];
+  const shown = rows.length ? `${count(first + 1)} to ${count(first + rows.length)}` : "none";
+  const top = largest(rows.map((t) => t.pnl));
+  const price = exactColumn(rows.flatMap((t) => [t.entry_price, t.exit_price]));
+  return html`<${Card} title=${from ? "Trades of the span" : "Trades"}>
+    <${Failure} error=${error} />
+    ${!data && !error && html`<${Busy} />`}
+    ${data && !rows.length && html`<p class="empty">No trade was closed${from ? " in this span" : ""}.</p>`}
+    ${
+      rows.length > 0 &&
+      html`<${Wide} name="trades"><table>
+      <thead><tr>
+        <th scope="col">entry</th>
+        <${SortHead} name="exit" text="exit" ...${sort} onSort=${by} numeric=${false} />
+        <th scope="col">side</th>
+        <${SortHead} name="pnl" text="profit" ...${sort} onSort=${by} />
+        <th scope="col" class="n">held</th><th scope="col" class="n">entry price</th>
+        <th scope="col" class="n">exit price</th>
+        <th scope="col" class="n">fees</th><th scope="col">ended by</th>
+      </tr></thead>
+      <tbody>${rows.map(
+        (t) => html`<tr key=${t.entry_ms} class="goes" onClick=${() => look(t)}>
+        <td><button type="button" class="link" title="show it in the charts">${minute(t.entry_ms)}</button></td>
+        <td>${minute(t.exit_ms)}</td>
+        <td>${t.side > 0 ? "long" : "short"}</td>
+        <td class="n">${toned(money(t.pnl, top), t.pnl)}</td>
+        <td class="n">${span(t.exit_ms - t.entry_ms)}</td>
+        <td class="n">${price(t.entry_price)}</td><td class="n">${price(t.exit_price)}</td>
+        <td class="n">${money(t.fees, top)}</td><td>${t.reason}${t.gap ? ", over a gap" : ""}</td>
+      </tr>`,
+      )}</tbody></table></${Wide}>
+      <${Pages} shown=${shown} total=${data.total === undefined ? "" : count(data.total)} cursors=${cursors}
+        next=${data.next} onPage=${setCursors} />`
+    }
+  </${Card}>`;
+}

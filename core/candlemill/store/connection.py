@@ -1,0 +1,219 @@
+"""Connection to one ClickHouse database: on a server, or embedded in this process (chDB).
+
+DSN: `chdb:///folder`, or `clickhouse://`, `http://`, `https://` with user, host, port and database.
+Limits of the embedded engine: one process per folder (others get DatabaseLocked; `candlemill db` serves the folder to
+several), one lock per handle, no async client. clickhouse-connect calls its chDB interface experimental; therefore only
+this module uses it.
+
+Values are bound as parameters, never put into SQL text.
+"""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from candlemill.config import DSN_VARIABLE, bundled
+from candlemill.errors import BadInput, StoreDown, StoreError
+from candlemill.store import fatal_signals
+from candlemill.store.folder_lock import check_unlocked
+from candlemill.store.known_keys import KnownKeys
+from candlemill.store.native import native_block
+from candlemill.telemetry import instrument
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+CONNECT_SECONDS = 10
+REPLY_SECONDS = 120
+PARTS_AT_ONCE = 8  # of the embedded table of results: each that is merged takes buffers for all of its columns
+NO_VALUES: Mapping[str, object] = {}
+
+
+class Connection:
+    """Open database. Creates missing tables when it opens. `known_keys`: keys that save queries, or None."""
+
+    known_keys: KnownKeys | None = None
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.embedded = dsn.startswith("chdb:")
+        self._client = connect(dsn)
+        self._writers: list[Client] = []
+        self._merges: Literal["on", "paused", "to resume"] = "on"
+        try:
+            self._apply_schema()
+        except BaseException:
+            self.close()  # with an open engine, this process could not open another folder
+            raise
+
+    def close(self) -> None:
+        for client in (*self._writers, self._client):
+            client.close()
+
+    def _apply_schema(self) -> None:
+        """Create missing tables and columns. Sends no DDL if all exist, so that readers need no right to create."""
+        sources = [path.read_text() for path in sorted(bundled("schema").glob("*.sql"))]
+        required = {
+            (name, "") for source in sources for name in re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", source)
+        }
+        added = r"ALTER TABLE (\w+)\s+ADD COLUMN IF NOT EXISTS (\w+)"
+        required |= {found for source in sources for found in re.findall(added, source)}
+        with failures("schema"):
+            present = self._client.query("SELECT table, name FROM system.columns WHERE database = currentDatabase()")
+            columns = {(row[0], row[1]) for row in present.result_rows}
+            if required <= columns | {(table, "") for table, _ in columns}:
+                return
+            for source in sources:
+                text = re.sub(r"--.*", "", source)
+                for statement in filter(None, (part.strip() for part in text.split(";"))):
+                    self._client.command(statement)
+
+    def _command(self, sql: str, bound: dict[str, object]) -> None:
+        if self.embedded and sql.startswith("DELETE"):  # it waits for merges, which a large job may have stopped
+            self._merges = "on"
+            self._command("SYSTEM START MERGES backtest_results", {})
+        with failures("command"):
+            self._client.command(sql, parameters=bound)
+
+    def _blocks(self, sql: str, bound: Mapping[str, object] = NO_VALUES) -> list[Sequence[Any]]:
+        """Return the columns of a query's blocks that have rows. Blocks arrive in any order."""
+        with failures("columns"), self._client.query_column_block_stream(sql, parameters=dict(bound)) as stream:
+            return [block for block in stream if len(block[0])]
+
+    def _rows(self, sql: str, bound: dict[str, object]) -> Sequence[Sequence[Any]]:
+        with failures("query"):
+            return self._client.query(sql, parameters=bound).result_rows
+
+    def _insert(self, table: str, rows: Sequence[msgspec.Struct | dict[str, Any]], collected: bool = True) -> None:
+        """Append rows as JSON, which is fast enough for few rows and needs no data frames.
+
+        A server collects the single rows of many writers into parts, and responds when they are written. That takes up
+        to 0.2 s: rows that are not `collected` become a part of their own at once.
+        """
+        if not rows:
+            return
+        self._resume_merges()
+        waits = collected and not self.embedded
+        settings = {"async_insert": "1", "wait_for_async_insert": "1"} if waits else {}
+        lines = b"\n".join(msgspec.json.encode(row) for row in rows)
+        with failures("insert"):
+            self._client.raw_insert(table, insert_block=lines, settings=settings, fmt="JSONEachRow")
+
+    def _insert_many(self, table: str, rows: Sequence[msgspec.Struct]) -> None:
+        """Append many rows of texts, whole numbers of 64 bits and booleans. The embedded engine gets them as columns,
+        which takes half the time of JSON and a third of the memory."""
+        if not self.embedded or not rows:
+            self._insert(table, rows)
+            return
+        names = rows[0].__struct_fields__
+        block = native_block({name: [getattr(row, name) for row in rows] for name in names})
+        with failures("insert"):
+            self._client.raw_insert(table, names, block, {"max_threads": "1"}, "Native")
+
+    @contextmanager
+    def merges_paused(self) -> Iterator[None]:
+        """Context in which the embedded engine does not merge parts of results: a large job would have most of its rows
+        written several times meanwhile. It merges again from the first insert after the context on, or in the next
+        process: with a hundred parts at once, of long texts, it would take a gigabyte."""
+        if not self.embedded:
+            yield
+            return
+        self._command(f"ALTER TABLE backtest_results MODIFY SETTING max_parts_to_merge_at_once = {PARTS_AT_ONCE}", {})
+        self._command("SYSTEM STOP MERGES backtest_results", {})
+        self._merges = "paused"
+        try:
+            yield
+        finally:
+            self._merges = "to resume"
+
+    def _resume_merges(self) -> None:
+        if self._merges == "to resume":
+            self._merges = "on"
+            self._command("SYSTEM START MERGES backtest_results", {})
+
+
+def connect(dsn: str) -> "Client":
+    import clickhouse_connect  # imported late: it takes 0.3 s, which not every command needs
+
+    # Do not log failures, which are raised as exceptions.
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
+    if dsn.startswith("chdb:"):
+        folder = _folder(dsn)
+        with failures("connect"):
+            folder.mkdir(parents=True, exist_ok=True)
+            check_unlocked(folder)
+            client = clickhouse_connect.get_client(interface="chdb", path=str(folder))
+        fatal_signals.restore()
+        return client
+    _check_server(dsn)
+    with failures("connect"):
+        return clickhouse_connect.get_client(
+            dsn=dsn,
+            connect_timeout=CONNECT_SECONDS,
+            send_receive_timeout=REPLY_SECONDS,
+            autogenerate_session_id=False,  # calls from several threads are independent
+        )
+
+
+def _folder(dsn: str) -> Path:
+    text = dsn.removeprefix("chdb://")
+    if not text.startswith("/") or "?" in text:  # the engine would parse options after a question mark
+        raise BadInput(f"{DSN_VARIABLE}={dsn} names no folder: write it like chdb:///home/me/candles, without '?'")
+    return Path(text)
+
+
+def _check_server(dsn: str) -> None:
+    if not dsn.strip():
+        raise BadInput(f"{DSN_VARIABLE} is empty: unset it for the database in your own folder, or give chdb:///FOLDER")
+    try:
+        parts = urlsplit(dsn)
+        known = parts.scheme in ("http", "https", "clickhouse", "clickhouses") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        known = False
+    if not known:  # without the value: it may hold a password
+        raise BadInput(
+            f"{DSN_VARIABLE} is none of chdb:///FOLDER, http://, https:// or clickhouse://USER:PASSWORD@HOST:PORT/DATABASE"
+        )
+
+
+@contextmanager
+def failures(operation: str) -> Iterator[None]:
+    """Measure a query, and convert its errors to StoreError with one line of text."""
+    from clickhouse_connect.driver import exceptions
+
+    with instrument.store_query(operation):
+        try:
+            yield
+        except exceptions.Error as error:
+            raise _error(error) from error
+        except OSError as error:
+            raise StoreError(f"the database's folder or a temporary file: {error}") from error
+
+
+def _error(error: Exception) -> StoreError:
+    from clickhouse_connect.driver import exceptions
+
+    text = str(error)
+    if "Unable to open the chdb engine" in text:
+        return StoreError(f"the folder cannot be opened as a database: {_line(error)}")
+    if isinstance(error, exceptions.OperationalError) and "Code: " not in text:
+        return StoreDown(f"the database does not answer: {_line(error)}; is it running? see {DSN_VARIABLE}")
+    if "CHECKSUM_DOESNT_MATCH" in text or "CORRUPTED_DATA" in text:
+        return StoreError(f"files of the database are damaged, see `candlemill doctor`: {_line(error)}")
+    return StoreError(f"the database refused: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    """Short text of an error, without the texts of the client's layers."""
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    deepest = re.search(r"(HTTPS?)Connection\(host='([^']*)', port=(\d+)\): (?:Failed to [\w ]+: )?(.*?)\"?\)+ ", text)
+    if deepest:
+        return f"{deepest[2]}:{deepest[3]}: {deepest[4]}"
+    return text[:300]

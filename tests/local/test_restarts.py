@@ -1,0 +1,54 @@
+"""`candlemill serve` that is started again and again, while jobs wait."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from candlemill.backtests.resolve import resolve
+from candlemill.errors import Stopped
+from candlemill.gateway.standalone import Driver
+from candlemill.local.runner import JobRunner
+from candlemill.local.workflows import WorkflowRunner
+from candlemill.pipeline import events, job_state
+from candlemill.store.clickhouse import ClickHouseStore
+from candlemill.units import parse_range
+
+STARTS = 6
+
+
+@pytest.fixture
+def store(database: Path) -> Iterator[ClickHouseStore]:
+    with ClickHouseStore(f"chdb://{database}") as opened:
+        yield opened
+
+
+def test_many_starts_within_a_minute_fail_no_waiting_job(
+    store: ClickHouseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process takes some jobs, and is stopped before it has done anything of one; the last one does them all."""
+    for lookback in (20, 30, 40, 50, 60):
+        span = parse_range("2024-01-29..2024-02-05")
+        spec = resolve(
+            symbol="AAAUSDT", strategy="momentum_v1", span=span, params={"lookback": lookback}, account="units"
+        )
+        job = JobRunner(store).prepare(spec, None)
+        request = events.Requested(job.spec)
+        store.put_job(job_state.accepted(job.job_id, job.spec, job.data_digest, request, None, 1_000 + lookback))
+
+    def stopped(self: WorkflowRunner, event: events.Event, **more: object) -> None:
+        raise Stopped("the process ends")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkflowRunner, "run", stopped)
+        for _ in range(STARTS):
+            driver = Driver(store, store.days)
+            time.sleep(0.2)
+            driver.close()
+            assert [row.state for row in store.unfinished_jobs()] == ["accepted"] * 5
+    driver = Driver(store, store.days)
+    end = time.monotonic() + 60
+    while store.unfinished_jobs() and time.monotonic() < end:
+        time.sleep(0.1)
+    driver.close()
+    assert {entry.row.state for entry in store.jobs()} == {"done"}
