@@ -13,6 +13,7 @@ from candlemill.checks.markets import COLUMNS, Market, Rng, draw
 from candlemill.checks.report import Change, Counterexample, decision, rows
 from candlemill.checks.subject import Broken, Refused, Run, Subject
 from candlemill.checks.turns import in_turns
+from candlemill.engine.candles import Bars
 from candlemill.units import iso
 
 Runs = list[tuple[bytes, bytes]]  # the decisions and the memory for each market
@@ -188,19 +189,28 @@ def threads(subject: Subject, market: Market, rng: Rng) -> Counterexample | None
 
 
 def other_process(subject: Subject, markets: Sequence[Market], answers: Answers) -> Counterexample | None:
-    """Test that a fresh process makes the same decisions, also when its clock shows another time."""
-    for market, there, other in zip(markets, answers.runs, answers.other or answers.runs, strict=True):
+    """Test that a fresh process makes the same decisions, also when its clock shows another time.
+
+    The clock comes first: this process decided at another second than the fresh one, so it explains both differences.
+    """
+    if answers.moment is not None:
+        text, at = "its decisions depend on the time at which they are computed", f"at {iso(answers.moment)}"
+        for market, now, then in zip(markets, answers.runs, answers.other, strict=True):
+            bars = subject.bars(market)
+            found = unlike(_run(bars, now), _run(bars, then))
+            if found:
+                return _found(subject, market, text, found, "now", at)
+    text = "a fresh process, with another environment, time zone, hash seed and folder, decides otherwise"
+    for market, there in zip(markets, answers.runs, strict=True):
         here = subject.run(market)
-        now, later = (Run(here.bars, 0, np.frombuffer(desired, np.int8), kept) for desired, kept in (there, other))
-        found = unlike(here, now)
+        found = unlike(here, _run(here.bars, there))
         if found:
-            text = "a fresh process, with another environment, time zone, hash seed and folder, decides otherwise"
             return _found(subject, market, text, found, "here", "in a fresh process")
-        found = unlike(now, later)
-        if found and answers.moment is not None:
-            text = "its decisions depend on the time at which they are computed"
-            return _found(subject, market, text, found, "now", f"at {iso(answers.moment)}")
     return None
+
+
+def _run(bars: Bars, said: tuple[bytes, bytes]) -> Run:
+    return Run(bars, 0, np.frombuffer(said[0], np.int8), said[1])
 
 
 def beginning(subject: Subject, market: Market) -> str:
