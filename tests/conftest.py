@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -172,10 +173,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert process.stderr is not None
         line = process.stderr.readline()  # serving chdb:///... on http://127.0.0.1:PORT/default
         assert "http://127.0.0.1:" in line, line
+        threading.Thread(target=process.stderr.read, daemon=True).start()  # a full pipe would stop the server
         yield line.split()[-1].removesuffix("/default")
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 _numbers = count()

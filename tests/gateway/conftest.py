@@ -32,10 +32,15 @@ class Gateway:
         self.process, self.log = process, list[str]()
         line = ""
         assert process.stderr is not None
-        while not line.startswith("candlemill serves http://"):
-            line = process.stderr.readline()
-            assert line, self.log
-            self.log.append(line)
+        late = threading.Timer(PATIENCE_SECONDS, process.kill)  # one that says nothing would be waited for without end
+        late.start()
+        try:
+            while not line.startswith("candlemill serves http://"):
+                line = process.stderr.readline()
+                assert line, self.log
+                self.log.append(line)
+        finally:
+            late.cancel()
         self.port = int(self.log.pop().rstrip().rpartition(":")[2])
         threading.Thread(target=self._read, daemon=True).start()  # or it would wait with a full pipe
 
