@@ -28,9 +28,9 @@ SPACE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def candles() -> cm.Candles:
+def candles(days: int = 20) -> cm.Candles:
     rng = np.random.default_rng(3)
-    n = 20 * 1440
+    n = days * 1440
     price = 100 * np.exp(np.cumsum(rng.normal(0, 0.001, n)))
     time_ms = np.arange(n) * 60_000 + 1_704_067_200_000
     columns = {"time": time_ms, "open": price, "high": price * 1.001, "low": price * 0.999, "close": price}
@@ -74,6 +74,34 @@ def test_nothing_is_computed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert before and len(made) == before
     cm.optimize(own, "sma_cross", space=SPACE, trials=12)
     assert len(made) <= before + 2 * before // 10 + 2
+
+
+@pytest.mark.parametrize(("days", "kept"), [(20, "memory"), (400, "database")])  # one slice of the calendar; three
+def test_a_growing_range_costs_its_new_part(
+    days: int, kept: str, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, real = candles(days), execute.run_slice
+    computed: dict[int, list[Any]] = {}
+
+    def counting(spec: Any, window: Any, sets: Any, starts: Any, *rest: Any) -> Any:
+        for _, strategy in sets:
+            computed.setdefault(strategy.fast, []).append(window.candles.t[window.lo : window.hi])
+        return real(spec, window, sets, starts, *rest)
+
+    monkeypatch.setattr(execute, "run_slice", counting)
+    if kept == "database":
+        own.save()
+    space = {"fast": [5, 7, 9, 11, 13, 15], "slow": [60]}
+    study = cm.optimize(
+        own if kept == "memory" else "OWN", "sma_cross", space=space, trials=6, sampler="grid", pruner="halving"
+    )
+    states = {trial.point["fast"]: trial.state for trial in trials_of(study)}
+    assert {"done", "pruned"} == set(states.values())
+    for fast, state in states.items():
+        minutes = np.concatenate(computed[fast])
+        assert len(minutes) == len(set(minutes.tolist())), "a minute was computed twice"
+        assert len(minutes) // 1440 in ([days] if state == "done" else [days // 4, days // 2])
+    assert study.guards is not None and study.guards["trials"] == 6
 
 
 @pytest.mark.parametrize("pruner", ["median", "halving"])
@@ -128,11 +156,12 @@ def test_options_are_axes_of_a_sweep(database: Path, capsys: Any) -> None:
         ({"fast": (5, 500), "slow": [3, 4]}, "fast"),
         ({"stop_loss": ["5"], "fill": ["noon"]}, "noon"),
         ({}, "give a space"),
+        ({"fast": (1, 2000), "slow": (2001, 4000)}, "the grid has 4,000,000 points"),
     ],
 )
 def test_a_bad_space_is_reported_in_one_line_before_any_trial(space: Any, said: str) -> None:
     with pytest.raises(cm.CandlemillError) as caught:
-        cm.optimize(candles(), "sma_cross", space=space, trials=3)
+        cm.optimize(candles(), "sma_cross", space=space, trials=3, sampler="grid")
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -15,6 +15,7 @@ from candlemill.pipeline.interfaces import DayIndex, JobStore
 from candlemill.pipeline.rows import KnownSlice
 
 OUTCOMES_KEPT = 200_000  # in one job: for a larger job nothing is looked up, and a local run stores nothing
+PIECES_KEPT = 2  # of a slice, whatever their lengths
 SETS_QUERIED = 64  # sets per slice that are queried for the reason why the slice is not known
 
 Reason = Literal["new_set", "new_range", "candles_changed", "other_code"]
@@ -108,16 +109,17 @@ def with_known_cuts(spec: Spec, plan: Plan, data: JobData, known: KnownOutcomes)
 def _pieces(data: JobData, known: KnownOutcomes, start: int, end: int) -> list[int]:
     """Return the cuts of a slice that no set has as a whole.
 
-    The longest known piece is taken, then the longest that follows it. The rest, which must be computed, absorbs the
-    pieces before it that are not longer than itself. So a range that grows by a day every day has at most as many
-    pieces as the logarithm of its days, and rarely computes more than a few days again.
+    The longest known piece is taken, then the longest that follows it. A range that grows in few steps, as that of a
+    study's trial does, so computes only what is new. From the third known piece on the rest, which must be computed,
+    absorbs the pieces before it that are not longer than itself. So a range that grows by a day every day has hardly
+    more pieces than the logarithm of its days, and rarely computes more than a few days again.
     """
     if len(known.missing(start, end)) < len(known.sets):
         return []
     cuts = [start]
     while (cut := _longest(data, known, cuts[-1], end)) is not None:
         cuts.append(cut)
-    while len(cuts) > 1 and cuts[-1] - cuts[-2] <= end - cuts[-1] and known.missing(cuts[-1], end):
+    while len(cuts) > 1 + PIECES_KEPT and cuts[-1] - cuts[-2] <= end - cuts[-1] and known.missing(cuts[-1], end):
         cuts.pop()
     return cuts[1:]
 

@@ -35,6 +35,7 @@ from candlemill.store.base import EVERY_JOB, ID_LETTERS, Store
 from candlemill.stored_days import NO_FUNDING, Day, Funding
 from candlemill.units import clock_ms
 
+OUTCOME_BYTES = 32_000_000
 TEXT_FIELDS = ("state", "kind", "symbol", "strategy")
 
 
@@ -57,6 +58,7 @@ class MemoryStore(Store):
         self._notes: dict[str, Notes] = {}
         self._history: dict[str, dict[tuple[int, int], tuple[int, JobRow]]] = {}
         self._results: dict[str, ResultRow] = {}
+        self._outcomes = _Outcomes()
         if len(self._candles) < len(candles):
             raise BadInput("two sets of candles have the same symbol: give each its own")
 
@@ -173,16 +175,18 @@ class MemoryStore(Store):
         return BatchState(0, False, 0)
 
     def put_outcomes(self, rows: Sequence[OutcomeRow]) -> None:
-        """Do nothing: outcomes would fill the memory of a notebook."""
+        self._outcomes.put(rows)
 
     def known_slices(self, set_keys: Sequence[str], code: str) -> list[KnownSlice]:
-        return []
+        rows = self._outcomes.of(set_keys, code)
+        return [KnownSlice(r.slice_key, r.first_ms, r.start_ms, r.end_ms, {r.set_key}) for r in rows]
 
     def other_code(self, set_keys: Sequence[str], code: str) -> bool:
         return False
 
     def outcomes(self, set_keys: Sequence[str], code: str, slice_keys: Sequence[str]) -> list[OutcomeRow]:
-        return []
+        slices = set(slice_keys)
+        return [row for row in self._outcomes.of(set_keys, code) if row.slice_key in slices]
 
     def put_results(self, results: Sequence[ResultRow]) -> None:
         for row in results:
@@ -256,3 +260,36 @@ def _figure(result: Any, path: Sequence[str]) -> int | None:
     for name in path:
         result = (result or {}).get(name)
     return None if result is None else int(result)
+
+
+class _Outcomes:
+    """The newest outcomes, as many as OUTCOME_BYTES hold: all of a sweep would fill the memory of a notebook."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str, str, str], OutcomeRow] = {}
+        self._by_set: dict[tuple[str, str], set[tuple[str, str, str, str]]] = {}
+        self._bytes = 0
+
+    def put(self, rows: Sequence[OutcomeRow]) -> None:
+        for row in rows:
+            key = (row.set_key, row.code, row.slice_key, row.start_state)
+            self._remove(key)
+            self._rows[key] = row
+            self._by_set.setdefault(key[:2], set()).add(key)
+            self._bytes += row.size
+        while self._bytes > OUTCOME_BYTES:
+            self._remove(next(iter(self._rows)))
+
+    def _remove(self, key: tuple[str, str, str, str]) -> None:
+        row = self._rows.pop(key, None)
+        if row is None:
+            return
+        self._bytes -= row.size
+        of_set = self._by_set[key[:2]]
+        of_set.remove(key)
+        if not of_set:
+            del self._by_set[key[:2]]
+
+    def of(self, set_keys: Sequence[str], code: str) -> list[OutcomeRow]:
+        """Return the outcomes of parameter sets, in no order."""
+        return [self._rows[key] for one in set_keys for key in self._by_set.get((one, code), ())]

@@ -13,6 +13,8 @@ import msgspec
 from candlemill.errors import BadInput
 from candlemill.studies.space import Dimension, Point
 
+GRID_LIMIT = 1_000_000  # points, which Optuna keeps in memory
+
 
 class Ended(msgspec.Struct, frozen=True):
     """How a trial ended, and its scores, as far as it has them."""
@@ -77,6 +79,8 @@ class OptunaSampler:
         if name == "random":
             return samplers.RandomSampler(seed=seed)
         if name == "grid":
+            if (count := _size(self._sizes)) > GRID_LIMIT:
+                raise BadInput(f"the grid has {count:,} points, the limit is {GRID_LIMIT:,}: use --sampler random")
             return samplers.GridSampler({name: list(range(size)) for name, size in self._sizes.items()}, seed=seed)
         if name == "cmaes":
             if find_spec("cmaes") is None:
@@ -106,6 +110,8 @@ class OptunaSampler:
         return found
 
     def tell(self, suggestion: Suggestion, ended: Ended) -> None:
+        if self._left == 0:
+            return  # the last point of a grid: nothing follows, and Optuna stops a loop of its own here
         states = self._optuna.trial.TrialState
         known = [float(score) for score in ended.scores if score is not None]
         if ended.state == "done" and len(known) == len(ended.scores):
