@@ -399,7 +399,8 @@ def test_plotly_is_imported_late_and_its_lack_reported_in_one_line() -> None:
         "try: r.write_report(report_samples.trace(100), 'x.html')\n"
         "except Exception as e: print(type(e).__name__, e)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True)
+    env = {"PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=120, check=False)
     assert done.stdout.decode().strip() == "BadInput reports and figures need plotly: pip install candlemill[report]"
 
 

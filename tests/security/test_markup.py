@@ -1,6 +1,5 @@
 """Names and reasons that are markup: the dashboard shows them as the text that they are."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,13 +10,12 @@ import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install playwright")
 
+from browsers import chromium, limited
 from conftest import environment
 from gateway.conftest import Gateway, serving
-from playwright import sync_api
 
 EVIL = "<img src=x onerror=window.harmed=1>"
 REASON = f"</td></script><script>window.harmed=2</script>{EVIL}<svg onload=window.harmed=3>javascript:window.harmed=4"
-CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), "")
 STORED = """
 import sys
 import numpy as np
@@ -55,11 +53,7 @@ def harmful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway,
 
 def test_text_stays_text(harmful: tuple[Gateway, str]) -> None:
     gateway, job = harmful
-    with sync_api.sync_playwright() as play:
-        try:
-            browser = play.chromium.launch(executable_path=CHROMIUM or None, args=["--no-sandbox"])
-        except sync_api.Error:
-            pytest.skip("no chromium: apt-get install chromium, or playwright install chromium")
+    with chromium() as browser, limited(browser):
         page = browser.new_page()
         said: list[str] = []
         page.on("console", lambda message: said.append(message.text))
@@ -70,7 +64,6 @@ def test_text_stays_text(harmful: tuple[Gateway, str]) -> None:
             seen[place] = page.inner_text("body")
             assert page.evaluate("window.harmed") is None, place
             assert page.query_selector("main img, main svg[onload], main script") is None, place
-        browser.close()
     assert EVIL in seen["jobs"] and EVIL in seen["data"]
     assert "window.harmed=2" in seen[f"job/{job}"], "the reason is shown, as text"
     assert [one for one in said if "Content Security Policy" in one] == []
