@@ -152,7 +152,9 @@ async def with_feed(feed: LiveFeed, body: Callable[[], Awaitable[int]]) -> int:
         working = asyncio.ensure_future(body())
         await asyncio.wait([running, working], return_when=asyncio.FIRST_COMPLETED)
         if running.done():
+            working.cancel()
             running.result()
+            raise AssertionError("the feed has ended by itself")
         return await working
     finally:
         feed.stop()

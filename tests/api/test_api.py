@@ -68,7 +68,9 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         "cm.backtest, cm.Candles; print(sorted(set(sys.modules) & "
         "{'pandas', 'polars', 'pyarrow', 'plotly', 'chdb', 'clickhouse_connect'}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, timeout=120, text=True, check=True
+    )
     assert done.stdout == "[]\n[]\n"
     with pytest.raises(AttributeError, match="no attribute 'backtestt'"):
         _ = cm.backtestt
@@ -339,7 +341,9 @@ def test_the_digest_sees_through_wrappers_and_is_the_same_in_every_process() -> 
     path = ":".join(map(str, (CORE, here, here.parent, here.parent / "support", root / "benchmarks")))
     for seed in ("1", "2"):
         env = environment(PYTHONHASHSEED=seed, PYTHONPATH=path)
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, timeout=120, text=True, check=True
+        )
         assert done.stdout.strip() == first
 
 
@@ -394,7 +398,13 @@ print(len(cm.sweep(candles, "sma_cross", fast=[5, 10], slow=[50, 60], workers=2,
 def test_a_script_needs_no_main_guard_for_workers(database: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        timeout=120,
+        text=True,
+        check=False,
     )
     assert (done.stdout, done.stderr) == ("4\n", "")
 

@@ -72,6 +72,7 @@ def test_an_interrupted_history_goes_on_under_faults(store: ClickHouseStore, tmp
         async with Stage(market, START + 44 * DAY_MS + DAY_MS // 2, 1, 1, FAULTS) as stage:
             first = asyncio.create_task(fetch(stage, store, tmp_path / "files"))
             while not store.symbols():
+                assert not first.done(), "it ended before it stored anything"
                 await asyncio.sleep(0.01)
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)

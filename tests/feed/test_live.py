@@ -279,7 +279,9 @@ class Service:
         }
         main = ROOT / "functions" / "feed" / "main.py"
         script = "\n".join([*before, f"import runpy; runpy.run_path({str(main)!r}, run_name='__main__')"])
-        self.process = subprocess.Popen([sys.executable, "-c", script], env=env, stderr=subprocess.PIPE, text=True)
+        self.log = folder / "log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen([sys.executable, "-c", script], env=env, stderr=log)
 
     async def get(self, path: str) -> str:
         return await asyncio.to_thread(fetch, self.port, path)
@@ -296,8 +298,8 @@ class Service:
     async def stop(self) -> tuple[int, list[dict[str, str]]]:
         """Send SIGTERM; return the exit status and the log."""
         self.process.send_signal(signal.SIGTERM)
-        _, body = await asyncio.to_thread(self.process.communicate, timeout=120)
-        return self.process.returncode, [json.loads(line) for line in body.splitlines()]
+        status = await asyncio.to_thread(self.process.wait, 120)
+        return status, [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
 def recent(days: int = 4) -> Market:
@@ -374,7 +376,7 @@ def free_port() -> int:
 def fetch(port: int, path: str) -> str:
     for _ in range(1200):
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
                 return str(answer.read().decode())
         except urllib.error.HTTPError as error:
             return error.read().decode()

@@ -135,7 +135,7 @@ def test_a_slow_reader_slows_the_server_and_loses_no_message() -> None:
             nonlocal ahead
             if not client.received:
                 before = -1
-                while sent != before:  # until the server is blocked
+                while sent != before or not sent:  # until the server is blocked
                     before = sent
                     time.sleep(0.2)
                 ahead = sent

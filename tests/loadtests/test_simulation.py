@@ -53,7 +53,9 @@ def test_a_seed_is_one_run() -> None:
     script = "from loadtests.fault_simulation.run import simulate; print(*(simulate(k).digest for k in range(20)))"
     root = Path(__file__).parents[2]
     env = {"PYTHONPATH": f"{root / 'core'}:{root}", "PYTHONHASHSEED": "7"}
-    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=env)
+    other = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, timeout=120, text=True, check=True, env=env
+    )
     assert other.stdout.split() == [simulate(k).digest for k in range(20)]
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -42,13 +43,11 @@ def test_many_starts_within_a_minute_fail_no_waiting_job(
     with monkeypatch.context() as patch:
         patch.setattr(WorkflowRunner, "run", stopped)
         for _ in range(STARTS):
-            driver = Driver(store, store.days)
-            time.sleep(0.2)
-            driver.close()
+            with closing(Driver(store, store.days)):
+                time.sleep(0.2)
             assert [row.state for row in store.unfinished_jobs()] == ["accepted"] * 5
-    driver = Driver(store, store.days)
-    end = time.monotonic() + 60
-    while store.unfinished_jobs() and time.monotonic() < end:
-        time.sleep(0.1)
-    driver.close()
+    with closing(Driver(store, store.days)):
+        end = time.monotonic() + 60
+        while store.unfinished_jobs() and time.monotonic() < end:
+            time.sleep(0.1)
     assert {entry.row.state for entry in store.jobs()} == {"done"}

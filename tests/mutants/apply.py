@@ -8,6 +8,7 @@ import ast
 import importlib
 import json
 import os
+import signal
 import sys
 import types
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ LIBRARIES += (
     "candlemill.store.clickhouse",
     "candlemill.local.runner",
 )  # not chdb: threads
-OPTIONS = ["-o", "addopts=--strict-markers", "-x", "-q", "-p", "no:cacheprovider", "-W", "ignore"]
+OPTIONS = ["-o", "addopts=--strict-markers", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:timeout", "-W", "ignore"]
+SECONDS = 120  # for the tests of a change: some changes never end
 
 
 class PlainPython(MetaPathFinder):
@@ -78,6 +80,7 @@ def is_caught(module: str, text: str, tests: list[str], base: Path) -> bool:
         try:
             sys.stdout = sys.stderr
             os.dup2(2, 1)
+            signal.alarm(SECONDS)
             replace(module, text)
             status = int(pytest.main([*OPTIONS, f"--basetemp={base}", *tests]))
         except BaseException as error:

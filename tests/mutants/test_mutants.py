@@ -70,7 +70,7 @@ def test_each_is_noticed(tmp_path: Path) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=500,
         check=False,
     )
     if done.returncode:

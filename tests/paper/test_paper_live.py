@@ -70,8 +70,10 @@ def test_the_result_is_the_backtests_through_all_faults(store: ClickHouseStore, 
                     await stage.clock.sleep(9 * 3600)
                     return await audited(stage, feed)
 
-                await with_feed(feed, body)
-                assert paper.loop.stop()
+                try:
+                    await with_feed(feed, body)
+                finally:
+                    assert paper.loop.stop()
                 assert (paper.loop.error, paper.loop.failed) == (None, {})
                 for symbol in SYMBOLS:
                     paper.desk.check_store(symbol)

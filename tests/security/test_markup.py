@@ -45,7 +45,9 @@ def harmful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway,
     """A gateway on a database with a symbol, and a failed job, of hostile names."""
     folder = tmp_path_factory.mktemp("harmful") / "db"
     # In a process of its own: an embedded database may be open in this one.
-    done = subprocess.run([sys.executable, "-c", STORED, str(folder), EVIL, REASON], env=environment(), check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", STORED, str(folder), EVIL, REASON], env=environment(), timeout=120, check=False
+    )
     assert done.returncode == 0
     with serving(folder) as found:
         yield found, "a" * 32

@@ -57,7 +57,8 @@ def compile_loops(folder: Path) -> None:
     assert list(folder.glob("my_fade_loops.*.so"))
     found = subprocess.run(
         [sys.executable, "-c", "import my_fade_loops; print(my_fade_loops.__file__)"],
-        env={**os.environ, "PYTHONPATH": f"{CORE}{os.pathsep}{folder}"}, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": f"{CORE}{os.pathsep}{folder}"}, capture_output=True, text=True,
+        timeout=TIMEOUT, check=True,
     )  # fmt: skip
     assert found.stdout.strip().endswith(".so")
 

@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -183,12 +184,13 @@ class PageRunner:
         self._service = subprocess.Popen(command, env=_environment(), stderr=subprocess.PIPE, text=True)
         assert self._service.stderr is not None
         line = self._service.stderr.readline()
+        threading.Thread(target=self._service.stderr.read, daemon=True).start()  # a full pipe would stop it
         assert self._ports[port] in line, line
 
     def _stop_service(self) -> None:
         if self._service is not None:
             self._service.send_signal(signal.SIGTERM)
-            self._service.communicate(timeout=TIMEOUT_SECONDS)
+            self._service.wait(TIMEOUT_SECONDS)
             self._service = None
 
 

@@ -520,7 +520,9 @@ except StoreDown:
 
 def test_an_executor_imports_no_forbidden_module() -> None:
     env = environment(**{DSN_VARIABLE: "http://127.0.0.1:1/default"})
-    done = subprocess.run([sys.executable, "-c", EXECUTOR], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", EXECUTOR], env=env, capture_output=True, timeout=120, text=True, check=True
+    )
     imported = set(json.loads(done.stdout))
     assert "clickhouse_connect" in imported and "numpy" in imported
     assert imported.isdisjoint(FORBIDDEN), imported & set(FORBIDDEN)
