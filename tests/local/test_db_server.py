@@ -206,6 +206,9 @@ def test_plain_http(running: tuple[Path, int]) -> None:
         assert request(port, "GET", f"/?query=CREATE+DATABASE+linked{trick}").data.startswith(b"Code: 164.")
     answer = request(port, "POST", "/?query=INSERT+INTO+absent+FORMAT+TSV", body=b"1\n")
     assert answer.headers["X-ClickHouse-Exception-Code"] == "60"
+    for encoding in ("gzip", "lz4", "zstd"):
+        answer = request(port, "POST", "/", body=b"SELECT 1", headers={"Content-Encoding": encoding})
+        assert (answer.status, answer.headers["X-ClickHouse-Exception-Code"]) == (400, "271"), encoding
 
 
 def test_refuses_web_pages_and_large_bodies(running: tuple[Path, int], client: Any) -> None:

@@ -135,8 +135,22 @@ def _decoded(body: IO[bytes], encoding: str) -> IO[bytes]:
     names = {"gzip": ["gzip"], "lz4": ["lz4.frame"], "zstd": ["compression.zstd", "backports.zstd"]}.get(encoding, [])
     for name in names:  # the packages clickhouse-connect itself compresses with
         with contextlib.suppress(ImportError):
-            return cast("IO[bytes]", importlib.import_module(name).open(body, "rb"))
+            return cast("IO[bytes]", _Decoder(importlib.import_module(name).open(body, "rb"), encoding))
     raise Fault(400, 89, f"Unknown compression method {encoding!r}. (UNKNOWN_COMPRESSION_METHOD)")
+
+
+class _Decoder:
+    """What a decompressing file reads. Raises a 400 where the body is not what its Content-Encoding says."""
+
+    def __init__(self, body: IO[bytes], encoding: str) -> None:
+        self._body, self._encoding = body, encoding
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._body.read(size)
+        except Exception as error:  # each of the three packages has its own
+            text = f"The body is not {self._encoding}: {error}. (CANNOT_DECOMPRESS)"
+            raise Fault(400, 271, text) from None
 
 
 def open_folder(path: Path) -> Any:

@@ -7,13 +7,14 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import uvicorn
 
 from candlemill.errors import BadInput
 
 HEAD_BYTES_MAX = 64 * 1024  # of a request's line and headers, after their first packet
+SILENCE_SECONDS = 60.0  # for which nothing may come of a request that is not whole
 
 
 def is_loopback(host: str) -> bool:
@@ -57,14 +58,72 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def _bounded() -> "type[Any] | Literal['h11']":
-    """Return uvicorn's httptools protocol with a limit of the request head, or h11, which has one, if not installed."""
-    try:
-        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-    except ImportError:
-        return "h11"
+def _protocol(http: Literal["auto", "h11"]) -> type[Any]:
+    """Return uvicorn's httptools protocol, or h11 if not installed, with bounds on what a client may leave unsaid."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 
-    class Protocol(HttpToolsProtocol):
+    if http == "auto":
+        with contextlib.suppress(ImportError):
+            return _bounded()
+    return type("Protocol", (_Patient, H11Protocol), {})  # h11 bounds a request's head itself
+
+
+class _Patient(asyncio.Protocol):
+    """Ends a request of which nothing more comes with 408, and one whose body is no HTTP with 400."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._heard = 0.0
+        self._check: asyncio.TimerHandle | None = None
+
+    def connection_made(self: Any, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._heard = self.loop.time()
+        self._check = self.loop.call_later(SILENCE_SECONDS, self._end_if_silent)
+
+    def connection_lost(self: Any, error: Exception | None) -> None:
+        if self._check is not None:
+            self._check.cancel()
+        super().connection_lost(error)
+
+    def data_received(self: Any, data: bytes) -> None:
+        self._heard = self.loop.time()
+        super().data_received(data)
+
+    def _end_if_silent(self: Any) -> None:
+        cycle, now = self.cycle, self.loop.time()
+        is_whole = cycle is not None and not cycle.response_complete and not cycle.more_body
+        if is_whole or self.flow.read_paused or self.timeout_keep_alive_task is not None:
+            self._heard = now  # it is for the app to go on, or uvicorn's own limit holds
+        left = self._heard + SILENCE_SECONDS - now
+        if left > 0:
+            self._check = self.loop.call_later(left, self._end_if_silent)
+        else:
+            if not self._abandon():
+                self.transport.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            self.transport.close()
+
+    def _abandon(self: Any) -> bool:
+        """End the app's part in a request that is not whole. Returns whether its answer has begun."""
+        cycle = self.cycle
+        if cycle is None or (cycle.response_complete and not cycle.more_body):
+            return False
+        cycle.disconnected = True
+        cycle.message_event.set()
+        return bool(cycle.response_started)
+
+    def send_400_response(self: Any, text: str) -> None:
+        if self._abandon():
+            self.transport.close()
+        else:
+            cast("Any", super()).send_400_response(text)
+
+
+def _bounded() -> type[Any]:
+    """Return the httptools protocol with a limit of the request head. Raises ImportError."""
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    class Protocol(_Patient, HttpToolsProtocol):
         in_head, size = False, 0
 
         def data_received(self, data: bytes) -> None:
@@ -103,7 +162,7 @@ def run_app(
     """
     with _listener(host, port) as listener:
         bound = int(listener.getsockname()[1])
-        config = _config(app, _bounded() if http == "auto" else http, grace)
+        config = _config(app, _protocol(http), grace)
         _Server(config, lambda: ready(bound) if ready else None, stopping).run(sockets=[listener])
 
 
@@ -115,7 +174,7 @@ async def serving(app: Any, host: str, port: int, *, grace: int = 1) -> AsyncIte
     """
     with _listener(host, port) as listener:
         ready = asyncio.Event()
-        server = _Server(_config(app, _bounded(), grace), ready.set, signals=False)
+        server = _Server(_config(app, _protocol("auto"), grace), ready.set, signals=False)
         running, starting = asyncio.create_task(server.serve([listener])), asyncio.create_task(ready.wait())
         try:
             await asyncio.wait([running, starting], return_when=asyncio.FIRST_COMPLETED)
@@ -141,7 +200,7 @@ def _listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _config(app: Any, http: "type[Any] | Literal['h11']", grace: int) -> uvicorn.Config:
+def _config(app: Any, http: type[Any], grace: int) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=http,
