@@ -1,5 +1,6 @@
 -- One row per finished parameter set. Money is times 10^8, for the job's quantity. A parameter set of a sweep has the
--- job id of a single backtest of the same set.
+-- job id of a single backtest of the same set. Granules are small, because a merge of parts and a look-up of one row read
+-- whole ones.
 CREATE TABLE IF NOT EXISTS backtest_results
 (
     job_id String,
@@ -14,7 +15,8 @@ CREATE TABLE IF NOT EXISTS backtest_results
     daily String
 )
 ENGINE = MergeTree()
-ORDER BY (job_id);
+ORDER BY (job_id)
+SETTINGS index_granularity_bytes = 1048576;
 
 -- States of all jobs; 005_job_states.sql defines which row of a job is valid.
 CREATE TABLE IF NOT EXISTS backtest_jobs

@@ -18,4 +18,5 @@ CREATE TABLE IF NOT EXISTS slice_outcomes
 )
 ENGINE = ReplacingMergeTree()
 ORDER BY (set_key, code, slice_key, start_state)
-TTL created_at + INTERVAL 30 DAY;
+TTL created_at + INTERVAL 30 DAY
+SETTINGS index_granularity_bytes = 1048576;

@@ -98,6 +98,23 @@ def test_opening_again_changes_nothing(new_dsn: Callable[[], str]) -> None:
         assert read(second) == as_lists(candles([1]))
 
 
+def test_a_store_of_an_earlier_release_gets_the_codecs_and_keeps_its_rows(new_dsn: Callable[[], str]) -> None:
+    dsn = new_dsn()
+    rows = [ResultRow(f"{k:032x}", "s", k, k, k, 0, "sweep", f"[{k}]", number=k) for k in range(1_500)]
+    codec = """SELECT compression_codec FROM system.columns
+        WHERE database = currentDatabase() AND table = 'backtest_results' AND name = 'result'"""
+    with ClickHouseStore(dsn) as store:
+        store._command("ALTER TABLE backtest_results MODIFY COLUMN result REMOVE CODEC", {})
+        store.put_results(rows)
+        assert store._rows(codec, {})[0][0] == ""
+    with ClickHouseStore(dsn) as store:
+        assert store._rows(codec, {})[0][0] == "CODEC(ZSTD(1))"
+        found = list(store.sweep_results("sweep", ("total_pnl",), False, None))
+        assert found == [row.result for row in rows]
+        blocks = store._rows("SELECT DISTINCT _part FROM backtest_results", {})
+        assert len(blocks) == 1  # however many blocks an insert has
+
+
 # --- candles ----------------------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from candlemill.store import fatal_signals
 from candlemill.store.folder_lock import check_unlocked
 from candlemill.store.known_keys import KnownKeys
 from candlemill.store.native import native_block
+from candlemill.store.schema import missing_in, statements
 from candlemill.telemetry import instrument
 
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 REPLY_SECONDS = 120
-PARTS_AT_ONCE = 8  # of the embedded table of results: each that is merged takes buffers for all of its columns
+MERGES = (
+    "max_parts_to_merge_at_once = 8, max_bytes_to_merge_at_max_space_in_pool = 134217728, "
+    "max_bytes_to_merge_at_min_space_in_pool = 1, number_of_free_entries_in_pool_to_lower_max_size_of_merge = 4"
+)  # of the embedded table of results: a part that is merged takes megabytes of buffers, so few are at a time
+BLOCK_ROWS = 512  # of one insert, so that few rows are in memory twice; the engine makes one part of all blocks
 NO_VALUES: Mapping[str, object] = {}
 
 
@@ -57,22 +62,18 @@ class Connection:
             client.close()
 
     def _apply_schema(self) -> None:
-        """Create missing tables and columns. Sends no DDL if all exist, so that readers need no right to create."""
+        """Create missing tables, columns and codecs. Sends no DDL if all exist, so that readers need no right to
+        create."""
         sources = [path.read_text() for path in sorted(bundled("schema").glob("*.sql"))]
-        required = {
-            (name, "") for source in sources for name in re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", source)
-        }
-        added = r"ALTER TABLE (\w+)\s+ADD COLUMN IF NOT EXISTS (\w+)"
-        required |= {found for source in sources for found in re.findall(added, source)}
         with failures("schema"):
-            present = self._client.query("SELECT table, name FROM system.columns WHERE database = currentDatabase()")
-            columns = {(row[0], row[1]) for row in present.result_rows}
-            if required <= columns | {(table, "") for table, _ in columns}:
+            sql = "SELECT table, name, compression_codec FROM system.columns WHERE database = currentDatabase()"
+            present = self._client.query(sql).result_rows
+            if not missing_in(sources, [(table, name, codec) for table, name, codec in present]):
                 return
-            for source in sources:
-                text = re.sub(r"--.*", "", source)
-                for statement in filter(None, (part.strip() for part in text.split(";"))):
-                    self._client.command(statement)
+            for statement in statements(sources):
+                self._client.command(statement)
+            if self.embedded:
+                self._client.command(f"ALTER TABLE backtest_results MODIFY SETTING {MERGES}")
 
     def _command(self, sql: str, bound: dict[str, object]) -> None:
         if self.embedded and sql.startswith("DELETE"):  # it waits for merges, which a large job may have stopped
@@ -112,19 +113,21 @@ class Connection:
             self._insert(table, rows)
             return
         names = rows[0].__struct_fields__
-        block = native_block({name: [getattr(row, name) for row in rows] for name in names})
+        blocks = (
+            native_block({name: [getattr(row, name) for row in rows[k : k + BLOCK_ROWS]] for name in names})
+            for k in range(0, len(rows), BLOCK_ROWS)
+        )
         with failures("insert"):
-            self._client.raw_insert(table, names, block, {"max_threads": "1"}, "Native")
+            self._client.raw_insert(table, names, blocks, {"max_threads": "1"}, "Native")
 
     @contextmanager
     def merges_paused(self) -> Iterator[None]:
         """Context in which the embedded engine does not merge parts of results: a large job would have most of its rows
         written several times meanwhile. It merges again from the first insert after the context on, or in the next
-        process: with a hundred parts at once, of long texts, it would take a gigabyte."""
+        process."""
         if not self.embedded:
             yield
             return
-        self._command(f"ALTER TABLE backtest_results MODIFY SETTING max_parts_to_merge_at_once = {PARTS_AT_ONCE}", {})
         self._command("SYSTEM STOP MERGES backtest_results", {})
         self._merges = "paused"
         try:

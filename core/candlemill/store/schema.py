@@ -16,12 +16,32 @@ KEEPER_PATH = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
 # ON CLUSTER follows the object's name, but in a GRANT the first word.
 _NAMED = re.compile(r"\A((?:CREATE (?:TABLE|ROLE) IF NOT EXISTS|ALTER TABLE) \w+)")
 _GRANT = re.compile(r"\AGRANT\b")
+_TABLE = re.compile(r"\A(?:CREATE TABLE IF NOT EXISTS|ALTER TABLE) (\w+)")
+_ADDED = re.compile(r"ADD COLUMN IF NOT EXISTS (\w+)")
+_PACKED = re.compile(r"MODIFY COLUMN (\w+) \w+ CODEC")
 _ENGINE = re.compile(r"ENGINE = (\w*MergeTree)(?:\(([^()]*)\))?")
 
 
 def statements(sources: Iterable[str]) -> list[str]:
     """Statements of SQL files, in order, without comments."""
     return [part.strip() for source in sources for part in re.sub(r"--.*", "", source).split(";") if part.strip()]
+
+
+def missing_in(sources: Iterable[str], present: Iterable[tuple[str, str, str]]) -> bool:
+    """Return whether a database lacks a table, a column or a codec of SQL files; `present` has the table, name and
+    codec of each of its columns."""
+    columns = list(present)
+    found = {(table, name) for table, name, _ in columns} | {(table, "") for table, _, _ in columns}
+    packed = {(table, name) for table, name, codec in columns if codec}
+    for statement in statements(sources):
+        if not (named := _TABLE.match(statement)):
+            continue
+        table, added, codecs = named[1], _ADDED.findall(statement), _PACKED.findall(statement)
+        if not found.issuperset((table, name) for name in ("", *added)):
+            return True
+        if not packed.issuperset((table, name) for name in codecs):
+            return True
+    return False
 
 
 def on_cluster(statement: str, cluster: str) -> str:
