@@ -15,6 +15,7 @@ from candlemill.api.results import Check, Portfolio, Run, Sweep, WalkForward
 from candlemill.api.session import StrategyLike, StrategyRef, progress_of, source_of
 from candlemill.api.studies import Study, rows_of, values_of
 from candlemill.backtests.grid import grid_points
+from candlemill.backtests.long_candles import usual_timeframe
 from candlemill.backtests.options import described
 from candlemill.backtests.portfolio import parse_weights, symbols_of
 from candlemill.backtests.resolve import resolve
@@ -389,7 +390,8 @@ class _CallArguments:
 
     def _job_options(self) -> dict[str, Any]:
         given = {name: value for name in OPTIONS if (value := self._options.get(name)) is not None}
-        return {name: OPTIONS[name].parse(value) for name, value in given.items()}
+        usual = {"timeframe": usual_timeframe(",".join(self.symbols))}
+        return usual | {name: OPTIONS[name].parse(value) for name, value in given.items()}
 
     def _resolve(self, symbol: str) -> Spec:
         span = (FIRST_MS, LAST_MS) if self._range == "all" else parse_range(self._range)

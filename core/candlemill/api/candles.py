@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from candlemill.backtests.long_candles import long_symbol
 from candlemill.engine.candles import MINUTE_MS, Column
 from candlemill.errors import BadInput
+from candlemill.ingest.long_candles import as_minutes
 from candlemill.ingest.own_columns import (
     BINANCE,
     PRICES,
@@ -28,7 +30,7 @@ from candlemill.ingest.own_columns import (
 )
 from candlemill.stored_days import Day, digest_of_days
 from candlemill.tables.table import Kind, Series, Table, package
-from candlemill.units import SCALE, iso
+from candlemill.units import SCALE, iso, parse_timeframe
 
 CCXT = ("time", *PRICES, "volume")
 
@@ -42,6 +44,7 @@ class Candles:
     - `tz`: the time zone of times that have none (default UTC). A candle's time is its opening time, on a whole minute;
     - `decimals`: round all numbers to this many decimals first. Otherwise more than 8 decimals are an error;
     - `scaled`: the numbers are integers, times 10^8 already;
+    - `timeframe`: of candles longer than a minute, such as "1h" or "1d"; their symbol then ends with it (`MINE@1h`);
     - `volume_scale`: the factor of volumes (default 10^8); use a smaller one if they would not fit 64 bits.
 
     Columns are found by name, in upper or lower case: open, high, low, close, volume (optional) and one of time, t,
@@ -79,6 +82,7 @@ class Candles:
         decimals: int | None = None,
         scaled: bool = False,
         volume_scale: int = SCALE,
+        timeframe: str | None = None,
     ) -> "Candles":
         """Create candles from arrays or lists by name.
 
@@ -86,7 +90,13 @@ class Candles:
         s, ms, us or ns.
         """
         out = converted(columns, tz, decimals, scaled, volume_scale)
-        return cls(symbol, out, volume_scale)
+        if timeframe is None:
+            return cls(symbol, out, volume_scale)
+        minutes = parse_timeframe(timeframe)
+        check_symbol(name := long_symbol(symbol, minutes))
+        check_times(out["t"], minutes)
+        check_values(out)
+        return cls(name, as_minutes(out, minutes), volume_scale)
 
     @classmethod
     def from_pandas(cls, frame: Any, symbol: str = "OWN", **options: Any) -> "Candles":

@@ -8,6 +8,7 @@ from typing import get_args, get_type_hints
 import msgspec
 
 from candlemill.backtests.grid import SETS_LIMIT, _typed_fixed, _typed_values, parameters_of
+from candlemill.backtests.long_candles import check_long_candles, usual_timeframe
 from candlemill.backtests.slice import places_orders, sees_panel, walks_minutes
 from candlemill.backtests.spec import CASH_RULES, DEFAULT_CAPITAL, SPEC_BYTES_LIMIT, Leg, ParamValue, Spec
 from candlemill.backtests.universe import parse_universe
@@ -45,6 +46,7 @@ def resolve(
         fixed = _typed_fixed(strategy, chosen, typed)
     else:
         fixed = parameters_of(build(strategy, dict(chosen)))
+    rest.setdefault("timeframe", usual_timeframe(symbol))
     given = {"symbol": symbol, "strategy": strategy, "params": fixed, "grid": typed, "start": span[0], "end": span[1]}
     given |= _completed(rest)
     try:
@@ -53,6 +55,7 @@ def resolve(
         raise BadInput(_refusal(error, given)) from None
     _check_panel(spec)
     _check_orders(spec)
+    check_long_candles(spec)
     if len(spec.to_json()) > SPEC_BYTES_LIMIT:
         raise BadInput(f"the grid's values take more than {SPEC_BYTES_LIMIT:,} bytes: use several sweeps")
     return spec

@@ -247,10 +247,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Meta(ge=1, le=TIMEFRAME_LIMIT),
         Option(
             "timeframe",
-            "length of decision bars: 1m, 5m, 1h, 1d … (default 1m)",
+            "length of decision bars: 1m, 5m, 1h, 1d … (default 1m, or what SYMBOL@1h says)",
             "account",
             "Decided on bars of",
             hint="fills and stops stay on minutes",
+            inferred=True,
         ),
     ] = 1
     warm_up: Annotated[

@@ -9,7 +9,7 @@ from typing import Any
 from candlemill.cli.arguments import announce, open_store, output, text_argument
 from candlemill.engine.candles import DAY_MS
 from candlemill.errors import BadFile, BadInput
-from candlemill.units import iso, parse_range
+from candlemill.units import iso, parse_range, parse_timeframe
 
 DAYS_MAX = 20_000
 
@@ -62,6 +62,7 @@ def add_own(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--decimals", type=int, metavar="N", help="round to N decimals; without it more than 8 are refused"
     )
+    sub.add_argument("--timeframe", metavar="T", help="of longer candles, like 1h or 1d: stored as SYMBOL@1h")
     sub.add_argument("--fold", action="store_true", help="put candles of seconds together to minutes")
 
 
@@ -70,8 +71,9 @@ def own_format(args: argparse.Namespace) -> Any:
     from candlemill.ingest.own_files import OwnFormat
 
     if args.format is None:
-        for name, given in (("--map", args.map), ("--as", args.own), ("--fold", args.fold), ("--tz", args.tz)):
-            if given:
+        for name in ("map", "own", "fold", "tz", "timeframe"):
+            if getattr(args, name):
+                name = f"--{name}".replace("own", "as")
                 raise BadInput(f"{name} is for files of other sources: say --format parquet or --format csv")
         return None
     if args.market:
@@ -86,7 +88,9 @@ def own_format(args: argparse.Namespace) -> Any:
         if field in names:
             raise BadInput(f"--map has {field} twice")
         names[field] = column
-    return OwnFormat(form=args.format, names=names, symbol=args.own, tz=args.tz, decimals=args.decimals, fold=args.fold)
+    minutes = parse_timeframe(args.timeframe) if args.timeframe else 1
+    options = {"tz": args.tz, "decimals": args.decimals, "fold": args.fold, "minutes": minutes}
+    return OwnFormat(form=args.format, names=names, symbol=args.own, **options)
 
 
 def adapter(args: argparse.Namespace) -> Any:

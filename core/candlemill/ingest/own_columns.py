@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from candlemill.backtests.spec import OPTIONS
 from candlemill.engine.candles import MINUTE_MS, PRICE_LIMIT, Column
 from candlemill.errors import BadInput, NoData, one_line
 from candlemill.ingest.convert import scaled_column, utc_ms
@@ -53,18 +54,25 @@ def check_scale(scale: int) -> None:
         raise BadInput(f"volume_scale={scale} is not a power of ten from 1 to {SCALE:,}")
 
 
-def check_times(t: Column) -> None:
+def check_times(t: Column, minutes: int = 1) -> None:
+    """Refuse times that are not those of candles of so many minutes, in order. Raises BadInput and NoData."""
     if not len(t):
         raise NoData("there is no candle")
     _refuse(t % MINUTE_MS != 0, t, "is not on a whole minute: a candle's time is when it opens")
+    if minutes > 1:
+        length = OPTIONS["timeframe"].text(minutes)
+        _refuse(
+            t % (minutes * MINUTE_MS) != 0, t, f"is not when a candle of {length} opens in UTC, counted from midnight"
+        )
     _refuse((t < FIRST_MS) | (t >= LAST_MS), t, "is not in the years 2009 to 2099")
     steps = np.diff(t, prepend=t[0] - MINUTE_MS)
     _refuse(steps == 0, t, "comes twice: keep one of the two")
     _refuse(steps < 0, t, "is before the row above it: sort by time")
-    if len(t) > 2 and steps[1:].min() > MINUTE_MS:
+    if len(t) > 2 and steps[1:].min() > minutes * MINUTE_MS:
         least = int(steps[1:].min()) // MINUTE_MS
+        apart = "a minute" if minutes == 1 else f"{minutes:,} minutes"
         raise BadInput(
-            f"no two candles are a minute apart, the nearest are {least:,}: candles of one minute are needed"
+            f"no two candles are {apart} apart, the nearest are {least:,}: give the timeframe that the candles have"
         )
 
 

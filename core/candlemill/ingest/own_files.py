@@ -7,10 +7,12 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from candlemill.backtests.long_candles import long_symbol
 from candlemill.engine.candles import Column
 from candlemill.errors import BadFile, BadInput, UnknownName, one_line
 from candlemill.exchanges.binance.kline_files import Candles
 from candlemill.ingest.fold import Folder
+from candlemill.ingest.long_candles import as_minutes
 from candlemill.ingest.own_columns import (
     BINANCE,
     PRICES,
@@ -44,6 +46,7 @@ class OwnFormat(msgspec.Struct, frozen=True, kw_only=True):
     tz: str | None = None
     decimals: int | None = None
     fold: bool = False
+    minutes: int = 1  # of a candle
 
     def __post_init__(self) -> None:
         for field in self.names:
@@ -51,8 +54,9 @@ class OwnFormat(msgspec.Struct, frozen=True, kw_only=True):
                 raise UnknownName("field", field, list(FIELDS), f"map {', '.join(FIELDS)}")
         if (self.symbol is None) == ("symbol" not in self.names):
             raise BadInput("whose candles: give one symbol, or map symbol to the column that has it")
-        if self.symbol is not None:
-            check_symbol(self.symbol)
+        check_symbol(long_symbol(self.symbol or "of a column", self.minutes))
+        if self.fold and self.minutes > 1:
+            raise BadInput("candles of seconds are folded, long ones have a timeframe: give one of the two")
 
 
 def read_own(path: Path, how: OwnFormat, digits: Any) -> tuple[dict[str, Candles], int]:
@@ -71,7 +75,7 @@ def read_own(path: Path, how: OwnFormat, digits: Any) -> tuple[dict[str, Candles
                 if how.fold:
                     check_values(found)
                     found = folders.setdefault(symbol, Folder()).add(found)
-                minutes += len(found["t"])
+                minutes += len(found["t"]) * how.minutes
                 parts.setdefault(symbol, []).append(found)
             row += len(batch)
             if minutes > MINUTES_LIMIT:
@@ -79,7 +83,8 @@ def read_own(path: Path, how: OwnFormat, digits: Any) -> tuple[dict[str, Candles
         for symbol, folder in folders.items():
             if rest := folder.finish():
                 parts[symbol].append(rest)
-        return {symbol: _candles(some) for symbol, some in parts.items()}, sum(f.left_out for f in folders.values())
+        candles = {symbol: _candles(some, how.minutes) for symbol, some in parts.items()}
+        return candles, sum(f.left_out for f in folders.values())
     except BadFile:
         raise
     except BadInput as error:
@@ -117,11 +122,12 @@ def _quick(pa: Any, column: Any, scale: int) -> Column | None:
     return np.ascontiguousarray(low) if bool((high == low >> 63).all()) else None
 
 
-def _candles(parts: Sequence[Columns]) -> Candles:
+def _candles(parts: Sequence[Columns], minutes: int) -> Candles:
     """Join and check the candles of a symbol."""
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    check_times(columns["t"])
+    check_times(columns["t"], minutes)
     check_values(columns)
+    columns = as_minutes(columns, minutes)
     volume = columns.get("volume")
     amounts = np.zeros(len(columns["t"]), np.uint64) if volume is None else volume.astype(np.uint64)
     t, (open_, high, low, close) = columns["t"], (columns[name] for name in PRICES)
@@ -205,13 +211,13 @@ def _by_symbol(batch: Any, how: OwnFormat) -> Iterator[tuple[str, Any]]:
     from pyarrow import compute
 
     if how.symbol is not None:
-        yield how.symbol, batch
+        yield long_symbol(how.symbol, how.minutes), batch
         return
     if batch["symbol"].null_count:
         raise BadInput("a row has no symbol: fill it or drop the row")
     for symbol in compute.unique(batch["symbol"]).to_pylist():
-        check_symbol(str(symbol))
-        yield str(symbol), batch.filter(compute.equal(batch["symbol"], symbol))
+        check_symbol(name := long_symbol(str(symbol), how.minutes))
+        yield name, batch.filter(compute.equal(batch["symbol"], symbol))
 
 
 def _times(pa: Any, column: Any) -> Any:

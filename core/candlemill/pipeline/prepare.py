@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from candlemill.backtests.identity import job_id
+from candlemill.backtests.long_candles import check_long_candles
 from candlemill.backtests.plan import Plan, make_plan
 from candlemill.backtests.resolve import resolve
 from candlemill.backtests.slice import sees_panel
@@ -56,6 +57,7 @@ def prepare(index: DayIndex, spec: Spec, slices: int | None) -> Prepared:
         _check_known(index, spec.symbols)
     elif len(spec.symbols) > 1:
         raise BadInput(f"{spec.strategy} trades one symbol, not {spec.symbol[:80]}: ask for a portfolio")
+    check_long_candles(spec)
     data = job_data(index, spec)
     days = data.days
     if not days and panel:
