@@ -22,7 +22,7 @@ from gateway.conftest import Gateway, serving
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 
-READING = {"coverage", "strategies", "figures", "plan", "jobs", "result", "sets", "trades", "picture"}
+READING = {"coverage", "strategies", "figures", "plan", "jobs", "result", "sets", "trades", "picture", "paper"}
 COMPUTING = {"backtest", "sweep", "optimize", "check", "cancel", "label"}
 GRID = {"fast": [5, 10], "slow": "20:40:10"}
 PATIENCE_SECONDS = 120
@@ -93,7 +93,7 @@ def test_an_assistant_runs_a_sweep_and_looks_at_it(database: Path) -> None:
 
 
 def test_without_leave_nothing_is_computed_and_no_code_is_chosen(
-    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Path, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = tmp_path / "mine.py"
     code.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
@@ -119,7 +119,27 @@ def test_without_leave_nothing_is_computed_and_no_code_is_chosen(
         assert "unknown symbol" in await failure(client, "backtest", symbol="NONE", strategy="sma_cross")
         assert "fees" in await failure(client, "backtest", symbol="AAAUSDT", strategy="sma_cross", options={"fees": 1})
 
+    async def paper(client: Client, call: Call) -> None:
+        (run,) = (await call("paper"))["runs"]
+        assert (run["symbol"], run["strategy"]) == ("AAAUSDT", "grid") and run["last"]["state"]
+        one = await call("paper", run=run["run"][:8], limit=100)
+        minutes = [decision["minute"] for decision in one["decisions"]]
+        assert one["run"] == run and one["decisions"][0] == run["last"] and minutes == sorted(minutes, reverse=True)
+        (row,) = published[run["last"]["minute"]]
+        assert Decimal(run["last"]["equity"]) == Decimal(row["equity"]) / 10**8
+        assert Decimal(run["last"]["exposure"]) == Decimal(row["exposure"]) / 10**6
+        orders = [order for decision in one["decisions"] for order in decision["orders"]]
+        assert orders and all(0 < Decimal(order["price"]) < 10**6 for order in orders)
+        assert "unknown paper run" in await failure(client, "paper", run="abcdef")
+
+    words = ("--symbol", "AAAUSDT", "--strategy", "grid", "--from", "2024-01-30", "--since", "2024-02-01")
+    status, out, err = run("paper", *words, "--follow", "--once", "--json")
+    assert status == 0, err
+    published: dict[int, list[Any]] = {}
+    for line in map(json.loads, out.splitlines()):
+        published.setdefault(line["data"]["minute"], []).append(line["data"])
     monkeypatch.chdir(tmp_path)
+    talk(paper, **{DSN_VARIABLE: f"chdb://{database}"})
     talk(reading, **{DSN_VARIABLE: f"chdb://{database}"})
     talk(computing, "--allow-jobs", **{DSN_VARIABLE: f"chdb://{database}"})
     assert not (tmp_path / "ran").exists()

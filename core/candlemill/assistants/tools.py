@@ -4,6 +4,7 @@ interface, so it has its checks, limits and errors. Money, ratios and shares com
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from mcp.server import MCPServer
@@ -14,7 +15,9 @@ from pydantic import Field
 
 from candlemill._version import __version__
 from candlemill.assistants.caller import Caller, ask
+from candlemill.backtests.tiers import MILLION
 from candlemill.errors import CandlemillError
+from candlemill.units import SCALE
 
 INSTRUCTIONS = """Exact backtests over one-minute crypto candles. Begin with `coverage` and `strategies`. Rates are
 texts like 0.1% or 10bp, ranges like 2023, 2023-05 or 2023-01-01..2023-06-30. Numbers in results are decimal texts;
@@ -23,6 +26,8 @@ set."""
 WAIT_LIMIT = 60
 POLL_SECONDS = 0.25
 PARTS_SHOWN = 20
+SCALED = ("price", "stop", "take", "quantity", "equity")  # of a decision, its orders and fills
+SHARES = ("target", "exposure", "size", "part")
 
 Params = Annotated[dict[str, Any], Field(description="of the strategy, such as {'fast': 10}; see `strategies`")]
 Grid = Annotated[dict[str, Any], Field(description="values of parameters: {'fast': [5, 10], 'slow': '20:100:20'}")]
@@ -76,7 +81,7 @@ class _Reading:
     def tools(self) -> list[Callable[..., Awaitable[Any]]]:
         return [
             self.coverage, self.strategies, self.figures, self.plan, self.jobs, self.result, self.sets, self.trades,
-            self.picture,
+            self.picture, self.paper,
         ]  # fmt: skip
 
     async def coverage(self) -> dict[str, Any]:
@@ -156,6 +161,20 @@ class _Reading:
         query = {"sort": sort, "order": order, "limit": limit, "as": "decimal"}
         found: dict[str, Any] = await ask(self._caller, "GET", f"backtest/{job_id}/trades", query)
         return found
+
+    async def paper(
+        self,
+        run: Annotated[str, Field(pattern="^([0-9a-f]{6,32})?$", description="a run's id; empty for all runs")] = "",
+        limit: Annotated[Some, Field(description="how many decisions of one run")] = 20,
+    ) -> dict[str, Any]:
+        """List paper runs with their last decision, or one run's decisions, the newest first. Exposures and targets are
+        fractions of the account; of a minute (UTC ms) the decision with the highest attempt is valid. No order is
+        real."""
+        if run:
+            found = await ask(self._caller, "GET", f"paper/{run}", {"limit": limit})
+            return {"run": _readable(found["run"]), "decisions": [_decimals(one) for one in found["decisions"]]}
+        found = await ask(self._caller, "GET", "paper")
+        return {"runs": [_readable(one) for one in found["runs"]]}
 
     async def picture(
         self,
@@ -285,6 +304,24 @@ async def job_of(caller: Caller, job_id: str) -> dict[str, Any]:
     job: dict[str, Any] = await ask(caller, "GET", f"backtest/{job_id}", {"as": "decimal"})
     kept = {name: job[name] for name in ("job_id", "kind", "state", "reason", "progress", "request")}
     return kept | {"result": None if job["result"] is None else _short(job["result"])}
+
+
+def _readable(run: dict[str, Any]) -> dict[str, Any]:
+    """Return a paper run with decimal texts in its last decision."""
+    return run | {"last": run["last"] and _decimals(run["last"])}
+
+
+def _decimals(given: Any) -> Any:
+    """Return a decision, or a part of one, with decimal texts of its prices, money and exposures."""
+    if isinstance(given, list):
+        return [_decimals(one) for one in given]
+    if not isinstance(given, dict):
+        return given
+    scales = {**dict.fromkeys(SCALED, SCALE), **dict.fromkeys(SHARES, MILLION)}
+    return {
+        name: str(Decimal(value) / scales[name]) if name in scales and value is not None else _decimals(value)
+        for name, value in given.items()
+    }
 
 
 def _short(result: dict[str, Any]) -> dict[str, Any]:
