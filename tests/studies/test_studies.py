@@ -143,6 +143,11 @@ def test_options_are_axes_of_a_sweep(database: Path, capsys: Any) -> None:
     assert main(["sweep", "--symbol", "AAAUSDT", "--strategy", "sma_cross", *grid, "--json"]) == 0
     output = json.loads(capsys.readouterr().out)
     assert [trial["state"] for trial in output["trials"]] == ["done"] * 4 and output["guards"]["trials"] == 4
+    with pytest.raises(cm.BadInput, match="stop_loss has several values, and the run of a walk-forward has one"):
+        cm.walk_forward(own, "sma_cross", fast=[5, 9], slow=40, stop_loss=["1%", "2%"], train="5d", test="2d")
+    words = ("--symbol", "AAAUSDT", "--strategy", "sma_cross", *grid)
+    assert main(["walk-forward", *words]) != 0
+    assert "stop-loss has several values, and the run of a walk-forward" in capsys.readouterr().err
     with pytest.raises(cm.BadInput, match="5x"):
         cm.sweep(own, "sma_cross", fast=[5, 9], stop_loss=["5x"])
 

@@ -43,7 +43,7 @@ from candlemill.store.candle_writer import CANDLE_COLUMNS, current_days
 from candlemill.store.integrity import read_checked
 from candlemill.stored_days import missing_in, missing_of, months_of
 from candlemill.strategies import REGISTERED, build, parameter_fields
-from candlemill.studies.space import SEARCHED, every_point
+from candlemill.studies.space import SEARCHED, every_point, no_axis_of_walk_forward
 from candlemill.studies.study import TRIALS_LIMIT, run_study, study_request
 from candlemill.tables.table import Kind, Series, Table
 from candlemill.units import FIRST_MS, LAST_MS, SCALE, amount, parse_range, parse_timeframe
@@ -197,6 +197,8 @@ def walk_forward(
     range's start; the other options are those of `sweep`.
     """
     spans = parse_span(train), parse_span(test)
+    if several := next((name for name in SEARCHED if _is_axis(options.get(name))), None):
+        raise BadInput(no_axis_of_walk_forward(several))
     call = _CallArguments(symbol, strategy, options, grid=True)
     if call.several:
         return _walk_forwards(call, walk_forward_of(*spans, anchored, score))

@@ -260,6 +260,10 @@ def run_walk_forward(args: argparse.Namespace) -> None:
     from candlemill.local.workflow_runs import run_walk_forward, walk_forward_of
 
     train, test = parse_span(args.train), parse_span(args.test)
+    if several := next((text for text in args.grid if _is_option(text, args.strategy)), None):
+        from candlemill.studies.space import no_axis_of_walk_forward
+
+        raise BadInput(no_axis_of_walk_forward(several.partition("=")[0]))
     if names_several(args.symbol) and not is_panel(args.strategy):
         _run_walk_forwards(args, walk_forward_of(train, test, args.anchored, args.score))
         return
