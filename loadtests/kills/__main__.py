@@ -1,8 +1,11 @@
 """Kills of processes that write a store, by seed: with parts lost or cut short, clocks set, and disks full.
 
-Each seed takes a store of two symbols, lets a process ingest and compute, kills it at a random moment, damages what it
-left, and asks again: an answer is right to the bit or is refused, and after `doctor --repair` and another `ingest`
-every job ends right. `python -m loadtests.kills --seeds 200` prints what failed, with its seed; exit 1 then.
+Each seed takes a store of two symbols, lets commands, `serve` with a user, or `db` with two writers work on it, kills
+them at a random moment, damages what they left, and asks again: an answer is right to the bit or is refused, after
+`doctor --repair` and another `ingest` every job ends right, and `serve` leaves no job unfinished. Feeds and paper runs
+are killed by `loadtests.exchange_simulator.torture` and `.paper`.
+
+`python -m loadtests.kills --seeds 200` prints what failed, with its seed; exit 1 then.
 """
 
 import argparse
@@ -10,7 +13,6 @@ import contextlib
 import io
 import json
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -25,15 +27,12 @@ from typing import Any
 from candlemill.cli import main as cli
 from candlemill.config import DSN_VARIABLE
 
+from loadtests.kills import victims
 from loadtests.kills.market import write_market
+from loadtests.kills.victims import COMMANDS
 
 PATIENCE_SECONDS = 600
-COMMANDS: list[tuple[str, ...]] = [
-    ("backtest", "--symbol", "AAAUSDT", "--strategy", "sma_cross", "--slices", "4"),
-    ("backtest", "--symbol", "BBBUSDT", "--strategy", "momentum_v1", "--account", "units", "--stop-loss", "1%"),
-    ("sweep", "--symbol", "AAAUSDT", "--strategy", "sma_cross", "--grid", "fast=2:5", "--grid", "slow=30:33"),
-    ("backtest", "--symbol", "AAAUSDT", "--strategy", "grid", "--param", "spacing=1500"),
-]
+KINDS = ("commands", "serve", "db")
 DAMAGE = ("nothing", "nothing", "emptied", "halved", "deleted")
 STEPS_SECONDS = (0, 0, -72 * 3_600, -3_600, -60, 60, 3_600, 72 * 3_600)
 
@@ -79,13 +78,6 @@ def forked(work: Callable[[], Any], seconds: float, log: Path) -> tuple[str, Any
     return "killed", None
 
 
-def shift_clocks(seconds: int) -> None:
-    """Set the wall clock of this process, as far as Python reads it."""
-    real, real_ns = time.time, time.time_ns
-    time.time = lambda: real() + seconds
-    time.time_ns = lambda: real_ns() + seconds * 10**9
-
-
 def damage(folder: Path, chance: Random) -> str:
     """Lose or cut one part of any table; return what was done."""
     how = chance.choice(DAMAGE)
@@ -100,16 +92,16 @@ def damage(folder: Path, chance: Random) -> str:
     return how
 
 
-def victim(folder: Path, market: Path, chance: Random, step: int, is_full: bool) -> None:
-    shift_clocks(step)
-    if is_full:  # no file may grow beyond a size, as on a disk that is nearly full
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        size = chance.randint(1_000, 200_000)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-    for _ in range(20):
-        command = chance.choice([("ingest", str(market)), ("doctor", "--repair"), *COMMANDS, *COMMANDS])
-        more = ("--no-cache",) if command in COMMANDS and chance.random() < 0.5 else ()
-        run(folder, (*command, *more))
+def victim(kind: str, work: Path, market: Path, right: dict[str, str], chance: Random, step: int, full: bool) -> None:
+    victims.shift_clocks(step)
+    if full:
+        victims.fill_disk(chance)
+    if kind == "serve":
+        victims.serve(work / "db", right, work / "wrong", chance)
+    elif kind == "db":
+        victims.db(work / "db", market, chance)
+    else:
+        victims.commands(f"chdb://{work / 'db'}", market, chance)
 
 
 def requested(folder: Path, wanted: list[dict[str, str]]) -> list[str]:
@@ -128,35 +120,41 @@ def requested(folder: Path, wanted: list[dict[str, str]]) -> list[str]:
 
 def healed(folder: Path, market: Path, wanted: list[dict[str, str]]) -> list[str]:
     """After a repair and another ingest every job has its right result."""
-    run(folder, ("doctor", "--repair"))
+    _, repaired = run(folder, ("doctor", "--repair"))
     status, text = run(folder, ("ingest", str(market)))
     wrong = [f"ingest: {text[:300]}"] if status else []
     for command, right in zip(COMMANDS, wanted, strict=True):
         status, text = run(folder, command)
         if status or digests(text) != right:
             wrong.append(f"healed {' '.join(command)}: {status} {text[:300]}")
-    return wrong
+    return [*wrong, f"doctor: {repaired[:2_000]}"] if wrong else []
 
 
 def one(
-    seed: int, base: Path, market: Path, work: Path, wanted: list[dict[str, str]], counts: Counter[str]
+    seed: int, kind: str, base: Path, market: Path, work: Path, wanted: list[dict[str, str]], counts: Counter[str]
 ) -> list[str]:
     chance, folder, log = Random(seed), work / "db", work / "log"
+    right = {name: digest for found in wanted for name, digest in found.items()}
+    (work / "wrong").unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base, folder, symlinks=True)
-    for _ in range(chance.randint(3, 8)):
+    for _ in range(chance.randint(3, 8) if kind == "commands" else chance.randint(1, 3)):
         step, is_full = chance.choice(STEPS_SECONDS), chance.random() < 0.2
-        output, _ = forked(lambda: victim(folder, market, chance, step, is_full), chance.uniform(0.1, 3.0), log)  # noqa: B023
-        counts[output.split()[0]] += 1
+        seconds = chance.uniform(0.1, 3.0) if kind == "commands" else chance.uniform(0.5, 12.0)
+        output, _ = forked(lambda: victim(kind, work, market, right, chance, step, is_full), seconds, log)  # noqa: B023
+        counts[f"{kind} {output.split()[0]}"] += 1
         counts["full disks"] += is_full
         counts["clocks set"] += step != 0
         counts[damage(folder, chance)] += 1
         chance = Random(chance.random())
-    wrong: list[str] = []
-    for name, work_of in (
+    wrong = (work / "wrong").read_text().splitlines() if (work / "wrong").exists() else []
+    looks: list[tuple[str, Callable[[], list[str]]]] = [
         ("requested", lambda: requested(folder, wanted)),
         ("healed", lambda: healed(folder, market, wanted)),
-    ):
+    ]
+    if kind == "serve":
+        looks.append(("resumed", lambda: victims.unfinished(folder, PATIENCE_SECONDS / 2)))
+    for name, work_of in looks:
         output, found = forked(work_of, PATIENCE_SECONDS, log)
         if output != "done":
             error = log.with_suffix(".error")
@@ -165,13 +163,14 @@ def one(
             )
         else:
             wrong += found
-    return [f"seed {seed}: {text}" for text in wrong]
+    return [f"seed {seed}, {kind}: {text}" for text in wrong]
 
 
 def main() -> int:
     ask = argparse.ArgumentParser(prog="python -m loadtests.kills", description=__doc__)
     ask.add_argument("--seeds", type=int, default=100)
     ask.add_argument("--first", type=int, default=1)
+    ask.add_argument("--kind", choices=KINDS, help="kill only these")
     ask.add_argument("--minutes", type=float, help="end after as long")
     args = ask.parse_args()
     counts: Counter[str] = Counter()
@@ -186,7 +185,8 @@ def main() -> int:
         for seed in range(args.first, args.first + args.seeds):
             if args.minutes and time.monotonic() - began > 60 * args.minutes:
                 break
-            for text in one(seed, base, market, work, wanted, counts):
+            kind = args.kind or KINDS[seed % len(KINDS)]
+            for text in one(seed, kind, base, market, work, wanted, counts):
                 failures += 1
                 print(text, flush=True)
             seeds += 1

@@ -2,7 +2,18 @@
 
 import hypothesis.strategies as st
 import pytest
-from candlemill.engine.wide import LIMIT, part_over_price, ppm_up, product, ratio_of, value_down, value_up
+from candlemill.engine.wide import (
+    LIMIT,
+    QUANTITY_LIMIT,
+    below_limit,
+    fitting,
+    part_over_price,
+    ppm_up,
+    product,
+    ratio_of,
+    value_down,
+    value_up,
+)
 from hypothesis import assume, example, given
 
 SCALE, MILLION = 10**8, 10**6
@@ -49,3 +60,11 @@ def test_a_quotient_above_the_limit_is_refused() -> None:
         ratio_of(2**59, 2**59, 1)
     with pytest.raises(OverflowError):
         part_over_price(MILLION, 2**59, 0, 1)
+
+
+def test_limits_hold_on_both_sides() -> None:
+    for check, limit in ((below_limit, LIMIT), (fitting, QUANTITY_LIMIT)):
+        for sign in (1, -1):
+            assert check(sign * (limit - 1)) == sign * (limit - 1)
+            with pytest.raises(OverflowError):
+                check(sign * limit)
