@@ -1,4 +1,4 @@
-"""The books of `dca` over flat bars, decision by decision: purchases, their mean, the sale of all, and the next round."""
+"""The books of `dca` over flat bars: purchases, their mean, the sale of all, and the next round."""
 
 import hypothesis.strategies as st
 from candlemill.engine.position import ExecutionRules
