@@ -32,9 +32,11 @@ def test_gaps_and_last_bars_of_days(minutes: list[int]) -> None:
     candles = candle_columns(bars_at(minutes))
     assert view(candles.gaps).tolist() == [i for i in range(1, len(minutes)) if minutes[i] - minutes[i - 1] != 1]
     days = [m * MINUTE // DAY for m in minutes]
-    assert view(candles.day_ends).tolist() == [
-        i for i in range(len(days)) if i + 1 == len(days) or days[i] != days[i + 1]
-    ]
+    ends = [i for i in range(len(days)) if i + 1 == len(days) or days[i] != days[i + 1]]
+    assert view(candles.day_ends).tolist() == ends
+    last = len(minutes) - 1
+    for lo, hi in ((0, last), (0, last + 1), (1, last), (last, last + 1)):
+        assert candles.days_ending(lo, hi) == [(FIRST // DAY) + days[i] for i in ends if lo <= i < hi]
 
 
 @given(MINUTES, st.sampled_from([1, 2, 5, 7, 60, 1440, 10_080]), st.booleans())

@@ -12,8 +12,8 @@ from hypothesis import given
 from order_candles import candle_columns
 
 SCALE = 10**8
-BARS = 3 * BLOCK
-CLOSES = st.lists(st.integers(1, 6) | st.integers(1, 10**12), min_size=2, max_size=BARS)
+PARTS = st.lists(st.integers(1, 6) | st.integers(1, 10**12), min_size=2, max_size=BLOCK)
+CLOSES = st.builds(lambda part, times: part * times, PARTS, st.integers(1, 5))
 UNITS = st.integers(-3, 3) | st.integers(-(10**9), 10**9)
 STEPS = st.lists(st.tuples(st.integers(0, 5), st.integers(-3, 10**9), UNITS), min_size=1, max_size=5)
 EQUITY = st.tuples(st.integers(1, 10**9), st.sampled_from([0, 1, SCALE - 1]))

@@ -316,7 +316,9 @@ def test_an_outage_is_requested_until_a_later_candle_proves_it() -> None:
     there = [Candle("AUSDT", minute(k), 1, 1, 1, 1, 1, False) for k in range(21, 40)]
     world.feed.backfilled(world.requests[-1], there, False, world.now)
     world.run(60)
-    assert [(o.start, o.end) for o in world.outages] == [(world.requests[-1].start, minute(21))]
+    (outage,) = world.outages
+    assert (outage.start, outage.end) == (world.requests[-1].start, minute(21))
+    assert world.feed.counts.outage_minutes == (outage.end - outage.start) // MINUTE_MS
     assert len(world.requests) == requested + 1 and not world.feed.trackers["AUSDT"].gaps
 
 
