@@ -40,7 +40,7 @@ VARIABLES = {
     "knative/base allows, so that none waits for its next one)",
     TASK_SECONDS_VARIABLE: "how long a task may take by estimate; as many slices as fit go into one (default 1)",
     "CANDLEMILL_FEED_SYMBOLS": "symbols of the feed function, separated by commas",
-    "CANDLEMILL_FEED_EXCHANGE": "its exchange: binance (default), binanceus or bybit",
+    "CANDLEMILL_FEED_EXCHANGE": "its exchange (default binance), as in `candlemill feed --exchange`",
     "CANDLEMILL_FEED_REST": "another address for the exchange's REST interface",
     "CANDLEMILL_FEED_STREAM": "another address for its streams",
     "CANDLEMILL_FEED_ARCHIVE": "another address for its archive of files; empty: none",

@@ -85,7 +85,10 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Exchange(Protocol):
-    """Exchange adapter. Symbols have the exchange's names; `store_name` is a symbol's name in the store."""
+    """Exchange adapter. Symbols have the exchange's names; `store_name` is a symbol's name in the store.
+
+    Candles of `decode` are final if the message says so; those of `candles` never are: the clock decides.
+    """
 
     name: str
     limits: Limits

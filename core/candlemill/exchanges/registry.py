@@ -9,13 +9,14 @@ from candlemill.exchanges.binance.adapter import Binance, BinanceUS
 from candlemill.exchanges.bybit import Bybit
 
 _MAKERS: dict[str, Callable[[], Exchange]] = {"binance": Binance, "binanceus": BinanceUS, "bybit": Bybit}
+NAMES = sorted(_MAKERS)
 
 
 def exchange(name: str, rest: str = "", stream: str = "", archive: str | None = None) -> Exchange:
     """Create an adapter, with other addresses if given. Raises UnknownName, and BadInput for an invalid address."""
     maker = _MAKERS.get(name)
     if maker is None:
-        raise UnknownName("exchange", name, sorted(_MAKERS), "known are " + ", ".join(sorted(_MAKERS)))
+        raise UnknownName("exchange", name, NAMES, "known are " + ", ".join(NAMES))
     found = maker()
     found.rest_url = _address(rest or found.rest_url, "http")
     found.stream_url = _address(stream or found.stream_url, "ws")
