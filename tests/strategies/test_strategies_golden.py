@@ -1,7 +1,7 @@
 """What each built-in strategy makes of a synthetic fortnight, kept in golden.json and computed twice.
 
-`PYTHONPATH=core:tests/support:tests/invariants:benchmarks python tests/strategies/test_strategies_golden.py` writes the file
-anew, from the slow reference alone.
+This writes the file anew, from the slow reference alone:
+PYTHONPATH=core:tests/support:tests/invariants:benchmarks python tests/strategies/test_strategies_golden.py
 """
 
 import json

@@ -104,16 +104,22 @@ def _typed_fixed(
 
 
 def parse_grid(texts: list[str]) -> dict[str, list[ParamValue]]:
-    """Parse grid options: `fast=5:50:5` (end included) and `slow=20,50,100`."""
-    grid: dict[str, list[ParamValue]] = {}
+    """Parse grid options: `fast=5:50:5` (end included) and `slow=20,50,100`. Raises BadInput."""
+    return parse_axes(texts, "grid", "fast=5:50:5 or slow=20,50,100")
+
+
+def parse_axes(texts: Sequence[str], what: str, example: str) -> dict[str, list[ParamValue]]:
+    """Parse options `NAME=VALUES` with the values of `grid_values`; errors name `what` and the `example`."""
+    axes: dict[str, list[ParamValue]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
+        name = name.strip().replace("-", "_")
         if not equals or not name or not values:
-            raise BadInput(f"grid {text!r} is not like fast=5:50:5 or slow=20,50,100")
-        if name in grid:
-            raise BadInput(f"grid of {name!r} is given twice: join its values with commas")
-        grid[name] = grid_values(text, values)
-    return grid
+            raise BadInput(f"{what} {text!r} is not like {example}")
+        if name in axes:
+            raise BadInput(f"{what} of {name!r} is given twice: join its values with commas")
+        axes[name] = grid_values(text, values)
+    return axes
 
 
 def grid_values(text: str, values: str) -> list[ParamValue]:

@@ -77,10 +77,13 @@ class Connection:
 
     def _command(self, sql: str, bound: dict[str, object]) -> None:
         if self.embedded and sql.startswith("DELETE"):  # it waits for merges, which a large job may have stopped
-            self._merges = "on"
-            self._command("SYSTEM START MERGES backtest_results", {})
+            self._start_merges()
         with failures("command"):
             self._client.command(sql, parameters=bound)
+
+    def _start_merges(self) -> None:
+        self._merges = "on"
+        self._command("SYSTEM START MERGES backtest_results", {})
 
     def _blocks(self, sql: str, bound: Mapping[str, object] = NO_VALUES) -> list[Sequence[Any]]:
         """Return the columns of a query's blocks that have rows. Blocks arrive in any order."""
@@ -137,8 +140,7 @@ class Connection:
 
     def _resume_merges(self) -> None:
         if self._merges == "to resume":
-            self._merges = "on"
-            self._command("SYSTEM START MERGES backtest_results", {})
+            self._start_merges()
 
 
 def connect(dsn: str) -> "Client":

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from candlemill.backtests.grid import grid_values
+from candlemill.backtests.grid import parse_axes
 from candlemill.backtests.resolve import resolve
 from candlemill.backtests.spec import OPTIONS, ParamValue, Spec
 from candlemill.errors import BadInput, UnknownName
@@ -75,16 +75,7 @@ def _ordered(values: Sequence[ParamValue]) -> bool:
 
 def parse_space(texts: Sequence[str]) -> dict[str, list[ParamValue]]:
     """Parse options like `fast=5:50:5`, `threshold=0.1:0.5:0.1`, `stop_loss=1%:5%:1%` and `timeframe=5m,15m,1h`."""
-    found: dict[str, list[ParamValue]] = {}
-    for text in texts:
-        name, equals, values = text.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals or not name or not values:
-            raise BadInput(f"space {text!r} is not like fast=5:50:5 or stop_loss=1%,2%")
-        if name in found:
-            raise BadInput(f"{name} is given twice: join its values with commas")
-        found[name] = grid_values(text, values)
-    return found
+    return parse_axes(texts, "space", "fast=5:50:5 or stop_loss=1%,2%")
 
 
 def no_axis_of_walk_forward(name: str) -> str:
