@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from candlemill.backtests.long_candles import candle_minutes
 from candlemill.cli.main import main
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 PRICES = ("open", "high", "low", "close")
 FIRST = 1_704_067_200_000  # 2024-01-01, a Monday
@@ -131,3 +133,31 @@ def test_files_of_long_candles(database: Path, tmp_path: Path, capsys: Any) -> N
     assert cm.backtest(own, "sma_cross", fast=2, slow=4).job_id == stored["job_id"]
     assert main([*job, "--timeframe", "1h"]) != 0
     assert "STOOQ:ABC@1d has candles of 1d, timeframe=1h needs shorter ones" in capsys.readouterr().err
+
+
+LEVELS: list[tuple[str, dict[str, int], dict[str, Any]]] = [
+    ("sma_cross", {"fast": 2, "slow": 4}, {"stop_loss": "2%", "take_profit": "3%"}),
+    ("sma_cross", {"fast": 1, "slow": 3, "allow_short": True}, {"stop_loss": "1%", "fill": "close"}),
+    ("donchian", {"entry": 4, "exit": 2}, {"stop_loss": "1%", "take_profit": "2%", "path": "best"}),
+    ("atr_bracket", {"entry": 6, "atr": 4, "stop": 100, "take": 200}, {}),
+    ("breakout_stop", {"entry": 6, "risk": 20_000}, {"path": "best"}),
+]
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(LEVELS), st.floats(0, 0.3))
+def test_levels_within_a_long_candle_fill_as_within_a_minute(
+    seed: int, case: tuple[str, dict[str, int], dict[str, Any]], missing: float
+) -> None:
+    """Hours, some of which are missing, and the same candles as if they were minutes: the same prices, in turn."""
+    strategy, params, options = case
+    hours = folded(minutes(12, seed), 60)
+    there = np.random.default_rng(seed).random(len(hours["time"])) >= missing
+    hours = {name: column[there] for name, column in hours.items()}
+    short = hours | {"time": FIRST + (hours["time"] - FIRST) // 60}
+    long = cm.backtest(cm.Candles.from_columns(hours, "OWN", timeframe="1h"), strategy, **params, **options)
+    quick = cm.backtest(cm.Candles.from_columns(short, "OWN"), strategy, **params, **options, max_gap=10**6)
+    for column in ("side", "entry_price", "exit_price", "quantity", "profit", "reason"):
+        assert list(long.trades[column]) == list(quick.trades[column]), column
+    for figure in ("trades", "wins", "fills", "ambiguous_bars", "total_pnl", "turnover"):
+        assert long.result[figure] == quick.result[figure], figure
