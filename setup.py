@@ -14,7 +14,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 CORE = ROOT / "core/candlemill"
 SOURCES = [*(CORE / "engine").glob("*.py"), CORE / "exchanges/binance/kline_csv.py"]
-ENGINE = sorted(str(path.relative_to(ROOT)) for path in SOURCES if path.name != "__init__.py")
+PLAIN = {"__init__.py", "book.py"}  # records that strategies make: see engine/book.py
+ENGINE = sorted(str(path.relative_to(ROOT)) for path in SOURCES if path.name not in PLAIN)
 
 SHARED = (("functions", "*/main.py"), ("schema", "**/*.sql"), ("schema", "**/*.json"), ("knative", "**/*.yaml"))
 

@@ -31,7 +31,7 @@ class Dip(OrderStrategy, frozen=True):
         return (0,)
 
     def step(self, state: Any, bar: Any, position: Any) -> Any:
-        top = max(state[0], bar.close)
+        top = bar.close if position.side else max(state[0], bar.close)
         if position.side:
             target = 0 if position.held >= 60 else None
             return Book(target, stop=position.entry * 99 // 100, take=position.entry * 101 // 100), (top,)

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from candlemill.checks import fresh_process
 from candlemill.checks.runner import check
 from candlemill.engine.candles import Bars
 from candlemill.strategies import (
@@ -19,6 +20,7 @@ from candlemill.strategies import (
 )
 from candlemill.strategies.registry import ORDER_STRATEGIES
 from dishonest import ORDERS
+from dishonest_orders import ZOO
 from order_jobs import Weights
 
 
@@ -96,6 +98,16 @@ def test_dishonest_strategies_are_found(kind: Any) -> None:
     case = next(finding.counterexample for finding in report.findings if finding.verdict == "fault")
     assert case is not None
     assert len(case.said) == 2
+
+
+@pytest.mark.parametrize("kind", ZOO, ids=lambda kind: kind.__name__)
+def test_each_kind_of_dishonesty_is_found_and_its_twin_passes(kind: Any) -> None:
+    """The test that is named finds it alone. None of the others may take so long that they hide it."""
+    twin, tests = ZOO[kind]
+    for each, honest in ((kind, False), (twin, True)):
+        report = check(each, timeframes=(1,), only=tests, elsewhere=fresh_process.decide, seconds=2.0)
+        assert report.honest == honest, [(each.__name__, finding.text) for finding in report.findings]
+        assert all(report[test].verdict in ("ok", "fault", "skipped") for test in tests)
 
 
 def test_a_refusal_names_what_is_missing() -> None:

@@ -4,11 +4,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from candlemill.engine.books import Book, Order, PositionView
+from candlemill.engine.book import Book, Order
+from candlemill.engine.books import Orders, PositionView
+from candlemill.engine.candles import CandleColumns
+from candlemill.engine.fill_tape import FillTape
+from candlemill.engine.minute import MinuteEngine
+from candlemill.engine.position import ExecutionRules
+from candlemill.engine.ranges import ranges_of
 
 
 def order(key: str = "a", side: int = 1, kind: str = "limit", price: Any = 100, **more: Any) -> Order:
     return Order(key, side, kind, price, **{"size": 1, **more})
+
+
+def state(book: Any) -> MinuteEngine:
+    """Return an engine that has taken the book at its only bar."""
+    candles = CandleColumns(*([np.full(1, 60_000)] for _ in range(5)), [])
+    engine = MinuteEngine(candles, ExecutionRules(), ranges_of(candles), FillTape())
+    engine.state_book(book, 0)
+    return engine
 
 
 @pytest.mark.parametrize(
@@ -33,33 +47,58 @@ def order(key: str = "a", side: int = 1, kind: str = "limit", price: Any = 100, 
 )
 def test_an_order_that_is_none_is_refused_in_one_line(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError) as caught:
-        order(**wrong)
+        Orders().put_order(order(**wrong))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_book_takes_sixteen_orders_with_different_keys() -> None:
-    Book(None, [order(f"k{k}") for k in range(16)])
+    state(Book(None, [order(f"k{k}") for k in range(16)]))
     with pytest.raises(ValueError, match="a book of 17 orders, the limit is 16"):
-        Book(None, [order(f"k{k}") for k in range(17)])
+        state(Book(None, [order(f"k{k}") for k in range(17)]))
     with pytest.raises(ValueError, match="order key 'b' is in the book twice"):
-        Book(None, [order("a"), order("b"), order("b")])
+        state(Book(None, [order("a"), order("b"), order("b")]))
+    with pytest.raises(ValueError, match="'a' in a book is no Order"):
+        state(Book(None, ["a"]))  # type: ignore[list-item]
+
+
+def test_a_key_is_checked_wherever_it_comes_in_a_book() -> None:
+    """A key that was in the same place of an earlier book is not checked again."""
+    orders = Orders()
+    for key, fits in (("a", True), ("stop", False), ("a", True), ("", False), ("order", True)):
+        orders.clear()
+        if fits:
+            orders.put_order(order(key))
+        else:
+            with pytest.raises(ValueError, match="order key"):
+                orders.put_order(order(key))
+
+
+def test_a_book_without_orders_is_stated_again_as_it_is() -> None:
+    """The same object is not read again, unless a book that is not the strategy's came between."""
+    book = Book(5, stop=7, take=9)
+    engine = state(book)
+    for between in (False, True, False):
+        if between:
+            engine.replace(engine.new_orders(), 0, False, 1, 0, 0)
+        engine.state_book(book, 0)
+        assert (engine.keep, engine.target, engine.stop, engine.take) == (False, 5, 7, 9)
 
 
 @pytest.mark.parametrize("target", [100_000_001, -100_000_001, 0.5, "1"])
 def test_a_target_is_a_bounded_whole_number(target: Any) -> None:
     with pytest.raises(ValueError, match=r"book: target .* is not a whole number from -100000000 to 100000000"):
-        Book(target)
+        state(Book(target))
 
 
 def test_numbers_of_numpy_are_whole_numbers() -> None:
-    assert order(price=np.int64(7)).price == 7
-    assert Book(np.int32(-5)).target == -5
+    engine = state(Book(np.int32(-5), [order(price=np.int64(7))]))  # type: ignore[arg-type]
+    assert (engine.target, engine.now.orders.count) == (-5, 1)
 
 
 def test_a_book_without_target_keeps_the_position() -> None:
-    assert Book().keep
-    assert not Book(0).keep
+    assert state(Book()).keep
+    assert not state(Book(0)).keep
 
 
 def test_the_side_of_a_position_is_that_of_its_exposure() -> None:

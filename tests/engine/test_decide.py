@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from candlemill.engine.books import Book, Order, PositionView
+from candlemill.engine.book import Book, Order
+from candlemill.engine.books import PositionView
 from candlemill.engine.candles import CandleColumns, minute_bars
 from candlemill.engine.position import ExecutionRules
 from candlemill.errors import BadInput, BadStrategy

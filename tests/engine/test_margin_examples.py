@@ -1,8 +1,9 @@
-"""Liquidation prices of the exchange's own example, and what follows from the definition.
+"""Liquidation prices of the exchanges' own examples, and what follows from the definition.
 
-The example is that of Binance's page "How to Calculate Liquidation Price of USDT-Margined Futures" (2020-08-14,
-https://www.binance.com/en/support/faq/b3c689c1f50a44cabb3a84e663b81d93): one wallet with a long in BTCUSDT and a long
-in ETHUSDT. The page has its tables as pictures; the numbers are the ones that other programs' tests cite from it.
+Binance has one example for USD-M, on its page "How to Calculate Liquidation Price of USDT-Margined Futures"
+(2020-08-14, https://www.binance.com/en/support/faq/b3c689c1f50a44cabb3a84e663b81d93): one wallet with a long in
+BTCUSDT and a long in ETHUSDT. The page has its tables as pictures; the numbers are the ones that other programs' tests
+cite from it.
 """
 
 import hypothesis.strategies as st
@@ -68,6 +69,35 @@ def test_prices_of_the_example(long: tuple[int, int], table: list[Tier], others:
     margin = WALLET - others[0] + others[1]
     found = liquidation_price(own_money(True, 0, quantity, entry, margin), quantity, pairs(table))
     assert round(found / 10**6) == scaled(price) // 10**6  # the page rounds to cents
+
+
+def test_bybit_takes_the_maintenance_margin_of_the_entry() -> None:
+    """One BTC, long at 20,000 with 50x and a rate of 0.5 %: 19,700 on Bybit's page, 19,698.49 here and on Binance.
+
+    Bybit, "Liquidation Price (USDT Contract)", read 2026-12 at
+    https://testnet.bybit.com/en-US/help-center/s/article/Liquidation-Price-USDT-Contract, example 1: the entry price
+    less (initial margin - maintenance margin) / size, both margins at the entry: 20,000 - (400 - 100). Binance's
+    formula, and so candlemill's, has the maintenance margin at the price of liquidation, where it is smaller for a
+    long: (20,000 - 400) / (1 - 0.5 %). Bybit's page of the unified account (2026-05) has it there too, in its formula
+    for inverse contracts.
+    """
+    entry, quantity = 20_000 * SCALE, SCALE
+    initial, maintenance = 400 * SCALE, 100 * SCALE
+    at_entry = liquidation_price(own_money(True, 0, quantity, entry, initial - maintenance), quantity, [(0, 0)])
+    assert at_entry == 19_700 * SCALE
+    table = tiers((0, 0.5, 0))
+    here = liquidation_price(own_money(True, 0, quantity, entry, initial), quantity, pairs(table))
+    assert here == 19_600 * SCALE * 1000 // 995
+
+
+def test_a_short_is_the_mirror_image() -> None:
+    """The same position short: 20,300 with the margin of the entry, (20,000 + 400) / (1 + 0.5 %) here."""
+    entry, quantity = 20_000 * SCALE, -SCALE
+    initial, maintenance = 400 * SCALE, 100 * SCALE
+    at_entry = liquidation_price(own_money(True, 0, quantity, entry, initial - maintenance), quantity, [(0, 0)])
+    assert at_entry == 20_300 * SCALE
+    here = liquidation_price(own_money(True, 0, quantity, entry, initial), quantity, pairs(tiers((0, 0.5, 0))))
+    assert here == -(-20_400 * SCALE * 1000 // 1005)
 
 
 QUANTITIES = st.integers(1, 10**13) | st.integers(-(10**13), -1)

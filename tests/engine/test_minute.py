@@ -1,7 +1,7 @@
 """One minute of SEMANTICS-2 section 10, case by case. Rows are (open, high, low, close); the first bar only decides."""
 
 import pytest
-from candlemill.engine.books import Book, Order
+from candlemill.engine.book import Book, Order
 from candlemill.engine.candles import MINUTE_MS
 from candlemill.engine.position import ExecutionRules
 from order_candles import FULL, Prices, fills_of, run_books, short_fills

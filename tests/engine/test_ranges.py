@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from candlemill.engine.ranges import BLOCK, Ranges, ranges_of
+from candlemill.engine.ranges import BLOCK, Ranges, next_fall, prepare_falls, ranges_of
 from hypothesis import given
 from hypothesis import strategies as st
 from order_candles import candle_columns
@@ -48,3 +48,24 @@ def test_the_first_breakout(window: int, seed: int, count: int, data: st.DataObj
         count,
     )
     assert ranges(highs, lows).first_breakout(begin, count, window) == wanted
+
+
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 8 * BLOCK),
+    st.sampled_from([1, 999, 1000, 1001, 2000, 5000, 20_000, 999_999]),
+    st.sampled_from([1, 1000, 7 * 10**11]),
+    st.booleans(),
+    st.data(),
+)
+def test_the_next_fall(seed: int, count: int, ppm: int, unit: int, bounds: bool, data: st.DataObject) -> None:
+    """With or without the bounds that many sets share, at prices of units of which distances are whole or not."""
+    highs, lows = ([unit * price for price in column] for column in walk(seed, count))
+    candles = candle_columns([(low, high, low, high) for high, low in zip(highs, lows, strict=True)])
+    found = ranges_of(candles)
+    if bounds:
+        prepare_falls(candles, found)
+    begin = data.draw(st.integers(0, count))
+    end = data.draw(st.integers(begin, count))
+    falls = [j + 1 < count and lows[j + 1] < highs[j] - highs[j] * ppm // 10**6 for j in range(count)]
+    assert next_fall(candles, found, begin, end, ppm) == next((j for j in range(begin, end) if falls[j]), end)

@@ -723,7 +723,8 @@ class KeptOutside(OrderStrategy, frozen=True):
         if position.side:
             type(self).bought.append(position.entry)
         last = type(self).bought[-1] if type(self).bought else bar.close
-        return Book(None, [Order("in", 1, "limit", max(1, min(bar.close, last)), size=1_000_000, take=bar.close)]), ()
+        price = max(1, min(bar.close, last))
+        return Book(None, [Order("in", 1, "limit", price, size=1_000_000, take=2 * price)]), ()
 
 
 class WrongHour(OrderStrategy, frozen=True):

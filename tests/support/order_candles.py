@@ -4,7 +4,8 @@ import random
 from typing import Any
 
 import numpy as np
-from candlemill.engine.books import Book, Order, PositionView
+from candlemill.engine.book import Book, Order
+from candlemill.engine.books import PositionView
 from candlemill.engine.candles import MINUTE_MS, CandleColumns
 from candlemill.engine.fill_tape import FillTape
 from candlemill.engine.position import ExecutionRules

@@ -58,12 +58,17 @@ class SlowBooks:
     def decide(self, view: View) -> Book:
         position = PositionView(view.exposure, view.entry, view.held, view.best, tuple(view.filled))
         book, self.state = self.strategy.step(self.state, Bar(*view.bars[-1]), position)
-        orders = [
-            Order(o.key, int(o.side), o.kind, int(o.price), int(o.size), int(o.part), int(o.oco) or None, int(o.stop),
-                  int(o.take))
-            for o in book.orders
-        ]  # fmt: skip
-        return Book(None if book.keep else int(book.target), tuple(orders), int(book.stop), int(book.take))
+        return ordered(book)
+
+
+def ordered(book: Any) -> Book:
+    """A strategy's book as the reference takes it."""
+    orders = [
+        Order(o.key, int(o.side), o.kind, int(o.price), int(o.size), int(o.part), int(o.oco) or None, int(o.stop),
+              int(o.take))
+        for o in book.orders
+    ]  # fmt: skip
+    return Book(None if book.target is None else int(book.target), tuple(orders), int(book.stop), int(book.take))
 
 
 class SlowWeights:

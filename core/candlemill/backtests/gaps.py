@@ -3,7 +3,7 @@
 import numpy as np
 
 from candlemill.engine.account import Sizing
-from candlemill.engine.candles import CandleColumns, Column
+from candlemill.engine.candles import MINUTE_MS, CandleColumns, Column
 from candlemill.engine.fills import Fills
 from candlemill.engine.summary import FINE, CarriedState
 
@@ -12,6 +12,18 @@ def gap_bars(candles: CandleColumns, lo: int, hi: int) -> Column:
     """Return those of bars `lo` to `hi - 1` before which a minute is missing."""
     gaps = candles.columns()["gaps"]
     found: Column = gaps[(gaps >= max(lo, 1)) & (gaps < hi)]
+    return found
+
+
+def bars_at(columns: dict[str, Column], times: Column) -> Column:
+    """Return the bars that open at `times` (ms), each of them one of the columns' bars.
+
+    From a gap to the next one there is a bar at each minute, so only the gaps are searched.
+    """
+    firsts = np.append(0, columns["gaps"])
+    opened = columns["t"][firsts]
+    stretch = np.searchsorted(opened, times, side="right") - 1
+    found: Column = firsts[stretch] + (times - opened[stretch]) // MINUTE_MS
     return found
 
 

@@ -7,6 +7,7 @@ the account stores when the last orders were stated, with the close and the equi
 import numpy as np
 
 from candlemill.backtests.account import NEVER, AccountRules, AccountState, Columns, Holding, opened, turns_of
+from candlemill.backtests.gaps import bars_at
 from candlemill.backtests.recording import Recording
 from candlemill.backtests.single import SYMBOL, AccountSlice
 from candlemill.engine.candles import Bars, CandleColumns, Column
@@ -73,8 +74,8 @@ def events_of(candles: CandleColumns, fills: FillTape, before: AccountState) -> 
     if (early := made[ordered & ~fresh]).size and (early != start.made).any():
         raise ValueError(f"orders made at {early.tolist()[:3]} are none of the last that were carried, {start.made}")
     price = np.where(ordered, start.made_price, 0)
-    price[fresh] = columns["close"][np.searchsorted(columns["t"], made[fresh])]
-    bar = np.searchsorted(columns["t"], minute)
+    price[fresh] = columns["close"][bars_at(columns, made[fresh])]
+    bar = bars_at(columns, minute)
     names = ("minute", "stage", "what", "before", "after", "part", "price", "raw", "rate", "made")
     return {name: given[name] for name in names} | {
         "turn": turns_of(bar, given["stage"]),

@@ -20,7 +20,7 @@ from candlemill.engine.account import COMPOUND, FIXED, NOTIONAL, Sizing, run_acc
 from candlemill.engine.candles import Bars, CandleColumns, k_minute_bars
 from candlemill.engine.fills import Fills
 from candlemill.engine.position import ExecutionRules
-from candlemill.engine.ranges import ranges_of
+from candlemill.engine.ranges import prepare_falls, ranges_of
 from candlemill.engine.signals import BitReader, Bits, Desired, PositionChanges, changes_of
 from candlemill.engine.simulate import run
 from candlemill.engine.summary import CarriedState, Summary
@@ -224,6 +224,8 @@ def run_slice(
         return _run_both(spec, window, sets, starts)
     try:
         task = _Task(spec, window, None, tapes)
+        if walks_minutes(spec) and len(sets) >= SHARED_SETS:
+            task.share()
         if starts is not None:
             return SliceOutcomes(task.days, [task.run_from(starts[point], point, strategy) for point, strategy in sets])
         shares = len(sets) >= SHARED_SETS and not walks_minutes(spec)
@@ -326,6 +328,13 @@ class _Task:
         self._first, self._end = _decision_bars(self._bars, window)
         last = self._bars.last
         self._begin = window.begin if last is None else int(np.searchsorted(last, window.begin))
+
+    def share(self) -> None:
+        """Compute what only pays for many sets whose fills are decided minute by minute."""
+        candles = self._window.candles
+        candles.add_blocks()
+        if self._ranges is not None:
+            prepare_falls(candles, self._ranges)
 
     def decisions(self, strategy: Strategy) -> Desired:
         """Return the desired position at each decision bar of a slice that is the whole job."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from candlemill.backtests.account_log import AccountLog
-from candlemill.backtests.gaps import gap_bars
+from candlemill.backtests.gaps import bars_at, gap_bars
 from candlemill.backtests.recording import Recording
 from candlemill.engine.candles import CandleColumns, Column
 from candlemill.engine.fill_tape import FillTape
@@ -42,7 +42,7 @@ def units_for_orders(
         return quick
     run = _Units(candles, quantity, exposure, lo, hi)
     given = fills.columns()
-    bars = np.searchsorted(run.columns["t"], given["minute"]).tolist()
+    bars = bars_at(run.columns, given["minute"]).tolist()
     funding = run.funding()
     rows = zip(bars, *(given[name].tolist() for name in ("before", "after", "price", "rate")), strict=True)
     for bar, before, after, price, rate in rows:
@@ -71,11 +71,11 @@ def _compiled(
         return None
     position, share = found
     most = int(np.abs(position).max())
-    traded = float(np.abs(np.diff(position)).astype(np.float64) @ given["price"].astype(np.float64))
+    traded = float((np.abs(np.diff(position)) * given["price"].astype(np.float64)).sum())  # `@` would use all cores
     if 2 * traded + (4 + 2 * len(columns["funding_bars"])) * float(most) * int(candles.top) > ROOM:
         return None
     book = UnitBook(candles, lo, hi, int(position[0]), exposure != 0)
-    bars = np.searchsorted(columns["t"], given["minute"])
+    bars = bars_at(columns, given["minute"])
     book.settle(bars, given["before"], given["after"], position[1:], given["price"], given["rate"])
     total, daily = book.summary(share)
     total.ambiguous = len(fills.ambiguous()["minute"])

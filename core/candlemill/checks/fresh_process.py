@@ -16,11 +16,12 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from candlemill.checks.hidden_state import Answers
+from candlemill.checks.hidden_state import Answers, Decider
 from candlemill.checks.markets import COLUMNS, Market
 from candlemill.checks.moved_clock import MovedClock, moments
+from candlemill.checks.orders import OrderSubject
 from candlemill.checks.subject import Broken, Params, Refused, Subject
-from candlemill.strategies import Strategy
+from candlemill.strategies import OrderStrategy, Strategy, Weighted
 from candlemill.units import iso
 
 TIMEOUT_SECONDS: Final = 120
@@ -55,7 +56,7 @@ class Reply(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-def decide(subject: Subject, markets: Sequence[Market]) -> Answers | str:
+def decide(subject: Decider, markets: Sequence[Market]) -> Answers | str:
     """Return the decisions for each market in a fresh process, or the reason (text) why this is impossible.
 
     Raises Broken if the strategy raises there.
@@ -145,9 +146,11 @@ def _reply(request: DecisionRequest) -> Reply:
 def _runs(request: DecisionRequest) -> list[tuple[bytes, bytes]]:
     """Reload the strategy's own code, because it may read the clock on import, and run it. Libraries stay loaded."""
     strategy = msgspec.convert(request.params, _load(request.where))
-    subject = Subject(strategy, request.params, request.k)
+    subject: Subject | OrderSubject = Subject(strategy, request.params, request.k)
+    if isinstance(strategy, OrderStrategy | Weighted):
+        subject = OrderSubject(strategy, request.params, request.k, 0)
     markets = (Market("", *(np.frombuffer(column, dtype=np.int64) for column in found)) for found in request.markets)
-    return [(run.desired.tobytes(), run.memory) for run in map(subject.run, markets)]
+    return list(map(subject.answer, markets))
 
 
 def _load(where: str) -> type[Strategy]:

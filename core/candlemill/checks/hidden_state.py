@@ -4,6 +4,7 @@ import copy
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -11,9 +12,10 @@ import numpy as np
 from candlemill.checks.lookahead import Difference, differs, memories
 from candlemill.checks.markets import COLUMNS, Market, Rng, draw
 from candlemill.checks.report import Change, Counterexample, decision, rows
-from candlemill.checks.subject import Broken, Refused, Run, Subject
+from candlemill.checks.subject import Broken, Params, Refused, Run, Subject
 from candlemill.checks.turns import in_turns
 from candlemill.engine.candles import Bars
+from candlemill.strategies import Strategy
 from candlemill.units import iso
 
 Runs = list[tuple[bytes, bytes]]  # the decisions and the memory for each market
@@ -32,8 +34,19 @@ class Answers(msgspec.Struct, frozen=True):
     other: Runs = []
 
 
+class Decider(Protocol):
+    """What another process is given of a strategy under test."""
+
+    @property
+    def strategy(self) -> Strategy: ...
+    @property
+    def params(self) -> Params: ...
+    @property
+    def k(self) -> int: ...
+
+
 # Decides in a fresh process; returns the reason as text where this is impossible.
-Elsewhere = Callable[[Subject, Sequence[Market]], Answers | str]
+Elsewhere = Callable[[Decider, Sequence[Market]], Answers | str]
 
 
 def _found(

@@ -89,8 +89,8 @@ def check(
     if isinstance(instance, OrderStrategy | Weighted):
         market = market_of(data, "given candles") if isinstance(data, CandleColumns) else data
         return check_orders(
-            instance, market, timeframes=timeframes, seed=seed, pinned=pinned, only=only, seconds=seconds,
-            progress=progress,
+            instance, market, timeframes=timeframes, seed=seed, pinned=pinned, only=only, elsewhere=elsewhere,
+            seconds=seconds, progress=progress,
         )  # fmt: skip
     begun = time.monotonic()
     examiner = _Examiner(_instance(strategy), data, timeframes, seed, frozenset(pinned), elsewhere, seconds)

@@ -75,6 +75,11 @@ class Subject(msgspec.Struct, frozen=True):
             raise Broken(f"decide() fails: {one_line_of(error)}, {place}") from error
         return Run(bars, lo, *_checked(answer, hi - lo))
 
+    def answer(self, market: Market) -> tuple[bytes, bytes]:
+        """Return the decisions and the memory as bytes, for another process."""
+        found = self.run(market)
+        return found.desired.tobytes(), found.memory
+
 
 def _checked(answer: Any, n: int) -> tuple[Desired, bytes]:
     if not isinstance(answer, tuple) or len(answer) != 2:

@@ -1,12 +1,12 @@
-"""Book that a strategy states at the close of a decision bar, and its view of the position. SEMANTICS-2 section 9."""
+"""Orders of a book as columns, and a strategy's view of its position. SEMANTICS-2 section 9."""
 
-from collections.abc import Sequence
 from operator import index
-from typing import Final
+from typing import Any, Final
 
 from librt.vecs import vec
 from mypy_extensions import i64
 
+from candlemill.engine.book import Order
 from candlemill.engine.candles import PRICE_LIMIT
 
 LIMIT: Final = "limit"
@@ -17,83 +17,6 @@ EXPOSURE_LIMIT: Final = 100_000_000  # ppm
 WHOLE: Final = 1_000_000  # ppm
 OCO_LIMIT: Final = 1_000_000_000
 RESERVED: Final = ("target", "stop", "take", "liquidation")
-
-
-class Order:
-    """One resting order: buys (`side` 1) or sells (-1) at `price`, scaled, as a "limit" or a "stop".
-
-    It trades `size` ppm of exposure, or `part` ppm of the position that is held, which it only reduces. The first fill
-    of an `oco` group (0: none) cancels the group's other orders. `stop` and `take` (0: none) protect the position that
-    this order opens until the next book. Raises ValueError.
-    """
-
-    def __init__(
-        self,
-        key: str,
-        side: int,
-        kind: str,
-        price: object,
-        size: object = 0,
-        part: object = 0,
-        oco: object = 0,
-        stop: object = 0,
-        take: object = 0,
-    ) -> None:
-        if not isinstance(key, str) or not 1 <= len(key) <= KEY_LIMIT or not key.isprintable():
-            raise ValueError(f"order key {key!r:.80} is not a printable text of 1 to {KEY_LIMIT} characters")
-        if key in RESERVED:
-            raise ValueError(f"order key {key!r} is reserved: {', '.join(RESERVED)} name other fills")
-        if side != 1 and side != -1:
-            raise ValueError(f"order {key!r}: side {side!r}, expected 1 (buys) or -1 (sells)")
-        if kind != LIMIT and kind != STOP:
-            raise ValueError(f"order {key!r}: kind {kind!r}, expected 'limit' or 'stop'")
-        self.key: str = key
-        self.side: i64 = side
-        self.kind: str = kind
-        self.price: i64 = _within(key, "price", price, 1, PRICE_LIMIT)
-        self.size: i64 = _within(key, "size", size, 0, EXPOSURE_LIMIT)
-        self.part: i64 = _within(key, "part", part, 0, WHOLE)
-        if (self.size == 0) == (self.part == 0):
-            raise ValueError(f"order {key!r}: size {size} and part {part}, expected one of the two above 0")
-        self.oco: i64 = _within(key, "oco", oco, 0, OCO_LIMIT)
-        self.stop: i64 = _within(key, "stop", stop, 0, PRICE_LIMIT)
-        self.take: i64 = _within(key, "take", take, 0, PRICE_LIMIT)
-
-    def __repr__(self) -> str:
-        amount = f"size={self.size}" if self.size else f"part={self.part}"
-        return f"Order({self.key!r}, {self.side}, {self.kind!r}, {self.price}, {amount})"
-
-
-class Book:
-    """Target, orders and protective prices of one symbol until its next decision. `Book()` keeps the position without
-    orders.
-
-    `target` is the signed exposure in ppm; None keeps the position. `stop` and `take` (scaled prices, 0: none) protect
-    the current position and the position that the target opens. Raises ValueError.
-    """
-
-    def __init__(self, target: object = None, orders: Sequence[Order] = (), stop: object = 0, take: object = 0) -> None:
-        self.keep: bool = target is None
-        self.target: i64 = 0
-        if target is not None:
-            self.target = _within("", "target", target, -EXPOSURE_LIMIT, EXPOSURE_LIMIT)
-        self.orders: tuple[Order, ...] = tuple(orders)
-        self.stop: i64 = _within("", "stop", stop, 0, PRICE_LIMIT)
-        self.take: i64 = _within("", "take", take, 0, PRICE_LIMIT)
-        count = len(self.orders)
-        if count == 0:
-            return
-        if count > ORDER_LIMIT:
-            raise ValueError(f"a book of {count} orders, the limit is {ORDER_LIMIT}: state those nearest to the market")
-        if count > 1:
-            keys = {order.key for order in self.orders}
-            if len(keys) < count:
-                double = next(order.key for order in self.orders if sum(o.key == order.key for o in self.orders) > 1)
-                raise ValueError(f"order key {double!r} is in the book twice: give each order its own")
-
-    def __repr__(self) -> str:
-        target = None if self.keep else self.target
-        return f"Book({target}, {list(self.orders)!r}, stop={self.stop}, take={self.take})"
 
 
 class PositionView:
@@ -132,7 +55,7 @@ class Orders:
     def __init__(self) -> None:
         zeros = [0] * ORDER_LIMIT
         self.count: i64 = 0
-        self.keys: list[str] = [""] * ORDER_LIMIT
+        self.keys: list[str] = ["order"] * ORDER_LIMIT
         self.side: vec[i64] = vec[i64](zeros)
         self.limit: vec[i64] = vec[i64](zeros)  # 1: a limit order, 0: a stop order
         self.price: vec[i64] = vec[i64](zeros)
@@ -164,9 +87,48 @@ class Orders:
             self.parts |= 1 << k
         self.count = k + 1
 
-    def put_order(self, order: Order) -> None:
-        limit: i64 = 1 if order.kind == LIMIT else 0
-        self.put(order.key, order.side, limit, order.price, order.size, order.part, order.oco, order.stop, order.take)
+    def put_orders(self, stated: tuple[Any, ...]) -> None:
+        """Put the orders of a strategy's book. Raises ValueError."""
+        count = len(stated)
+        if count > ORDER_LIMIT:
+            raise ValueError(f"a book of {count} orders, the limit is {ORDER_LIMIT}: state those nearest to the market")
+        for order in stated:
+            self.put_order(order)
+        if count > 1:
+            keys = {order.key for order in stated}
+            if len(keys) < count:
+                double = next(order.key for order in stated if sum(o.key == order.key for o in stated) > 1)
+                raise ValueError(f"order key {double!r} is in the book twice: give each order its own")
+
+    def put_order(self, order: Any) -> None:
+        if not isinstance(order, Order):
+            raise ValueError(f"{order!r:.80} in a book is no Order")
+        one: Any = order
+        key: Any = one.key
+        if key is not self.keys[self.count]:  # the last book's key in this place was checked
+            check_key(key)
+        side: object = one.side
+        if side != 1 and side != -1:
+            raise ValueError(f"order {key!r}: side {side!r}, expected 1 (buys) or -1 (sells)")
+        kind: object = one.kind
+        if kind != LIMIT and kind != STOP:
+            raise ValueError(f"order {key!r}: kind {kind!r}, expected 'limit' or 'stop'")
+        price = within(key, "price", one.price, 1, PRICE_LIMIT)
+        size = within(key, "size", one.size, 0, EXPOSURE_LIMIT)
+        part = within(key, "part", one.part, 0, WHOLE)
+        if (size == 0) == (part == 0):
+            raise ValueError(f"order {key!r}: size {size} and part {part}, expected one of the two above 0")
+        self.put(
+            key,
+            1 if side == 1 else -1,
+            1 if kind == LIMIT else 0,
+            price,
+            size,
+            part,
+            within(key, "oco", one.oco, 0, OCO_LIMIT),
+            within(key, "stop", one.stop, 0, PRICE_LIMIT),
+            within(key, "take", one.take, 0, PRICE_LIMIT),
+        )
 
     def standing_in(self, before: "Orders", alive: i64) -> i64:
         """Return one bit for each order that also is in `before` (with its bit set in `alive`): same side, kind and
@@ -192,7 +154,15 @@ class Orders:
         return found
 
 
-def _within(key: str, name: str, value: object, low: int, high: int) -> int:
+def check_key(key: object) -> None:
+    """Raise ValueError unless `key` can name an order."""
+    if not isinstance(key, str) or not 1 <= len(key) <= KEY_LIMIT or not key.isprintable():
+        raise ValueError(f"order key {key!r:.80} is not a printable text of 1 to {KEY_LIMIT} characters")
+    if key in RESERVED:
+        raise ValueError(f"order key {key!r} is reserved: {', '.join(RESERVED)} name other fills")
+
+
+def within(key: str, name: str, value: object, low: int, high: int) -> int:
     """Return `value` as an integer from `low` to `high`. Raises ValueError."""
     if isinstance(value, int):
         number: int = value

@@ -14,7 +14,7 @@ from candlemill.engine.candles import Bars, CandleColumns
 from candlemill.engine.decide import BookSource
 from candlemill.engine.minute import MinuteEngine
 from candlemill.engine.ranges import Ranges
-from candlemill.engine.walk import part_of
+from candlemill.engine.wide import part_of
 
 BUY: Final = 1
 SELL: Final = -1
@@ -22,14 +22,6 @@ LIMIT: Final = 1
 STOP: Final = 0
 UNIT: Final = 1_000_000  # ppm of exposure
 LEVEL_KEYS: Final = [f"buy{level}" for level in range(1, ORDER_LIMIT)]
-
-
-def shift_of(ppm: i64) -> i64:
-    """Return the least `s` with `price >> s` never above `price * ppm // 10^6`: a bound without a division."""
-    shift: i64 = 0
-    while (1 << shift) * ppm < UNIT:
-        shift += 1
-    return shift
 
 
 class NativeSource(BookSource):
@@ -72,13 +64,21 @@ class PullbackBooks(NativeSource):
     """`pullback_limit`: in a rise, a limit buy below the price with a bracket; exit after `hold` minute bars."""
 
     def __init__(
-        self, candles: CandleColumns, bars: Bars, first: int, lookback: int, depth: int, stop: int, take: int, hold: int
+        self,
+        candles: CandleColumns,
+        ranges: Ranges,
+        bars: Bars,
+        first: int,
+        lookback: int,
+        depth: int,
+        stop: int,
+        take: int,
+        hold: int,
     ) -> None:
         super().__init__(bars, first, lookback)
         self.close: vec[i64] = self.column(candles.close, bars.close)
-        self.low: vec[i64] = self.column(candles.low, bars.low)
+        self.ranges: Ranges = ranges
         self.depth: i64 = depth
-        self.shift: i64 = shift_of(depth)
         self.stop: i64 = stop
         self.take: i64 = take
         self.hold: i64 = hold
@@ -102,15 +102,11 @@ class PullbackBooks(NativeSource):
         now = engine.now
         if now.exposure != 0:
             return engine.first_touch(i, min(end, i + self.hold - now.held))
-        close, low, depth, shift, back = self.close, self.low, self.depth, self.shift, self.lookback
-        j: i64 = max(i, back)
-        while j + 1 < end:
-            price: i64 = close[j]
-            fall: i64 = price - low[j + 1]
-            if fall > price >> shift and fall > part_of(price, depth) and price > close[j - back]:
-                return j + 1
-            j += 1
-        return end
+        close, back, last = self.close, self.lookback, end - 1
+        j: i64 = self.ranges.next_fall(close, max(i, back), last, self.depth)
+        while j < last and close[j] <= close[j - back]:
+            j = self.ranges.next_fall(close, j + 1, last, self.depth)
+        return min(j + 1, end)
 
 
 class BreakoutBooks(NativeSource):
@@ -164,6 +160,7 @@ class GridBooks(NativeSource):
     def __init__(
         self,
         candles: CandleColumns,
+        ranges: Ranges,
         bars: Bars,
         first: int,
         levels: int,
@@ -174,10 +171,9 @@ class GridBooks(NativeSource):
     ) -> None:
         super().__init__(bars, first, 0)
         self.close: vec[i64] = self.column(candles.close, bars.close)
-        self.low: vec[i64] = self.column(candles.low, bars.low)
+        self.ranges: Ranges = ranges
         self.levels: i64 = levels
         self.spacing: i64 = spacing
-        self.shift: i64 = shift_of(spacing)
         self.size: i64 = size
         self.anchor: i64 = anchor
         self.filled: i64 = filled
@@ -217,12 +213,4 @@ class GridBooks(NativeSource):
     def first_event(self, engine: MinuteEngine, i: i64, end: i64) -> i64:
         if engine.now.exposure != 0:
             return engine.first_touch(i, end)
-        close, low, spacing, shift = self.close, self.low, self.spacing, self.shift
-        j: i64 = i
-        while j + 1 < end:
-            price: i64 = close[j]
-            fall: i64 = price - low[j + 1]
-            if fall > price >> shift and fall > part_of(price, spacing):
-                return j + 1
-            j += 1
-        return end
+        return self.ranges.next_fall(self.close, i, end - 1, self.spacing) + 1

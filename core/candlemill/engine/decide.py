@@ -9,8 +9,8 @@ from typing import Any, Final
 from librt.vecs import vec
 from mypy_extensions import i64
 
+from candlemill.engine.book import Book
 from candlemill.engine.book_trace import BookTrace
-from candlemill.engine.books import Book
 from candlemill.engine.candles import Bars, CandleColumns, Column, native
 from candlemill.engine.fill_tape import LIQUIDATION, ORDER, STOP, TAKE, TARGET, FillTape
 from candlemill.engine.margin import MarginAccount
@@ -129,9 +129,8 @@ class StepSource(BookSource):
         said = self.step(self.carried, bar, engine.seen())
         if not isinstance(said, tuple) or len(said) != 2 or not isinstance(said[0], Book):
             raise TypeError(f"step() returned {said!r:.100}, expected a Book and the state")
-        book: Book = said[0]
         self.carried = said[1]
-        engine.state_book(book, i)
+        engine.state_book(said[0], i)
 
 
 def decide(

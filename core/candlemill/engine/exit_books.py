@@ -12,7 +12,8 @@ from candlemill.engine.candles import MINUTE_MS, Bars, CandleColumns, Column, na
 from candlemill.engine.fill_tape import TARGET
 from candlemill.engine.minute import MinuteEngine
 from candlemill.engine.ranges import Ranges
-from candlemill.engine.walk import FAR, part_of
+from candlemill.engine.walk import FAR
+from candlemill.engine.wide import part_of
 
 HUNDREDTHS: Final = 100  # of a mean true range
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from librt.vecs import append, vec
+from librt.vecs import append, extend, vec
 from mypy_extensions import i64
 
 from candlemill.engine.candles import Column, view
@@ -20,6 +20,7 @@ TAKE: Final = 3
 LIQUIDATION: Final = 4
 
 NO_KEY: Final = -1
+FIRST_ROWS: Final = 16
 NOT_MADE: Final = -1  # `made` of protective exits and liquidations
 
 COLUMNS: Final = (
@@ -55,28 +56,25 @@ class FillTape:
     """
 
     def __init__(self) -> None:
-        self.minute: vec[i64] = vec[i64]()
-        self.stage: vec[i64] = vec[i64]()
-        self.made: vec[i64] = vec[i64]()
-        self.what: vec[i64] = vec[i64]()
-        self.key: vec[i64] = vec[i64]()
-        self.before: vec[i64] = vec[i64]()
-        self.after: vec[i64] = vec[i64]()
-        self.size: vec[i64] = vec[i64]()
-        self.part: vec[i64] = vec[i64]()
-        self.price: vec[i64] = vec[i64]()
-        self.raw: vec[i64] = vec[i64]()
-        self.rate: vec[i64] = vec[i64]()
-        self.entry: vec[i64] = vec[i64]()
+        self.n: i64 = 0  # rows; the columns have room for more
+        self.minute: vec[i64] = vec[i64]([0] * FIRST_ROWS)
+        self.stage: vec[i64] = vec[i64]([0] * FIRST_ROWS)
+        self.made: vec[i64] = vec[i64]([0] * FIRST_ROWS)
+        self.what: vec[i64] = vec[i64]([0] * FIRST_ROWS)
+        self.key: vec[i64] = vec[i64]([0] * FIRST_ROWS)
+        self.before: vec[i64] = vec[i64]([0] * FIRST_ROWS)
+        self.after: vec[i64] = vec[i64]([0] * FIRST_ROWS)
+        self.size: vec[i64] = vec[i64]([0] * FIRST_ROWS)
+        self.part: vec[i64] = vec[i64]([0] * FIRST_ROWS)
+        self.price: vec[i64] = vec[i64]([0] * FIRST_ROWS)
+        self.raw: vec[i64] = vec[i64]([0] * FIRST_ROWS)
+        self.rate: vec[i64] = vec[i64]([0] * FIRST_ROWS)
+        self.entry: vec[i64] = vec[i64]([0] * FIRST_ROWS)
         self.ambiguous_minute: vec[i64] = vec[i64]()
         self.ambiguous_first: vec[i64] = vec[i64]()
         self.ambiguous_end: vec[i64] = vec[i64]()
         self.keys: list[str] = []
         self._indices: dict[str, int] = {}
-
-    @property
-    def n(self) -> int:
-        return len(self.minute)
 
     def key_index(self, key: str) -> int:
         """Return the index of `key` in the table; a new key is added."""
@@ -103,42 +101,63 @@ class FillTape:
         rate: i64,
         entry: i64,
     ) -> None:
-        self.minute = append(self.minute, minute)
-        self.stage = append(self.stage, stage)
-        self.made = append(self.made, made)
-        self.what = append(self.what, what)
-        self.key = append(self.key, key)
-        self.before = append(self.before, before)
-        self.after = append(self.after, after)
-        self.size = append(self.size, size)
-        self.part = append(self.part, part)
-        self.price = append(self.price, price)
-        self.raw = append(self.raw, raw)
-        self.rate = append(self.rate, rate)
-        self.entry = append(self.entry, entry)
+        n: i64 = self.n
+        if n == len(self.minute):
+            self.grow()
+        self.n = n + 1
+        self.minute[n] = minute
+        self.stage[n] = stage
+        self.made[n] = made
+        self.what[n] = what
+        self.key[n] = key
+        self.before[n] = before
+        self.after[n] = after
+        self.size[n] = size
+        self.part[n] = part
+        self.price[n] = price
+        self.raw[n] = raw
+        self.rate[n] = rate
+        self.entry[n] = entry
+
+    def grow(self) -> None:
+        """Double the room of the columns."""
+        self.minute = doubled(self.minute)
+        self.stage = doubled(self.stage)
+        self.made = doubled(self.made)
+        self.what = doubled(self.what)
+        self.key = doubled(self.key)
+        self.before = doubled(self.before)
+        self.after = doubled(self.after)
+        self.size = doubled(self.size)
+        self.part = doubled(self.part)
+        self.price = doubled(self.price)
+        self.raw = doubled(self.raw)
+        self.rate = doubled(self.rate)
+        self.entry = doubled(self.entry)
 
     def add_ambiguous(self, minute: i64, first: i64) -> None:
         """Record an ambiguous minute whose fills in the range are the rows from `first` on."""
         self.ambiguous_minute = append(self.ambiguous_minute, minute)
         self.ambiguous_first = append(self.ambiguous_first, first)
-        self.ambiguous_end = append(self.ambiguous_end, len(self.minute))
+        self.ambiguous_end = append(self.ambiguous_end, self.n)
 
     def columns(self) -> dict[str, Column]:
         """Return the columns of fills as arrays without copying; see `CandleColumns.columns`."""
+        n = int(self.n)
         return {
-            "minute": view(self.minute),
-            "stage": view(self.stage),
-            "made": view(self.made),
-            "what": view(self.what),
-            "key": view(self.key),
-            "before": view(self.before),
-            "after": view(self.after),
-            "size": view(self.size),
-            "part": view(self.part),
-            "price": view(self.price),
-            "raw": view(self.raw),
-            "rate": view(self.rate),
-            "entry": view(self.entry),
+            "minute": view(self.minute)[:n],
+            "stage": view(self.stage)[:n],
+            "made": view(self.made)[:n],
+            "what": view(self.what)[:n],
+            "key": view(self.key)[:n],
+            "before": view(self.before)[:n],
+            "after": view(self.after)[:n],
+            "size": view(self.size)[:n],
+            "part": view(self.part)[:n],
+            "price": view(self.price)[:n],
+            "raw": view(self.raw)[:n],
+            "rate": view(self.rate)[:n],
+            "entry": view(self.entry)[:n],
         }
 
     def ambiguous(self) -> dict[str, Column]:
@@ -148,3 +167,8 @@ class FillTape:
             "first": view(self.ambiguous_first),
             "end": view(self.ambiguous_end),
         }
+
+
+def doubled(column: vec[i64]) -> vec[i64]:
+    """Return `column` with as many zeros after it."""
+    return extend(column, vec[i64]([0] * len(column)))

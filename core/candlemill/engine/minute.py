@@ -1,12 +1,12 @@
 """Minute bars of one symbol in order: the open, two walks of the range, the close. SEMANTICS-2 section 10."""
 
-from typing import Final
+from typing import Any, Final
 
 from librt.vecs import vec
 from mypy_extensions import i64
 
-from candlemill.engine.books import ORDER_LIMIT, Book, Orders, PositionView
-from candlemill.engine.candles import CandleColumns, is_cut
+from candlemill.engine.books import EXPOSURE_LIMIT, ORDER_LIMIT, Orders, PositionView, within
+from candlemill.engine.candles import PRICE_LIMIT, CandleColumns, is_cut
 from candlemill.engine.fill_tape import (
     AT_CLOSE,
     AT_OPEN,
@@ -23,7 +23,7 @@ from candlemill.engine.fill_tape import (
 from candlemill.engine.margin import MarginAccount
 from candlemill.engine.position import ExecutionRules
 from candlemill.engine.ranges import Ranges
-from candlemill.engine.walk import FAR, NO_ORDER, ROWS, Walk
+from candlemill.engine.walk import BOTH, FAR, NO_ORDER, NOTHING, ROWS, Walk
 
 FLAT: Final = PositionView()
 NAMES: Final = {TARGET: "target", STOP: "stop", TAKE: "take", LIQUIDATION: "liquidation"}
@@ -57,6 +57,7 @@ class MinuteEngine:
         self.filled: i64 = 0  # one bit for each order of the book that has filled
         self.late: i64 = -1  # whether the bar of the book that is stated now is cut (1) or not (0); -1: see the candles
         self.follows_best: bool = rules.trailing_stop != 0
+        self.plain: object = None  # the strategy's book in force, if it has no orders: it need not be read again
         # what a strategy sees of the fills since the book was stated
         self.keeps_seen: bool = False
         self.seen_count: i64 = 0
@@ -208,7 +209,7 @@ class MinuteEngine:
 
     def range(self, i: i64) -> None:
         """Process the range of bar `i`, low first and high first; of two outcomes, the job's path selects one."""
-        if self.now.alive == 0 and not self.now.has_levels():
+        if self.now.alive == 0 and not self.levels_meet(i):
             return
         candles, low, high = self.candles, self.low_first, self.high_first
         low.begin_as(self.now)
@@ -226,12 +227,33 @@ class MinuteEngine:
         if self.now.alive == 0:  # of a stop and a target alone the target is the better one, whatever their fees
             high_wins: bool = (high.what[high.rows - 1] == TAKE) == best
         else:
-            low_value = low.value(candles.close[i])
-            high_value = high.value(candles.close[i])
-            high_wins = high_value > low_value if best else high_value < low_value
+            high_wins = (
+                self.is_better(high, low, candles.close[i]) if best else self.is_better(low, high, candles.close[i])
+            )
         first: i64 = self.fills.n
         self.choose(high if high_wins else low, i)
         self.fills.add_ambiguous(candles.t[i], first)
+
+    def is_better(self, one: Walk, other: Walk, close: i64) -> bool:
+        """Return whether the value of `one` at the close is higher; in whole numbers where floats might not know."""
+        a, size = one.rough_value(close)
+        b, other_size = other.rough_value(close)
+        if abs(a - b) > (size + other_size) * 1e-12:
+            return a > b
+        return one.value(close) > other.value(close)
+
+    def levels_meet(self, i: i64) -> bool:
+        """Return whether bar `i` has to be walked while only levels stand; exit where only one of two levels is met."""
+        now = self.now
+        if self.account is not None or not now.has_levels():
+            return now.has_levels()
+        met: i64 = now.met(self.candles.low[i], self.candles.high[i])
+        if met in (NOTHING, BOTH):
+            return met == BOTH
+        now.clear_rows()
+        now.exit(met, now.stop_level if met == STOP else now.take_level)
+        self.log(now, i, IN_RANGE)
+        return False
 
     def choose(self, walk: Walk, i: i64) -> None:
         """Continue with the outcome of `walk`."""
@@ -467,6 +489,7 @@ class MinuteEngine:
         Under `fill = close` its target is traded now, unless bar `i` ends a cut decision bar.
         """
         now = self.now
+        self.plain = None
         if self.account is not None:
             self.account.decide(now.wallet, i)
         self.resting = orders.standing_in(now.orders, now.alive)
@@ -513,9 +536,19 @@ class MinuteEngine:
             return self.late != 0
         return is_cut(int(self.candles.t[i]), int(self.rules.timeframe))
 
-    def state_book(self, book: Book, i: i64) -> None:
-        """Put `book` in force at the close of bar `i`."""
+    def state_book(self, book: Any, i: i64) -> None:
+        """Put a strategy's `Book` in force at the close of bar `i`. Raises ValueError for one that is none."""
         orders = self.new_orders()
-        for order in book.orders:
-            orders.put_order(order)
-        self.replace(orders, i, book.keep, book.target, book.stop, book.take)
+        if book is self.plain:
+            self.replace(orders, i, self.keep, self.target, self.stop, self.take)
+            self.plain = book
+            return
+        stated = tuple(book.orders)
+        orders.put_orders(stated)
+        target: object = book.target
+        keep: bool = target is None
+        exposure: i64 = 0 if keep else within("", "target", target, -EXPOSURE_LIMIT, EXPOSURE_LIMIT)
+        stop: i64 = within("", "stop", book.stop, 0, PRICE_LIMIT)
+        self.replace(orders, i, keep, exposure, stop, within("", "take", book.take, 0, PRICE_LIMIT))
+        if len(stated) == 0 and isinstance(book.orders, tuple):
+            self.plain = book

@@ -2,14 +2,17 @@
 
 from typing import Final
 
+import numpy as np
 from librt.vecs import vec
 from mypy_extensions import i64
 
 from candlemill.engine.candles import CandleColumns, Column, native, view
+from candlemill.engine.wide import MILLION, part_of
 
 BLOCK: Final = 32  # bars of a block, and blocks of a large one
 SHIFT: Final = 5  # bits of BLOCK
 ABOVE: Final = 1 << 61  # above every price
+PART: Final = 1 << 14
 
 
 class Ranges:
@@ -23,6 +26,8 @@ class Ranges:
         self.large_tops: vec[i64] = vec[i64]()
         self.large_bottoms: vec[i64] = vec[i64]()
         self.ready: bool = False
+        self.falls: vec[i64] = vec[i64]()  # of each bar, more ppm than its next low is below its close
+        self.large_falls: vec[i64] = vec[i64]()  # of each block
 
     def prepare(self) -> None:
         if self.ready:
@@ -52,6 +57,50 @@ class Ranges:
         while b < last and bottoms[b] > lower and tops[b] < upper:
             b += 1
         return self.touch(b << SHIFT, end, lower, upper)
+
+    def prepare_falls(self, close: vec[i64]) -> None:
+        """Compute bounds of the falls from each close to the next low. Useful if many sets look for such falls."""
+        if len(self.falls) == 0 and len(close) != 0:
+            falls = _falls(view(close), view(self.low))
+            self.falls = native(falls)
+            self.large_falls = native(_blocks(falls).max(axis=1, initial=0))
+
+    def next_fall(self, close: vec[i64], begin: i64, end: i64, ppm: i64) -> i64:
+        """Return the first of bars `begin` to `end - 1` whose next low is below `close - close * ppm // 10^6`, or
+        `end`.
+
+        Without bounds, `close >> shift` spares most bars the division: it is never above the distance.
+        """
+        low, falls = self.low, self.falls
+        last: i64 = min(end, len(low) - 1)
+        i: i64 = begin
+        if len(falls) != 0:
+            while i < last:
+                if i & (BLOCK - 1) == 0:
+                    i = self.skip_falls(i, ppm)
+                    if i >= last:
+                        return end
+                if falls[i] > ppm and close[i] - low[i + 1] > part_of(close[i], ppm):
+                    return i
+                i += 1
+            return end
+        shift: i64 = 0
+        while (1 << shift) * ppm < MILLION:
+            shift += 1
+        while i < last:
+            fall: i64 = close[i] - low[i + 1]
+            if fall > close[i] >> shift and fall > part_of(close[i], ppm):
+                return i
+            i += 1
+        return end
+
+    def skip_falls(self, i: i64, ppm: i64) -> i64:
+        """Return the first bar of the first block from that of bar `i` on with a fall that may be deeper than `ppm`."""
+        falls = self.large_falls
+        b: i64 = i >> SHIFT
+        while b < len(falls) and falls[b] <= ppm:
+            b += 1
+        return b << SHIFT
 
     def touch(self, begin: i64, end: i64, lower: i64, upper: i64) -> i64:
         """Do the same as `first_touch`, bar by bar."""
@@ -149,6 +198,19 @@ def bottom_of(column: vec[i64], begin: i64, end: i64) -> i64:
     return bottom
 
 
+def _falls(close: Column, low: Column) -> Column:
+    """Return for each bar a whole number above the ppm by which the next low is below its close; 0 for the last bar.
+
+    A quotient of floats is off by far less than the 1 that is added. By parts that stay in the cache.
+    """
+    found: Column = np.zeros(len(close), dtype=np.int64)
+    for begin in range(0, len(close) - 1, PART):
+        end = min(begin + PART, len(close) - 1)
+        price = close[begin:end]
+        found[begin:end] = (price - low[begin + 1 : end + 1]) / price * MILLION + 2
+    return found
+
+
 def _blocks(column: Column) -> Column:
     """Return the whole blocks of a column as rows."""
     return column[: len(column) // BLOCK * BLOCK].reshape(-1, BLOCK)
@@ -157,3 +219,13 @@ def _blocks(column: Column) -> Column:
 def ranges_of(candles: CandleColumns) -> Ranges:
     """Return the ranges of `candles`. For interpreted code, which must not pass a vec; see `CandleColumns.columns`."""
     return Ranges(candles.high, candles.low)
+
+
+def prepare_falls(candles: CandleColumns, ranges: Ranges) -> None:
+    """Call `Ranges.prepare_falls` for interpreted code."""
+    ranges.prepare_falls(candles.close)
+
+
+def next_fall(candles: CandleColumns, ranges: Ranges, begin: int, end: int, ppm: int) -> int:
+    """Call `Ranges.next_fall` for interpreted code."""
+    return int(ranges.next_fall(candles.close, begin, end, ppm))

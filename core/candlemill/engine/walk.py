@@ -13,7 +13,7 @@ from candlemill.engine.books import ORDER_LIMIT, Orders
 from candlemill.engine.fill_tape import LIQUIDATION, ORDER, STOP, TAKE, TARGET
 from candlemill.engine.margin import NOT_FILLED, MarginAccount, Wallet
 from candlemill.engine.position import ExecutionRules
-from candlemill.engine.wide import size_of
+from candlemill.engine.wide import part_of, size_of
 
 MILLION: Final = 1_000_000
 FAR: Final = 1 << 61  # above every price; mypyc boxes constants from 2^62 on
@@ -21,12 +21,8 @@ ROWS: Final = (
     64  # of a book at most: 16 orders and the target, two rows each, and an exit after each of them and before
 )
 NO_ORDER: Final = -1
-
-
-def part_of(amount: i64, ppm: i64) -> i64:
-    """Return `amount * ppm // 10^6` for amount >= 0, with intermediate values within 64 bits."""
-    whole: i64 = amount // MILLION
-    return whole * ppm + (amount - whole * MILLION) * ppm // MILLION
+NOTHING: Final = -1  # of the two levels
+BOTH: Final = -2
 
 
 def distance(price: i64, ppm: i64) -> i64:
@@ -157,6 +153,16 @@ class Walk:
         if self.exposure > 0:
             return self.stop_level != 0 or self.take_level != FAR
         return self.exposure < 0 and (self.stop_level != FAR or self.take_level != 0)
+
+    def met(self, low: i64, high: i64) -> i64:
+        """Return which level of the position prices from `low` to `high` reach: STOP, TAKE, BOTH or NOTHING."""
+        if self.exposure == 0:
+            return NOTHING
+        stop: bool = low <= self.stop_level if self.exposure > 0 else high >= self.stop_level
+        take: bool = high >= self.take_level if self.exposure > 0 else low <= self.take_level
+        if stop:
+            return BOTH if take else STOP
+        return TAKE if take else NOTHING
 
     def near_stop(self, side: i64, level: i64) -> None:
         """Use one of the job's own stops if it is nearer to the market than the present stop."""
@@ -482,6 +488,19 @@ class Walk:
             self.exit(what, way * nearest)
             return True
         return False
+
+    def rough_value(self, close: i64) -> tuple[float, float]:
+        """Return `value` as a float, and the sum of its terms' sizes: it is off by less than 10^-12 of that."""
+        total: float = float(self.exposure) * float(close)
+        size: float = abs(total)
+        k: i64 = 0
+        while k < self.rows:
+            traded: float = float(self.after[k] - self.before[k]) * float(self.price[k])
+            fee: float = abs(traded) * float(self.rate[k]) / 1e6
+            total -= traded + fee
+            size += abs(traded) + fee
+            k += 1
+        return total, size
 
     def value(self, close: i64) -> int:
         """Return the cash of the fills per exposure, with costs, plus the position at `close`; times 10^6, exact."""

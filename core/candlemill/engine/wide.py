@@ -101,3 +101,9 @@ def part_over_price(ppm: i64, whole: i64, rest: i64, price: i64) -> i64:
         guess: i64 = i64(size / float(price))
         return guess + (whole * SCALE + rest - guess * price) // price
     return fitting((int(whole) * SCALE + int(rest)) // int(price))
+
+
+def part_of(amount: i64, ppm: i64) -> i64:
+    """Return `amount * ppm // 10^6` for amount >= 0, with intermediate values within 64 bits."""
+    whole: i64 = amount // MILLION
+    return whole * ppm + (amount - whole * MILLION) * ppm // MILLION

@@ -1,6 +1,7 @@
 """Strategies decide, the engine's loop trades."""
 
-from candlemill.engine.books import Book, Order, PositionView
+from candlemill.engine.book import Book, Order
+from candlemill.engine.books import PositionView
 from candlemill.strategies.array_orders import BookArrays, WindowedOrders
 from candlemill.strategies.base import LOOKBACK_LIMIT, RATE_LIMIT, Bar, Length, Stateful, Strategy, Windowed
 from candlemill.strategies.orders import OrderStrategy, Weighted

@@ -4,8 +4,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from candlemill.engine.book import Book
 from candlemill.engine.book_trace import BookTrace
-from candlemill.engine.books import EXPOSURE_LIMIT, WHOLE, Book, PositionView
+from candlemill.engine.books import EXPOSURE_LIMIT, WHOLE, PositionView
 from candlemill.engine.candles import Bars, CandleColumns, Column, k_minute_bars
 from candlemill.engine.decide import BookSource, StepSource, TargetSource, decide
 from candlemill.engine.fill_tape import FillTape

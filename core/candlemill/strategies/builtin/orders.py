@@ -36,7 +36,9 @@ class PullbackLimit(OrderStrategy, frozen=True):
         return self.lookback_bars
 
     def books(self, candles: CandleColumns, ranges: Ranges, bars: Bars, first: int, state: Any) -> BookSource:
-        return PullbackBooks(candles, bars, first, self.lookback_bars, self.depth, self.stop, self.take, self.hold)
+        return PullbackBooks(
+            candles, ranges, bars, first, self.lookback_bars, self.depth, self.stop, self.take, self.hold
+        )
 
     def state_after(self, source: Any) -> Any:
         return ()
@@ -76,7 +78,7 @@ class Grid(OrderStrategy, frozen=True):
         return 0, 0  # the close at the last decision while flat, and a bit for each level filled since
 
     def books(self, candles: CandleColumns, ranges: Ranges, bars: Bars, first: int, state: Any) -> BookSource:
-        return GridBooks(candles, bars, first, self.levels, self.spacing, self.size, *state)
+        return GridBooks(candles, ranges, bars, first, self.levels, self.spacing, self.size, *state)
 
     def state_after(self, source: Any) -> Any:
         return int(source.anchor), int(source.filled)
