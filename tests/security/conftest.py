@@ -12,10 +12,10 @@ import pytest
 for module in ("chdb", "litestar", "functions_framework"):
     pytest.importorskip(module)
 
+from candlemill.gateway.access import AccessPolicy  # noqa: E402
 from candlemill.gateway.api_keys import make_key  # noqa: E402
 from candlemill.gateway.app import create_app  # noqa: E402
 from candlemill.gateway.job_service import JobService  # noqa: E402
-from candlemill.gateway.security import AccessPolicy  # noqa: E402
 from candlemill.pipeline.events import Event  # noqa: E402
 from candlemill.store.clickhouse import ClickHouseStore  # noqa: E402
 from gateway.conftest import Gateway, serving  # noqa: E402

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 from candlemill.errors import StoreError
-from candlemill.gateway import api_keys, security
-from candlemill.gateway.access import access_of
+from candlemill.gateway import access, api_keys
+from candlemill.gateway.access import AccessPolicy, access_of
 from candlemill.gateway.api_keys import ApiKeys, make_key
 from candlemill.gateway.app import create_app
 from candlemill.gateway.job_service import JobService
-from candlemill.gateway.security import AccessPolicy
 from candlemill.pipeline import events
 from candlemill.store.clickhouse import ClickHouseStore
 from candlemill.telemetry import logs
@@ -125,12 +124,12 @@ def test_a_limit_is_not_dodged_by_other_headers(guarded: Any) -> None:
 
 def test_an_ipv6_network_is_one_caller() -> None:
     assert (
-        security._network("2001:db8:1:2::1")
-        == security._network("2001:db8:1:2:ffff::9")
-        != security._network("2001:db8:1:3::1")
+        access._network("2001:db8:1:2::1")
+        == access._network("2001:db8:1:2:ffff::9")
+        != access._network("2001:db8:1:3::1")
     )
-    assert security._network("192.0.2.1") != security._network("192.0.2.2")
-    assert security._network("unix") == "unix"
+    assert access._network("192.0.2.1") != access._network("192.0.2.2")
+    assert access._network("unix") == "unix"
 
 
 def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from random import Random
 from typing import Any
 
 import pytest
+from candlemill.gateway.access import AccessPolicy
 from candlemill.gateway.app import create_app
 from candlemill.gateway.job_service import JobService
 from candlemill.gateway.routes import jobs
-from candlemill.gateway.security import AccessPolicy
 from candlemill.transport import functions
 from hostile import NO_JSON, Requests, changed, leaves
 from litestar.testing import TestClient

@@ -1,4 +1,4 @@
-"""The Chromium for tests that look at pages. Nothing that a page is asked for can take for ever."""
+"""The Chromium for tests that look at pages. No call of a page can last for ever."""
 
 import os
 import shutil

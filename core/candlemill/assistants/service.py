@@ -5,10 +5,9 @@ from contextlib import contextmanager
 
 from candlemill.assistants.caller import Caller, InProcess, OverHttp
 from candlemill.config import KEY_VARIABLE, setting
-from candlemill.gateway.access import LOOPBACK_NAMES
+from candlemill.gateway.access import LOOPBACK_NAMES, AccessPolicy
 from candlemill.gateway.app import create_app
 from candlemill.gateway.job_service import CachedIndex, JobService
-from candlemill.gateway.security import AccessPolicy
 from candlemill.gateway.standalone import Driver, loaded_strategies
 from candlemill.gateway.study_runs import StudyRuns
 from candlemill.store.clickhouse import ClickHouseStore

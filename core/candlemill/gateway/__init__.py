@@ -9,8 +9,7 @@ pagination.py    cursors of lists
 replays.py       cache of recomputed runs
 batch_loader.py  batching of concurrent lookups
 recent.py        FIFO cache
-access.py        the access policy, from the environment
-security.py      checks of keys, origins, hosts and rates; response headers
+access.py        keys, origins, hosts; limits of rates and sizes; response headers
 api_keys.py      the file of API keys
 problems.py      errors as problem details (RFC 9457)
 middleware.py    access log, metrics, tracing

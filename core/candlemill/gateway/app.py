@@ -14,6 +14,7 @@ from candlemill._version import __version__
 from candlemill.backtests.metric_table import METRICS, RANKED
 from candlemill.errors import CandlemillError
 from candlemill.gateway import examples, problems, schemas
+from candlemill.gateway.access import BODY_LIMIT, AccessPolicy, add_headers
 from candlemill.gateway.job_service import JobService
 from candlemill.gateway.middleware import AccessLog, metrics
 from candlemill.gateway.problems import problem_responses
@@ -24,13 +25,11 @@ from candlemill.gateway.routes.paper import PAPER
 from candlemill.gateway.routes.results import EXPLORE
 from candlemill.gateway.routes.studies import optimize
 from candlemill.gateway.schemas import About, MetricRow, Metrics, Options, option_row, units_of
-from candlemill.gateway.security import AccessPolicy, add_headers
 from candlemill.gateway.static import pages
 from candlemill.gateway.study_runs import StudyRuns
 from candlemill.pipeline.request import REQUEST_OPTIONS
 from candlemill.units import SCALE
 
-BODY_LIMIT = 256 * 1024
 DECIMAL = r"^-?\d+(\.\d+)?$"
 
 
