@@ -355,3 +355,15 @@ def test_the_last_digest_of_a_file_is_valid_although_the_clock_was_set_back(
             store.put_archive_files({"X-1m-2024-01.zip": sha, f"Y-{k}.zip": sha})
             assert store.archive_files(["X-1m-2024-01.zip"]) == {"X-1m-2024-01.zip": sha}
         store.put_archive_files({})
+
+
+def test_days_of_candles_outside_spans_are_all_found(store: ClickHouseStore) -> None:
+    """However many spans there are, of which one statement bounds only some; those inside may be listed too."""
+    day = 1440
+    store.insert_candles("GAPS", [candles([0, 2 * day - 1, 2 * day, 400 * day])])
+    every_other = [(MIDNIGHT + k * day * MINUTE, MIDNIGHT + (k + 1) * day * MINUTE) for k in range(0, 200, 2)]
+    days = [MIDNIGHT + k * day * MINUTE for k in (0, 1, 2, 400)]
+    assert store.days_of_candles("GAPS") == days
+    assert set(days) >= set(store.days_of_candles("GAPS", every_other)) >= {days[1], days[3]}
+    assert store.days_of_candles("GAPS", [(days[0], days[2] + day * MINUTE)]) == [days[3]]
+    assert store.days_of_candles("GAPS", [(days[0], days[0] + 1_000 * day * MINUTE)]) == []

@@ -165,10 +165,15 @@ class BufferedJobStore(LocalOutcomes):
         self._write_results()
         self._write_states()
         self.write_outcomes()
-        # A task without stored outcomes is not done for a process that resumes the job.
-        self._store.put_task_records([row for row in self._unwritten if self._kept or row.kind == DONE])
+        self._store.put_task_records([row for row in self._unwritten if self._matters(row)])
         self._unwritten = []
         self._written_at = time.monotonic()
+
+    def _matters(self, row: TaskRecord) -> bool:
+        """Return whether a record is for a process that resumes the job: nobody resumes one that is done, and a task
+        without stored outcomes is not done for others."""
+        job = self._jobs.get(row.job_id)
+        return (job is None or job.state != "done") and (self._kept or row.kind == DONE)
 
 
 class DryRunJobStore(BufferedJobStore):

@@ -302,8 +302,11 @@ class CandleStore(Store):
         """Store a symbol's volume scale; the first one that is stored is valid."""
 
     @abstractmethod
-    def days_of_candles(self, symbol: str) -> list[int]:
-        """UTC days (midnights in ms) with candles, according to the candle table."""
+    def days_of_candles(self, symbol: str, outside: Sequence[tuple[int, int]] = ()) -> list[int]:
+        """UTC days (midnights in ms) with candles, according to the candle table.
+
+        Days in the spans `outside` (ms, ascending, apart from each other) may be left out, which saves reading them.
+        """
 
     @abstractmethod
     def day_versions(self, days: Mapping[str, Sequence[int]]) -> dict[tuple[str, int], int]:

@@ -18,13 +18,14 @@ from candlemill.store.connection import REPLY_SECONDS, Connection, connect, fail
 from candlemill.store.native import block_of, text_cell
 from candlemill.stored_days import Day, Funding
 from candlemill.telemetry import instrument
-from candlemill.units import clock_ms
+from candlemill.units import FIRST_MS, LAST_MS, clock_ms
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 WRITERS = 2
 SYMBOLS_AT_ONCE = 500
+SPANS_BOUND = 64  # in one statement
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 
@@ -171,7 +172,7 @@ class CandleTable(Connection):
     def days(self, symbol: str, start: int | None = None, end: int | None = None) -> list[Day]:
         # The latest row of a day is chosen here: FINAL and date arithmetic in SQL take twice as long.
         sql = """
-            SELECT toInt64(day), rows, first_ms, last_ms, digest, version FROM coverage_days
+            SELECT toInt64(day), toInt64(rows), first_ms, last_ms, toInt64(version), digest FROM coverage_days
             WHERE symbol = {symbol:String}
         """
         bound: dict[str, object] = {"symbol": symbol}
@@ -179,19 +180,32 @@ class CandleTable(Connection):
             sql, bound["first"] = sql + " AND day >= {first:Date}", _date_text(start)
         if end is not None:
             sql, bound["last"] = sql + " AND day <= {last:Date}", _date_text(end - 1)
-        found: dict[int, Sequence[Any]] = {}
-        for row in self._rows(sql, bound):
-            other = found.setdefault(row[0], row)
-            if row[5] > other[5] or (row[5] == other[5] and not row[4]):
-                found[row[0]] = row
-        days = [Day(r[0] * DAY_MS, r[1], r[2], r[3], r[4]) for _, r in sorted(found.items())]
-        return [day for day in days if day.rows or not day.digest]
+        blocks = self._blocks(sql, bound)
+        if not blocks:
+            return []
+        day, rows, first, last, version = (
+            np.concatenate([np.asarray(block[k], dtype=np.int64) for block in blocks]) for k in range(5)
+        )
+        digests = [digest for block in blocks for digest in block[5]]
+        is_empty = np.array([not digest for digest in digests])
+        order = np.lexsort((is_empty, version, day))  # of equal versions, the day without a digest is the valid one
+        is_last = np.append(day[order][1:] != day[order][:-1], True)
+        kept = order[is_last & ((rows[order] > 0) | is_empty[order])]
+        found = [column[kept].tolist() for column in (day * DAY_MS, rows, first, last)]
+        return list(map(Day, *found, [digests[k] for k in kept.tolist()]))
 
-    def days_of_candles(self, symbol: str) -> list[int]:
-        sql = """
+    def days_of_candles(self, symbol: str, outside: Sequence[tuple[int, int]] = ()) -> list[int]:
+        # The table's key bounds what is read: almost nothing, where `outside` is all that is stored.
+        longest = sorted(sorted(outside, key=lambda span: span[0] - span[1])[:SPANS_BOUND])
+        starts, ends = [FIRST_MS, *(end for _, end in longest)], [*(start for start, _ in longest), LAST_MS]
+        between = " OR ".join(
+            f"(timestamp >= fromUnixTimestamp64Milli({a}) AND timestamp < fromUnixTimestamp64Milli({b}))"
+            for a, b in zip(starts, ends, strict=True)
+        )
+        sql = f"""
             SELECT DISTINCT toInt64(toDate(timestamp, 'UTC')) AS day FROM market_data_1m
-            WHERE symbol = {symbol:String}
-        """
+            WHERE symbol = {{symbol:String}} AND ({between})
+        """  # noqa: S608 numbers
         return sorted(int(row[0]) * DAY_MS for row in self._rows(sql, {"symbol": symbol}))
 
     def day_versions(self, days: Mapping[str, Sequence[int]]) -> dict[tuple[str, int], int]:

@@ -95,7 +95,8 @@ def check_complete(store: CandleStore, symbol: str, days: Iterable[Day]) -> None
 
     A job would run without them, as if they had never been stored.
     """
-    unknown = set(store.days_of_candles(symbol)) - {day.start for day in days}
+    starts = np.array(sorted(day.start for day in days), dtype=np.int64)
+    unknown = set(store.days_of_candles(symbol, _spans(starts))) - set(starts.tolist())
     if unknown:  # a write adds its days to the index before its first candle
         unknown -= {day.start for day in store.days(symbol)}
     if unknown:
@@ -104,6 +105,15 @@ def check_complete(store: CandleStore, symbol: str, days: Iterable[Day]) -> None
             f"{symbol} has candles on {len(unknown):,} days that its index does not have, {shown}: a part of the index "
             "was lost; `candlemill doctor --repair` counts them again"
         )
+
+
+def _spans(starts: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return the spans (ms) of ascending days, each of which ends where the next day is not among them."""
+    if not len(starts):
+        return []
+    cuts = np.flatnonzero(np.diff(starts) > DAY_MS)
+    firsts, lasts = starts[np.append(0, cuts + 1)], starts[np.append(cuts, len(starts) - 1)] + DAY_MS
+    return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
 
 
 def difference_text(symbol: str, found: Sequence[Difference]) -> str:
