@@ -144,6 +144,12 @@ def test_jobs_of_many_symbols_have_the_tables_that_make_sense(
     said(run("export", "--last", 1, "--to", "sweeps", "--json"))
     sets = duckdb.sql("SELECT symbol, param_fast, param_slow FROM 'sweeps/sets/*.parquet' ORDER BY ALL").fetchall()
     assert sets == [(s, f, w) for s in ("AAAUSDT", "BBBUSDT") for f in (5, 10) for w in (20, 30)]
+    walks = said(run("walk-forward", "--symbol", "AAAUSDT,BBBUSDT", *grid, "--train", "1d", "--test", "1d"))["job_id"]
+    loaded = cm.load(walks)
+    files = said(run("export", walks, "--to", "walks", "--json"))["files"]
+    assert [Path(name).parent.name for name in files] == ["trades", "orders", "daily", "jobs"]
+    earned = duckdb.sql("SELECT symbol, sum(profit) FROM 'walks/daily/*.parquet' GROUP BY ALL ORDER BY ALL").fetchall()
+    assert earned == [(name, _money(one.result["total_pnl"])) for name, one in sorted(loaded.items())]
     panel = ("--strategy", "xs_momentum", "--param", "lookback=60", "--param", "every=60", "--param", "top=1")
     more = ("--account", "cash", "--max-gap", 100_000, "--json")
     job = said(run("backtest", "--symbol", "AAAUSDT,BBBUSDT", *panel, *more))

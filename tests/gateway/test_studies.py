@@ -1,5 +1,7 @@
 """Studies over REST: the same as anywhere, followed, cancelled, resumed after a kill, and one line of the list."""
 
+import csv
+import io
 import shutil
 import time
 from pathlib import Path
@@ -41,6 +43,14 @@ def test_a_study_has_its_luck_its_plots_and_one_line(gateway: Gateway) -> None:
     assert status == 200 and headers["content-type"].startswith("text/html")
     assert page.index("By luck alone") < page.index("Best trials")  # never the best without its luck
     best = gateway.get(f"/api/v1/backtest/{result['trials'][result['best']]['job_id']}")["result"]
+    status, _, sets = gateway.ask("GET", f"/api/v1/backtest/{begun['job_id']}/tables/sets?format=csv")
+    rows = list(csv.DictReader(io.StringIO(sets)))
+    done = {t["job_id"]: t["point"] for t in result["trials"] if t["state"] == "done"}
+    assert status == 200 and [row["job_id"] for row in rows] == list(done)
+    for row in rows:
+        assert {name: row[f"param_{name}"] for name in STUDY["space"]} == {
+            k: str(v) for k, v in done[row["job_id"]].items()
+        }
     assert best["sharpe_ratio"] == max(t["score"] for t in result["trials"] if t["state"] == "done")
 
 

@@ -76,8 +76,25 @@ def test_sweeps_and_walk_forwards_of_several_symbols(gateway: Gateway, database:
     assert [row["sharpe_ratio"] for row in rest["items"]] == ratios[3:]
     assert gateway.submit(**job["request"])["job_id"] == job["job_id"]
     assert gateway.ask("GET", f"/api/v1/backtest/{job['job_id']}/equity")[0] == 422
+    check_report_and_tables(gateway, job["job_id"], {"sets": 8, "jobs": 8, "trades": 422, "daily": 422})
     walks = gateway.finish(**requested)
     expected = said(run("walk-forward", *grid, "--train", "3d", "--test", "1d", "--score", "total_pnl", "--json"))
     assert (walks["kind"], walks["job_id"]) == ("walk_forwards", expected["job_id"])
+    trades = 0
     for part, other in zip(walks["result"]["parts"], expected["parts"], strict=True):
         assert part["result"]["result"]["result_digest"] == other["result"]["result_digest"]
+        trades += part["result"]["result"]["trades"]
+    check_report_and_tables(gateway, walks["job_id"], {"trades": trades, "jobs": 2, "sets": 422})
+
+
+def check_report_and_tables(gateway: Gateway, job_id: str, rows: dict[str, int]) -> None:
+    """Check that a job of two symbols has its report, and that each table has as many rows, or is refused in words."""
+    base = f"/api/v1/backtest/{job_id}"
+    page = gateway.ask("GET", f"{base}/report")[2]
+    assert all(f"<td>{symbol}</td>" in page for symbol in ("AAAUSDT", "BBBUSDT"))
+    for name, expected in rows.items():
+        status, _, found = gateway.ask("GET", f"{base}/tables/{name}?format=csv")
+        if expected == 422:
+            assert status == 422 and f"but no {name}" in found["detail"]
+        else:
+            assert status == 200 and found.count("\n") == expected + 1

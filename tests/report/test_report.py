@@ -156,7 +156,7 @@ def test_months_and_profits_account_for_everything() -> None:
 
 def test_marked_trades_are_exact_and_include_the_best_and_the_worst(month: Replay) -> None:
     figure = figures.price(month)
-    marks = {trace.name: trace for trace in figure.data[3:]}
+    marks = {trace.name: trace for trace in figure.data[2:]}
     best, worst = int(month.trades.profit.argmax()), int(month.trades.profit.argmin())
     assert month.trades.exit_t[best] in marks["exit, won"].x and month.trades.exit_t[worst] in marks["exit, lost"].x
     shown_fills = dict(zip(marks["long"].x, marks["long"].y, strict=True))
@@ -415,9 +415,11 @@ def test_lines_break_where_candles_are_missing() -> None:
     for line in figures.equity(trace).data:
         at = line.y.tolist().index(None) if hasattr(line.y, "tolist") else list(line.y).index(None)
         assert (line.x[at - 1], line.x[at], line.x[at + 1]) == (before, after, after)
-    for line in figures.price(trace).data[:3]:
-        values = list(line.y)
-        assert sum(value is None or value != value for value in values) == 1
+    for line in figures.price(trace).data[:2]:
+        assert sum(value is None or value != value for value in line.y) == 1
+    band = figures.price(trace).data[0]
+    at = list(band.x).index(None)
+    assert max(band.x[:at]) <= before and min(band.x[at + 1 :]) >= after, "each side of the gap has an outline"
 
 
 def test_orders_are_drawn_with_their_levels_and_ambiguous_minutes(month: Replay, tmp_path: Path) -> None:

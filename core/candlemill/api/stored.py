@@ -28,7 +28,8 @@ TERMS = ("symbol", "strategy", "kind", "state", "text", "since", "until", "whole
 
 
 def load(job_id: str, *, strategy: str | None = None, metric: str = "sharpe_ratio", store: str | None = None) -> Any:
-    """Return a stored job: a Run, Sweep, Portfolio or WalkForward; of sweeps of several symbols a dict by symbol.
+    """Return a stored job: a Run, Sweep, Portfolio or WalkForward; of several symbols' sweeps or walk-forwards a
+    dict by symbol.
 
     `job_id` may be its first letters, six or more. `strategy` is the file of a strategy from a file, "FILE.py:Class".
     `metric` orders a sweep's sets. Raises UnknownName, and BadInput for a job without a result.
@@ -113,13 +114,16 @@ def _loaded(source: Source, runner: JobRunner, found: Exported, metric: str, str
         assert job is not None
         spec = spec_from_json(job.spec)
         return Sweep(source, StrategyRef(strategy or spec.strategy), found.job_id, spec, found.results, guards, metric)
-    if found.kind == "sweeps":
+    if found.kind == "study":
+        raise BadInput(f"job {found.job_id} is a study: load one of its trials, or optimize again to go on with it")
+    if found.kind in ("sweeps", "walk_forwards"):
         ids = [step.job_id for step in steps_of(job)] if job is not None else []
         return {
             str(one.spec.symbol): one
             for one in (_loaded(source, runner, exported(runner.store, each), metric, strategy) for each in ids)
         }
-    assert found.row is not None and found.joint is not None
+    assert found.joint is not None
+    (row,) = found.rows
     chosen = StrategyRef(strategy or found.joint["strategy_id"])
     if found.kind == "portfolio":
         rows = {row.job_id: row for row in runner.store.results([part["job_id"] for part in found.results])}
@@ -131,5 +135,5 @@ def _loaded(source: Source, runner: JobRunner, found: Exported, metric: str, str
         choices = fold_choices(job)
         sweep = runner.store.job(choices.sweep_id)
         of_sweep = msgspec.json.decode(sweep.figures) if sweep is not None and sweep.figures else None
-        return WalkForward(source, chosen, found.row, choices.folds, choices.score, choices.sweep_id, of_sweep)
-    return Run(source, chosen, found.row)
+        return WalkForward(source, chosen, row, choices.folds, choices.score, choices.sweep_id, of_sweep)
+    return Run(source, chosen, row)

@@ -22,6 +22,7 @@ from candlemill.gateway.routes import tables
 from candlemill.gateway.routes.jobs import KEEPING, RUNNING
 from candlemill.gateway.routes.market import MARKET
 from candlemill.gateway.routes.paper import PAPER
+from candlemill.gateway.routes.reports import REPORTS
 from candlemill.gateway.routes.results import EXPLORE
 from candlemill.gateway.routes.studies import optimize
 from candlemill.gateway.schemas import About, MetricRow, Metrics, Options, option_row, units_of
@@ -112,7 +113,7 @@ DESCRIPTION = (
 GROUPS: list[tuple[str, str, list[ControllerRouterHandler]]] = [
     ("Run", "submit jobs, plan them first, follow and cancel them", [*RUNNING, optimize]),
     ("Find", "jobs with their results, labels and notes", [*KEEPING]),
-    ("Look closer", "curves, trades, sets and reports of a finished job", [*EXPLORE]),
+    ("Look closer", "curves, trades, sets and reports of a finished job", [*EXPLORE, *REPORTS]),
     ("Take along", "whole tables as files for other programs", [*tables.TABLES]),
     ("Market", "stored candles, and the strategies that can trade them", [*MARKET]),
     ("Paper", "what paper runs have decided", [*PAPER]),

@@ -64,7 +64,7 @@ class _Side:
 
     def is_of_this_code(self) -> bool | None:
         """Return whether the code of this installation makes this id; None for a job whose strategy it has not."""
-        if self.found.kind in ("portfolio", "walk_forward", "sweeps"):
+        if self.found.kind in ("portfolio", "walk_forward", "sweeps", "walk_forwards", "study"):
             return None
         try:
             return job_id(self.spec, self.data_digest) == self.found.job_id

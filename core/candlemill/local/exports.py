@@ -27,28 +27,31 @@ OF_TRACE = {
     "contribution": runs.contribution_table,
 }
 SWEEPS = ("sweep", "sweeps")
-WITHOUT_RUN = ("walk_forwards", "study")  # whose results are those of other jobs
+SETS = (*SWEEPS, "study")  # whose results are those of many parameter sets
+BATCH = 1_000  # results in one query, whose text has a limit
 TraceOf = Callable[[dict[str, Any]], Replay]
 
 
 class Exported(msgspec.Struct, frozen=True):
     """A finished job whose tables can be made.
 
-    `results` are those of its runs: of a portfolio each symbol's, of a sweep each set's. `joint` is the result of the
-    whole, None for a sweep.
+    `results` are those of its runs: of a portfolio or walk-forwards each symbol's, of a sweep each set's, of a study
+    each finished trial's. `joint` is the result of the whole, None where there is none. `rows` are those of the joint
+    result, else of the runs; none of sets. `points` are the values of a study's trials for its axes `grid`.
     """
 
     job_id: str
     kind: str
-    row: ResultRow | None
+    rows: list[ResultRow]
     joint: dict[str, Any] | None
     results: list[dict[str, Any]]
-    grid: list[str]
+    grid: list[str] = []
+    points: list[dict[str, Any]] = []
 
     @property
     def names(self) -> list[Name]:
         """Return the names of the tables that this kind of job has."""
-        if self.kind in SWEEPS:
+        if self.kind in SETS:
             return ["sets", "jobs"]
         if self.joint is not None and "," in self.joint["symbol"] and self.kind != "portfolio":
             return ["trades", "orders", "equity", "daily", "contribution", "jobs"]  # many symbols with one account
@@ -58,29 +61,31 @@ class Exported(msgspec.Struct, frozen=True):
     def about(self) -> dict[str, str]:
         """Return what the files' metadata say."""
         found = {"job_id": self.job_id, "kind": self.kind}
-        of = self.joint or (self.results[0] if self.results else {})
         for name in ("strategy_id", "symbol", "data_digest", *(["result_digest"] if self.joint else [])):
-            found[name] = str(of.get(name, ""))
+            found[name] = ",".join(dict.fromkeys(str(one[name]) for one in self._wholes))
         return found
+
+    @property
+    def _wholes(self) -> list[dict[str, Any]]:
+        return [self.joint] if self.joint else self.results
 
     def table(self, name: Name, trace: TraceOf) -> Table:
         """Make a table. `trace` computes a run's replay. Raises BadInput for a table that this kind of job has not."""
         if name not in self.names:
             raise BadInput(f"job {self.job_id} ({self.kind}) has {', '.join(self.names)}, but no {name}")
         if name == "sets":
-            return runs.figures_table(self.results, self.grid)
+            return runs.figures_table(self.results, self.grid, self.points)
         if name == "jobs":
-            return runs.figures_table([self.joint] if self.joint else self.results)
+            return runs.figures_table(self._wholes)
         if name == "daily":
-            return self._daily()
+            return joined([_daily(row, result) for row, result in zip(self.rows, self._wholes, strict=True)])
         made = OF_TRACE[name]
         return joined([_named(made(trace(result)), result) for result in self.results])
 
-    def _daily(self) -> Table:
-        assert self.row is not None and self.joint is not None
-        days, figures = unpack(self.row.daily)
-        table = runs.daily_table(days, profits_of(self.joint, figures), self.joint["capital"])
-        return _named(table, self.joint)
+
+def _daily(row: ResultRow, result: Mapping[str, Any]) -> Table:
+    days, figures = unpack(row.daily)
+    return _named(runs.daily_table(days, profits_of(result, figures), result["capital"]), result)
 
 
 def _named(table: Table, result: Mapping[str, Any]) -> Table:
@@ -106,14 +111,12 @@ def exported(store: Store, job_id: str) -> Exported:
     yet."""
     job_id = store.complete_id(job_id)
     job = store.job(job_id)
-    if job is not None and job.kind in SWEEPS and job.state == "done":
-        return _sweep(store, job)
+    if job is not None and job.kind in OF_MANY and job.state == "done":
+        return OF_MANY[job.kind](store, job)
     chosen = (
         fold_choices(job).job_id if job is not None and job.kind == "walk_forward" and job.state == "done" else job_id
     )
     row = next(iter(store.results([chosen])), None)
-    if row is None and job is not None and job.kind in WITHOUT_RUN:
-        raise BadInput(f"job {job_id} ({job.kind}) has no tables of its own: name one of its jobs")
     if row is None and job is not None and job.state != "done":
         raise BadInput(f"job {job_id} is {job.state}: it has no result yet")
     if row is None:
@@ -121,7 +124,7 @@ def exported(store: Store, job_id: str) -> Exported:
         raise UnknownName("job", job_id, known, "`candlemill results` lists the newest")
     joint: dict[str, Any] = msgspec.json.decode(row.result)
     kind = "portfolio" if "parts" in joint else job.kind if job is not None else "backtest"
-    return Exported(job_id, kind, row, joint, list(joint.get("parts", [joint])), [])
+    return Exported(job_id, kind, [row], joint, list(joint.get("parts", [joint])))
 
 
 def newest(store: Store, count: int) -> list[str]:
@@ -139,7 +142,56 @@ def _sweep(store: Store, job: JobRow) -> Exported:
     grid = list(msgspec.json.decode(job.spec)["grid"])
     if not results:
         raise CandlemillError(f"sweep {job.job_id} has no results in the store: run it again")
-    return Exported(job.job_id, job.kind, None, None, results, grid)
+    return Exported(job.job_id, job.kind, [], None, results, grid)
+
+
+class _Trial(msgspec.Struct):
+    state: str
+    job_id: str
+    point: dict[str, Any]
+
+
+class _Request(msgspec.Struct):
+    space: dict[str, Any]
+
+
+class _Trials(msgspec.Struct):
+    """What a study's row says of its trials."""
+
+    request: _Request
+    trials: list[_Trial]
+
+
+def _study(store: Store, job: JobRow) -> Exported:
+    """Return a study with its finished trials, each job once."""
+    study = msgspec.json.decode(job.figures, type=_Trials)
+    points = {trial.job_id: trial.point for trial in study.trials if trial.state == "done"}
+    ids = list(points)
+    rows = [row for k in range(0, len(ids), BATCH) for row in store.results(ids[k : k + BATCH])]
+    found = {row.job_id: msgspec.json.decode(row.result) for row in rows}
+    if not ids or len(found) < len(ids):
+        raise BadInput(f"study {job.job_id} has {len(found):,} of {len(ids):,} trials' results: run it again")
+    given = list(study.request.space) or list(dict.fromkeys(name for point in points.values() for name in point))
+    return Exported(job.job_id, job.kind, [], None, [found[one] for one in ids], given, [points[one] for one in ids])
+
+
+def _walk_forwards(store: Store, job: JobRow) -> Exported:
+    """Return the walk-forwards of several symbols: of each the run of its choices."""
+    known = store.job_rows([step.job_id for step in steps_of(job)])
+    chosen = [fold_choices(known[step.job_id]).job_id for step in steps_of(job) if step.job_id in known]
+    rows = {row.job_id: row for row in store.results(chosen)}
+    if len(rows) < len(steps_of(job)):
+        raise BadInput(f"some walk-forwards of {job.job_id} have been removed: run it again")
+    found = [rows[one] for one in chosen]
+    return Exported(job.job_id, job.kind, found, None, [msgspec.json.decode(row.result) for row in found])
+
+
+OF_MANY: dict[str, Callable[[Store, JobRow], Exported]] = {
+    "sweep": _sweep,
+    "sweeps": _sweep,
+    "study": _study,
+    "walk_forwards": _walk_forwards,
+}
 
 
 def write_folder(

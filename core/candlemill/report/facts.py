@@ -20,7 +20,12 @@ _APART = frozenset(
 def title(spec: Spec) -> str:
     """Return symbol, strategy and the parameters that are not the usual ones."""
     given = settings_text(unusual_params(spec.strategy, spec.params))
-    return f"{spec.symbol} · {spec.strategy}" + (f"({given})" if given else "")
+    return f"{symbols(spec)} · {spec.strategy}" + (f"({given})" if given else "")
+
+
+def symbols(spec: Spec) -> str:
+    """Return the symbol, or the symbols of a panel."""
+    return spec.symbol.replace(",", ", ")
 
 
 def range_text(spec: Spec) -> str:
@@ -33,7 +38,7 @@ def spec_rows(spec: Spec, result: Mapping[str, Any]) -> list[tuple[str, Cell]]:
     `result` is any result of the job.
     """
     rows: list[tuple[str, Cell]] = [
-        ("symbol", spec.symbol),
+        ("symbol", symbols(spec)),
         ("strategy", spec.strategy),
         *[(f"parameter {name}", value_text(value)) for name, value in declared(spec.strategy, spec.params).items()],
         ("range", range_text(spec)),
@@ -43,7 +48,7 @@ def spec_rows(spec: Spec, result: Mapping[str, Any]) -> list[tuple[str, Cell]]:
     for name in spec.__struct_fields__:
         value = getattr(spec, name)
         idle = name in OPTIONS and not OPTIONS[name].belongs(spec)
-        if name not in _APART and not idle and (value not in (0, None) or name in ("fee", "slippage")):
+        if name not in _APART and not idle and (value not in (0, None, "") or name in ("fee", "slippage")):
             rows.append((name.replace("_", " "), _option(name, value)))
     return rows
 

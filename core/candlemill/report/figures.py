@@ -119,16 +119,8 @@ def price(trace: Replay) -> Any:
     t, _, high, low, close = thin.candles(trace, step)
     breaks = thin.gaps(t, step * MINUTE_MS, CANDLES)
     x = _times(t, breaks)
-    edge = {"type": "scatter", "mode": "lines", "x": x, "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     data = [
-        {**edge, "y": thin.broken(thin.floats(low), breaks), "name": "low"},
-        {
-            **edge,
-            "y": thin.broken(thin.floats(high), breaks),
-            "name": "high",
-            "fill": "tonexty",
-            "fillcolor": LIGHT["band"],
-        },
+        _band(t, low, high, breaks),
         {
             "type": "scatter",
             "mode": "lines",
@@ -149,6 +141,20 @@ def price(trace: Replay) -> Any:
         "yaxis": {"title": {"text": escape(trace.spec.symbol)}, "fixedrange": True},
     }
     return figure("Price and trades", data, layout, _price_note(len(chosen), len(trace.trades), step), height=420)
+
+
+def _band(t: Column, low: Column, high: Column, breaks: Column) -> dict[str, Any]:
+    """Return the area from low to high as an outline that is closed before each gap."""
+    bottom, top = thin.floats(low), thin.floats(high)
+    x: list[int | None] = []
+    y: list[float | None] = []
+    for part in np.split(np.arange(len(t)), breaks):
+        there = part.tolist()
+        back = there[::-1]
+        x += [*t[there].tolist(), *t[back].tolist(), None]
+        y += [*(bottom[k] for k in there), *(top[k] for k in back), None]
+    outline = {"type": "scatter", "mode": "lines", "name": "range", "x": x[:-1], "y": y[:-1], "line": {"width": 0}}
+    return outline | {"fill": "toself", "fillcolor": LIGHT["band"], "hoverinfo": "skip", "showlegend": False}
 
 
 def _price_note(shown: int, total: int, step: int) -> str:
@@ -336,12 +342,13 @@ def excursions(trace: Replay) -> Any:
         for name, kept, color in (("won", won, "up"), ("lost", ~won, "down"))
     ]
     layout = {
-        "xaxis": {"title": {"text": "worst while held (MAE)"}, "domain": [0, 0.48], "nticks": 5},
-        "xaxis2": {"title": {"text": "best while held (MFE)"}, "domain": [0.52, 1], "anchor": "y", "nticks": 5},
+        "xaxis": {"title": {"text": "MAE"}, "domain": [0, 0.48], "nticks": 5},
+        "xaxis2": {"title": {"text": "MFE"}, "domain": [0.52, 1], "anchor": "y", "nticks": 5},
         "yaxis": {"title": {"text": "profit"}, "zeroline": True, "zerolinecolor": LIGHT["muted"]},
     }
     shown = "All" if len(chosen) == len(trades) else f"{len(chosen):,} of {len(trades):,}"
-    note = f"{shown} trades. Winners far to the left came close to being stopped; losers far to the right were ahead."
+    note = f"{shown} trades, their profit over the worst (MAE) and the best mark while held (MFE). Winners far to the "
+    note += "left came close to being stopped; losers far to the right were ahead."
     return figure("Worst and best moment of trades", data, layout, note)
 
 

@@ -72,7 +72,7 @@ def equity(days: Column, daily: Column) -> Any:
     return figure("Equity and drawdown", data, layout, "Profit so far at the end of each UTC day, after costs.", 420)
 
 
-def contributions(shares: Mapping[str, int]) -> Any:
+def contributions(shares: Mapping[str, int], title: str = "Contribution by symbol") -> Any:
     """Draw the profit of each symbol; of many the best and the worst."""
     names = list(shares)
     kept = names if len(names) <= BARS else [*names[: BARS // 2], *names[-BARS // 2 :]]
@@ -91,7 +91,7 @@ def contributions(shares: Mapping[str, int]) -> Any:
     }
     left_out = f" {len(names) - len(kept):,} between them are left out." if len(kept) < len(names) else ""
     note = f"{len(names):,} symbols, each after costs.{left_out}"
-    return figure("Contribution by symbol", [bars], layout, note, 120 + 24 * len(kept))
+    return figure(title, [bars], layout, note, 120 + 24 * len(kept))
 
 
 def _headline(r: Mapping[str, Any]) -> list[Key]:

@@ -41,12 +41,13 @@
     const swapped = { ...layout, height, yaxis: { ...layout.yaxis, nticks: 13 } };
     return { data: data.map(turned), layout: swapped };
   };
+  const isNarrow = (box) => !printing && box.clientWidth < 520;
   const draw = async (name) => {
     const box = document.getElementById(name);
     let figure = structuredClone(figures.get(name));
     if (isDark()) figure = recolor(figure);
     const dated = figure.layout.xaxis?.type === "date";
-    const narrow = !printing && box.clientWidth < 520;
+    const narrow = isNarrow(box);
     if (narrow) figure = narrowed(figure);
     const { data, layout } = figure;
     layout.dragmode = touch || !dated ? false : "zoom";
@@ -56,8 +57,9 @@
       if (layout.height > 300) layout.height *= 0.75;
     }
     box.style.height = `${layout.height}px`;
+    box.dataset.narrow = narrow;
     const buttons = dated ? ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"] : ["toImage"];
-    const config = { responsive: !printing, displaylogo: false, modeBarButtons: [buttons],
+    const config = { displaylogo: false, modeBarButtons: [buttons],
       displayModeBar: touch ? dated : "hover" };
     await Plotly.react(box, data, layout, config);
   };
@@ -76,6 +78,16 @@
       button.textContent = "copied";
     });
   }
+  const fit = () => Promise.all([...(printing ? [] : figures.keys())].map(async (name) => {
+    const box = document.getElementById(name);
+    if (box.dataset.narrow && box.dataset.narrow !== String(isNarrow(box))) await draw(name);
+    await Plotly.Plots.resize(box);
+  }));
+  let late = 0;
+  addEventListener("resize", () => { // a window that is made small, a phone that is turned
+    clearTimeout(late);
+    late = setTimeout(fit, 100);
+  });
   addEventListener("beforeprint", () => { printing = true; drawAll(); });
   addEventListener("afterprint", () => { printing = false; drawAll(); });
 
@@ -117,8 +129,9 @@
         return [{ type: "candlestick", name: "price", showlegend: false, x, open: cut(level.o), high: cut(level.h),
           low: cut(level.l), close: cut(level.c), increasing: style(color.up), decreasing: style(color.down) }];
       }
-      const [low, high, close] = whole.data;
-      return [{ ...low, x, y: cut(level.l) }, { ...high, x, y: cut(level.h) }, { ...close, x, y: cut(level.c) }];
+      const [band, close] = whole.data, back = (column) => [...column, ...column.slice().reverse()];
+      const y = [...cut(level.l), ...cut(level.h).reverse()];
+      return [{ ...band, x: back(x), y }, { ...close, x, y: cut(level.c) }];
     };
     const marks = (seen) => {
       const kinds = [

@@ -58,8 +58,8 @@ def run_cards(trace: Replay, boxes: Figures) -> list[Html]:
         card("Figures", statistics(trace)),
         boxes.card("rolling", figures.sharpe(trace), "half"),
         boxes.card("profits", figures.profits(trace), "half"),
-        boxes.card("excursions", figures.excursions(trace), "half"),
-        card("Worst drawdowns", drawdown_table(worst_drawdowns(trace, WORST), len(trace.days)), kind="half"),
+        boxes.card("excursions", figures.excursions(trace)),
+        card("Worst drawdowns", drawdown_table(worst_drawdowns(trace, WORST), len(trace.days))),
         *trade_cards(trace),
     ]
 

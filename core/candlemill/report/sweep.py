@@ -11,7 +11,7 @@ from candlemill import formatting
 from candlemill.backtests.command_line import command_of, value_text
 from candlemill.backtests.metric_table import MAIN, label
 from candlemill.report import sweep_figures
-from candlemill.report.facts import identity, range_text, spec_rows
+from candlemill.report.facts import identity, range_text, spec_rows, symbols
 from candlemill.report.guards_card import guard_cards
 from candlemill.report.page import Cell, Figures, Html, Key, card, command, facts, keys, render, table, toned
 from candlemill.report.pivot import Sets
@@ -35,7 +35,7 @@ def page(sweep: Mapping[str, Any]) -> str:
         card("What was run", _what(sweep, sets)),
     ]
     choices["figures"] = [{**found, "figure": boxes.plain(found["figure"])} for found in choices["figures"]]
-    title = f"{sets.spec.symbol} · {sets.spec.strategy} · {len(sets.results):,} sets"
+    title = f"{symbols(sets.spec)} · {sets.spec.strategy} · {len(sets.results):,} sets"
     return render(title, range_text(sets.spec), body, boxes, {"choices": choices})
 
 

@@ -108,8 +108,11 @@ def daily_table(days: Any, profits: Sequence[int], capital: int) -> Table:
     return Table(columns, index="day", name="daily")
 
 
-def figures_table(results: Sequence[Mapping[str, Any]], varied: Sequence[str] = ()) -> Table:
-    """Return a row for each result: what it is of, and all figures. `varied` parameters have columns `param_NAME`.
+def figures_table(
+    results: Sequence[Mapping[str, Any]], varied: Sequence[str] = (), points: Sequence[Mapping[str, Any]] = ()
+) -> Table:
+    """Return a row for each result: what it is of, and all figures. `varied` parameters have columns `param_NAME`, with
+    the values of `points` where a study also varies options.
 
     A figure's column has the same type in every table, so that files of several jobs can be read as one.
     """
@@ -120,7 +123,7 @@ def figures_table(results: Sequence[Mapping[str, Any]], varied: Sequence[str] = 
         **{name: Series(Kind.TIME, np.array([r[name] for r in results], dtype=np.int64)) for name in OWN_RANGE},
         "params": _objects([msgspec.json.encode(r["params"]).decode() for r in results]),
     }
-    given = from_rows([r["params"] for r in results], varied)
+    given = from_rows(points or [r["params"] for r in results], varied)
     columns |= {f"param_{name}": series for name, series in given.items()}
     return Table(columns | {name: _declared(results, name) for name in RANKED}, name="sets" if varied else "jobs")
 

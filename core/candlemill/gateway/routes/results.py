@@ -1,15 +1,13 @@
 """Routes of finished jobs' results: equity, months and trades; a sweep's sets and heat map."""
 
 import asyncio
-import shlex
 from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
-from litestar import MediaType, Response, get
+from litestar import get
 from litestar.params import QueryParameter
 
-from candlemill.backtests.command_line import command_of, grid_text
 from candlemill.backtests.daily import unpack
 from candlemill.backtests.metric_table import is_descending, order_of, path_of, value_of
 from candlemill.backtests.metrics import monthly
@@ -41,21 +39,13 @@ from candlemill.gateway.schemas import (
     TradesPage,
 )
 from candlemill.local import workflow_runs
-from candlemill.pipeline.job_state import OF_SYMBOLS, request_of
+from candlemill.pipeline.job_state import OF_SYMBOLS
 from candlemill.pipeline.rows import JobRow, ResultRow
 from candlemill.pipeline.workflows import fold_choices
 from candlemill.report.pivot import Sets
 from candlemill.report.series import holding, underwater
 from candlemill.report.thin import extremes, gaps, with_breaks
-from candlemill.studies.importance import importance
-from candlemill.studies.study import study_of
 from candlemill.units import LAST_MS, divide
-
-# A report contains its own scripts: they run only inside it, and may not send requests.
-PAGE_POLICY = (
-    "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
-    "style-src 'unsafe-inline'; img-src data: blob:"
-)
 
 Points = Annotated[int, QueryParameter(ge=10, le=20_000, description="about how many points to draw")]
 From = Annotated[int, QueryParameter(name="from", ge=0, le=LAST_MS, description="UTC ms, included")]
@@ -144,7 +134,7 @@ async def trades(
 ) -> TradesPage:
     """Those that were open at some time from `from` to `to`, by their exits, profits, or sizes of profit or loss."""
     _, result = await finished(world, job_id)
-    trace = await asyncio.to_thread(_trace, world, result)
+    trace = await asyncio.to_thread(trace_of, world, result)
     of = trace.trades
     open_then = (of.exit_t >= first) & (of.entry_t <= last)
     found = np.flatnonzero(open_then)
@@ -158,7 +148,7 @@ async def trades(
     return shaped(TradesPage(len(found), rows, more), form)
 
 
-def _trace(world: JobService, result: dict[str, Any]) -> Replay:
+def trace_of(world: JobService, result: dict[str, Any]) -> Replay:
     """Return the replay of a run. Blocking. Raises BadInput for a portfolio."""
     if "parts" in result:
         raise BadInput("a portfolio has no minutes of its own: look at its parts")
@@ -294,97 +284,6 @@ def _heatmap(world: JobService, row: JobRow, metric: str, axes: list[str], over:
     )
 
 
-@get(
-    "/api/v1/backtest/{job_id:str}/report",
-    summary="The report as one HTML page",
-    media_type=MediaType.HTML,
-    responses=problem_responses(404, 409, 422),
-)
-async def report(job_id: JobId, world: JobService, download: bool = False) -> Response[str]:
-    row = await world.job(job_id)
-    if row is not None and row.state == "done" and row.kind == "sweep":
-        text = await asyncio.to_thread(_sweep_report, world, row)
-    elif row is not None and row.state == "done" and row.kind == "study":
-        text = await asyncio.to_thread(_study_report, row)
-    else:
-        stored, result = await finished(world, job_id)
-        make = _joint_report if "parts" in result else _report
-        text = await asyncio.to_thread(make, world, row, stored, result)
-    headers = {"Content-Security-Policy": PAGE_POLICY}
-    if download:
-        headers["Content-Disposition"] = f'attachment; filename="candlemill-{job_id[:12]}.html"'
-    return Response(text, media_type=MediaType.HTML, headers=headers)
-
-
-def _sweep_report(world: JobService, row: JobRow) -> str:
-    from candlemill.report import sweep as pages
-
-    found = world.store.sweep_results(row.job_id, (), False, None)
-    content = {"job_id": row.job_id, "spec": spec_from_json(row.spec)}
-    content |= {"results": [msgspec.json.decode(one) for one in found], "guards": _guards(row)}
-    return str(pages.page(content))
-
-
-def _guards(row: JobRow | None) -> Any:
-    return msgspec.json.decode(row.figures) if row is not None and row.figures else None
-
-
-def _study_report(row: JobRow) -> str:
-    from candlemill.report import study as pages
-
-    found = study_of(row)
-    plain = msgspec.to_builtins(found)
-    return str(pages.page(spec_from_json(row.spec), plain, importance(found), _command(row)))
-
-
-def _joint_report(world: JobService, row: JobRow | None, stored: ResultRow, result: dict[str, Any]) -> str:
-    from candlemill.report import joint
-
-    days, daily = unpack(stored.daily)
-    profits = np.asarray(profits_of(result, daily), dtype=np.int64)
-    spec = spec_from_json(msgspec.json.encode(result["spec"]) if row is None else row.spec)
-    return str(joint.page(spec, result, days, profits, "" if row is None else _command(row)))
-
-
-def _report(world: JobService, row: JobRow | None, stored: ResultRow, result: dict[str, Any]) -> str:
-    trace = _trace(world, result)
-    if row is not None and row.kind == "walk_forward":
-        from candlemill.report import walk
-
-        chosen = fold_choices(row)
-        content = {"folds": chosen.folds, "trace": trace, "score": chosen.score}
-        content |= {"guards": _guards(world.store.job(chosen.sweep_id)), "command": _command(row)}
-        return str(walk.page(content))
-    from candlemill.guards.run import with_guards
-    from candlemill.report import run
-
-    return str(run.page(with_guards(trace, 1)))
-
-
-def _command(row: JobRow) -> str:
-    """Return the command line of a workflow or a study; nothing of a study that is a list of points."""
-    if row.kind == "study":
-        return _study_command(row)
-    request = request_of(row)
-    if row.kind == "portfolio" and request is not None:
-        return command_of(msgspec.structs.replace(spec_from_json(row.spec), symbol=",".join(request.weights)))
-    walk = request.walk_forward if request is not None else None
-    options = {} if walk is None else {"train": walk.train, "test": walk.test, "score": walk.score}
-    if walk is not None and walk.anchored:
-        options["anchored"] = ""
-    return command_of(spec_from_json(row.spec), "walk-forward" if walk is not None else None, **options)
-
-
-def _study_command(row: JobRow) -> str:
-    study = study_of(row).request
-    if study.points:
-        return ""
-    space = [shlex.join(["--space", f"{name}={grid_text(values)}"]) for name, values in study.space.items()]
-    more = [f"--trials {len(study_of(row).trials)} --sampler {study.sampler} --score {study.score} --seed {study.seed}"]
-    more += [f"--pruner {study.pruner}"] if study.pruner != "none" else []
-    return " ".join([command_of(spec_from_json(row.spec), "optimize"), *space, *more])
-
-
 async def finished(world: JobService, job_id: str) -> tuple[ResultRow, dict[str, Any]]:
     """Return a finished job's row and result. Raises UnknownName, Conflict.
 
@@ -416,4 +315,4 @@ async def _sweep(world: JobService, job_id: str, *kinds: str) -> JobRow:
     return row
 
 
-EXPLORE = [equity, months, profile, trades, orders, results, heatmap, report]
+EXPLORE = [equity, months, profile, trades, orders, results, heatmap]

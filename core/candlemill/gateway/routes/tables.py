@@ -62,9 +62,9 @@ def _media_type(form: Format) -> str:
 def _made(world: JobService, job_id: str, table: Name, form: Format) -> IO[bytes]:
     """Write the table to a temporary file, so that memory stays bounded. Blocking."""
     found: Exported = exported(world.store, job_id)
-    if table in ("trades", "orders", "equity") and len(found.results) > PARTS_LIMIT:
+    if table in found.names and table not in ("sets", "jobs", "daily") and len(found.results) > PARTS_LIMIT:
         raise TooLarge(
-            f"the portfolio has {len(found.results):,} runs, of which {PARTS_LIMIT} are computed at once: "
+            f"job {job_id} has {len(found.results):,} runs, of which {PARTS_LIMIT} are computed at once: "
             "ask for its parts, or use `candlemill export`"
         )
     made = found.table(table, world.traces.of)

@@ -154,6 +154,7 @@ export function cellsOf(c, width, data, metric, sizing) {
 export function barsOf(c, width, data, metric, sizing) {
   const { left, x } = axes(c, width, data);
   const row = data.z[0];
+  const [top] = best(data, metric);
   return {
     grid: { left: Math.max(left, 66), right: 12, top: 14, bottom: 44 },
     xAxis: x,
@@ -172,9 +173,12 @@ export function barsOf(c, width, data, metric, sizing) {
         type: "bar",
         cursor: "pointer",
         barMaxWidth: 60,
-        data: row.map((z) => ({
+        data: row.map((z, i) => ({
           value: z === null ? null : isWhole(metric) ? Number(z) : float(z),
-          itemStyle: { color: Number(z) >= 0 && !smallerIsBetter(metric) ? c.up : c.down },
+          itemStyle: {
+            color: Number(z) >= 0 && !smallerIsBetter(metric) ? c.up : c.down,
+            ...(i === top && z !== null ? { borderColor: c.ink, borderWidth: 2 } : {}),
+          },
         })),
       },
     ],

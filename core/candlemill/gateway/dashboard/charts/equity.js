@@ -51,6 +51,9 @@ const shading = (c, folds) =>
         },
       };
 
+/** Whether a line has no height, for which an axis has no scale of its own. */
+const flat = (points) => points.every(([, y]) => !y);
+
 function optionOf(c, width, data, lines, [from, to], folds) {
   const narrow = width < NARROW;
   const left = narrow ? 56 : 70;
@@ -85,8 +88,8 @@ function optionOf(c, width, data, lines, [from, to], folds) {
       { ...x, gridIndex: 1 },
     ],
     yAxis: [
-      { ...y, gridIndex: 0, scale: true },
-      { ...y, gridIndex: 1, max: 0, splitNumber: 2 },
+      { ...y, gridIndex: 0, scale: true, ...(flat(lines.equity) && flat(lines.hold) ? { min: -1, max: 1 } : {}) },
+      { ...y, gridIndex: 1, max: 0, splitNumber: 2, ...(flat(lines.drawdown) ? { min: -1 } : {}) },
     ],
     axisPointer: { link: [{ xAxisIndex: "all" }], lineStyle: { color: c.muted, width: 1 } },
     tooltip: { trigger: "axis", formatter: described },

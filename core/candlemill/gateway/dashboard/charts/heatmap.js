@@ -71,7 +71,7 @@ export function HeatMap({ data, metric, sizing, onOpen }) {
         </i>${axisShown(metric, max, sizing)}</span>`
       }
       <span aria-live="polite" class="muted"
-        style="font-size:13px">${says ?? "The framed cell is the best. A click on a cell opens that set's run; so do the arrow keys and Enter."}
+        style="font-size:13px">${says ?? `The framed ${flat ? "bar" : "cell"} is the best. A click on one opens that set's run; so do the arrow keys and Enter.`}
         </span>
     </div>`;
 }

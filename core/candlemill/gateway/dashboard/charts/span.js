@@ -25,8 +25,9 @@ function path(t, values, [first, last], breaks) {
     .join("");
 }
 
-/** `whole` and `span` are [from, to] in ms; `onSpan(from, to)`, without any for everything. `t`, `values` are drawn. */
-export function Span({ whole, span, onSpan, t, values, breaks = [] }) {
+/** `whole` and `span` are [from, to] in ms; `onSpan(from, to)`, without any for everything. `t`, `values` are drawn;
+ * shorter spans than `least` have no button. */
+export function Span({ whole, span, onSpan, t, values, breaks = [], least = 0 }) {
   // A week or a month ends with the last candle, which may lie long before the end of the range.
   const latest = Math.min(span[1], t.length ? t.at(-1) + 60_000 : span[1]);
   const box = useRef(null),
@@ -84,7 +85,7 @@ export function Span({ whole, span, onSpan, t, values, breaks = [] }) {
   return html`<div>
     <div class="choices" role="group" aria-label="span of the charts" style="margin-bottom:10px">
       <button type="button" class="small" aria-pressed=${isAll} onClick=${() => onSpan()}>all</button>
-      ${SPANS.filter(([, ms]) => ms < length).map(
+      ${SPANS.filter(([, ms]) => ms < length && ms >= least).map(
         ([name, ms]) => html`<button type="button" class="small" key=${name}
         aria-pressed=${!isAll && span[1] - span[0] === ms} onClick=${() => onSpan(...within([latest - ms, latest], whole))}>${name}
         </button>`,

@@ -67,7 +67,7 @@ export function Importance({ shares }) {
   const option = useCallback(
     (c, width) => ({
       grid: { left: Math.min(30 + 8 * Math.max(...rows.map(([name]) => name.length)), width * 0.4), right: 46, top: 6, bottom: 30 },
-      xAxis: { type: "value", min: 0, max: 1, splitNumber: 4, axisLabel: { formatter: (x) => `${Math.round(x * 100)}%` } },
+      xAxis: { type: "value", min: 0, max: 1, interval: 0.25, axisLabel: { formatter: (x) => `${Math.round(x * 100)}%` } },
       yAxis: { type: "category", inverse: true, data: rows.map(([name]) => name), splitLine: { show: false } },
       series: [
         {
@@ -93,24 +93,27 @@ export function Parallel({ trials, space, score, low }) {
       const names = Object.keys(space);
       const scores = trials.map((t) => number(score, t.score));
       const [min, max] = [Math.min(...scores), Math.max(...scores)];
+      const text = { color: c.ink, fontSize: 11, backgroundColor: c.paper, padding: [1, 3], borderRadius: 3 }; // above lines
       const axis = (name, k) => ({
         dim: k,
+        z: 3,
         name,
         type: "category",
         data: space[name].map(value),
         nameTextStyle: { color: c.ink },
-        axisLabel: { color: c.muted, fontSize: 11, interval: Math.ceil(space[name].length / 8) - 1 },
+        axisLabel: { ...text, interval: Math.ceil(space[name].length / 8) - 1 },
         axisLine: { lineStyle: { color: c.muted } },
         axisTick: { show: false },
       });
       const last = {
         dim: names.length,
+        z: 3,
         name: label(score),
         type: "value",
         min,
         max: max > min ? max : min + 1,
         nameTextStyle: { color: c.ink },
-        axisLabel: { color: c.muted, fontSize: 11, formatter: axisNumber },
+        axisLabel: { ...text, formatter: axisNumber },
         axisLine: { lineStyle: { color: c.muted } },
         splitLine: { show: false },
       };

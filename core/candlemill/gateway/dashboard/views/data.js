@@ -43,11 +43,17 @@ function List({ symbols, chosen }) {
     <ul>${shown.map(
       (s) => html`<li key=${s.symbol}><a href=${to(["data", s.symbol])}
         aria-current=${s.symbol === chosen ? "true" : undefined}>
-      <span>${s.symbol}</span><small>${percent(covered(s), s.missing_minutes && covered(s) > 99_900_000 ? 2 : 0)}
+      <span>${s.symbol}</span><small>${coverage(s)}
       </small></a></li>`,
     )}</ul>
     ${!shown.length && html`<p class="empty">none</p>`}
   </nav>`;
+}
+
+/** A share in whole percent, with two decimals close to all; never 100% where something is missing. */
+function coverage(symbol) {
+  const part = covered(symbol);
+  return symbol.missing_minutes && part > 99_900_000 ? percent(part, 2) : percent(Math.floor(part / 1e6) * 1e6, 0);
 }
 
 /** The share of minutes from first to last that are there. */

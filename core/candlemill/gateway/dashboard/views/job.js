@@ -24,7 +24,6 @@ const RESULTS = {
   walk_forwards: OfSymbols,
   study: Study,
 };
-const WITHOUT_REPORT = ["sweeps", "walk_forwards"];
 const NOT_COMPARED = ["sweep", "sweeps", "walk_forwards", "study"];
 
 /** The job as it is now: its row, what the stream says while it runs, and the row again when it has ended. */
@@ -132,8 +131,8 @@ function Actions({ job, state }) {
       onClick=${again}>go on</button>`}
     ${state === "done" && !NOT_COMPARED.includes(job.kind) && beside}
     ${state === "done" && html`<button type="button" onClick=${json}>JSON</button>`}
-    ${state === "done" && TABLES[job.kind]?.length !== 0 && html`<${Tables} job=${job} attempt=${attempt} />`}
-    ${state === "done" && !WITHOUT_REPORT.includes(job.kind) && page}
+    ${state === "done" && html`<${Tables} job=${job} attempt=${attempt} />`}
+    ${state === "done" && page}
     ${ended(state) && html`<button type="button" class="danger" onClick=${remove}>delete</button>`}
     <${Failure} error=${error} />`;
   if (!useNarrow() || !ended(state)) return all;
@@ -190,7 +189,14 @@ function Notes({ id }) {
 
 // -- tables as files ------------------------------------------------------------------------------------------------
 
-const TABLES = { sweep: ["sets"], portfolio: ["trades", "orders", "daily"], sweeps: [], walk_forwards: [], study: [] };
+const OF_RUN = ["trades", "orders", "daily", "equity"];
+const TABLES = {
+  sweep: ["sets"],
+  sweeps: ["sets"],
+  study: ["sets"],
+  portfolio: ["trades", "orders", "daily"],
+  walk_forwards: ["trades", "orders", "daily"],
+};
 
 /** Whole tables as files: exact decimals, for other programs. */
 function Tables({ job, attempt }) {
@@ -200,11 +206,12 @@ function Tables({ job, attempt }) {
     const name = `${table}-${id.slice(0, 12)}.${format}`;
     return attempt(() => download(jobPath(id, `tables/${table}`), name, { format }));
   };
+  const tables = TABLES[job.kind] ?? (isPanel(job.spec) ? [...OF_RUN, "contribution"] : OF_RUN);
   return html`<span class="joined" role="group" aria-label="download tables">
     <select aria-label="format of downloads" value=${format} onChange=${(event) => setFormat(event.target.value)}>
       ${["csv", "parquet", "arrow"].map((one) => html`<option key=${one} value=${one}>${one}</option>`)}
     </select>
-    ${(TABLES[job.kind] ?? ["trades", "orders", "daily", "equity"]).map(
+    ${tables.map(
       (table) => html`<button key=${table} type="button" onClick=${save(table)}
         title="download ${table} as ${format}">${table}</button>`,
     )}</span>`;

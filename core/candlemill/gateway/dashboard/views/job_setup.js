@@ -31,6 +31,7 @@ export function titleOf({ spec, request, settings }) {
   return `${symbolsOf({ spec, request })} · ${spec.strategy}${text ? `(${text})` : ""}`;
 }
 
+const LISTED = 4; // values of a grid that are named one by one
 const APART = ["symbol", "strategy", "params", "grid", "start", "end", "schedule", "volume_scale"];
 
 /** The whole resolved configuration, and how to request it again. */
@@ -46,7 +47,7 @@ export function JobSetup({ job, more = [] }) {
       .map(([name, v]) => [`parameter ${name}`, value(v)]),
     ...Object.entries({ ...spec.grid, ...space }).map(([name, v]) => [
       `grid ${name}`,
-      `${v[0]} to ${v.at(-1)}, ${count(v.length)} values`,
+      v.length <= LISTED ? v.map(value).join(", ") : `${value(v[0])} to ${value(v.at(-1))}, ${count(v.length)} values`,
     ]),
     ["range", range(spec.start, spec.end)],
     ...Object.entries(spec)

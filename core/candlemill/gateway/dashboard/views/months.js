@@ -8,10 +8,11 @@ const NAMES = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "O
 
 const gain = (share) => percent(share, Math.abs(Number(share)) >= 10 * SCALE ? 0 : 1); // narrow cells
 
-/** A year is the product of its months. */
+/** A year is the product of its months; a ruined account's later months, in which nothing happens, change nothing. */
 function yearOf(months) {
-  if (months.some((m) => m.return === null)) return null;
-  return Math.round((months.reduce((all, m) => all * (1 + Number(m.return) / SCALE), 1) - 1) * SCALE);
+  const defined = months.filter((m) => m.return !== null || BigInt(m.pnl) !== 0n);
+  if (!defined.length || defined.some((m) => m.return === null)) return null;
+  return Math.round((defined.reduce((all, m) => all * (1 + Number(m.return) / SCALE), 1) - 1) * SCALE);
 }
 
 function tint(share, top) {

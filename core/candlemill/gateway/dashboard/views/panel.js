@@ -6,6 +6,7 @@ import { JobSetup } from "./job_setup.js";
 import { Months } from "./months.js";
 import { Profile, Shares } from "./profile.js";
 import { Charts, Figures, Headline, found } from "./run.js";
+import { Trades } from "./trades.js";
 
 export const isPanel = (spec) => spec.symbol.includes(",");
 
@@ -19,6 +20,7 @@ export function Panel({ job, route }) {
     <${Months} id=${job.job_id} />
     <${Profile} id=${job.job_id} result=${result} />
     <${Figures} result=${result} />
+    <${Trades} id=${job.job_id} route=${route} many />
     <${JobSetup} job=${job} more=${found(result)} />`;
 }
 

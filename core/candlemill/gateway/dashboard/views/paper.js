@@ -1,8 +1,8 @@
 // Paper runs as they decide: the list of runs, and of one its last decisions. Requested again every two seconds.
 import { html, useEffect, useState } from "../lib.js";
 import { get } from "../api.js";
-import { count, exact, minute, money, NONE } from "../format.js";
-import { Busy, Card, Command, Failure, Wide } from "../ui.js";
+import { count, exact, minute, money, NONE, value as shown } from "../format.js";
+import { Busy, Card, Command, Failure, Head, Wide } from "../ui.js";
 
 const EVERY_MS = 2000;
 
@@ -38,31 +38,32 @@ const fills = (decision) =>
 const equity = (decision) => (decision.equity === null ? NONE : money(decision.equity));
 
 const Runs = ({ runs }) => html`<${Wide} name="paper runs"><table>
-  <thead><tr><th>symbol</th><th>strategy</th><th>since</th><th>last minute</th><th class="num">target</th>
-    <th class="num">holds</th><th class="num">equity</th></tr></thead>
+  <thead><tr><th scope="col">symbol</th><th scope="col">strategy</th><th scope="col">since</th><th scope="col">last minute</th><th scope="col" class="n">target</th>
+    <th scope="col" class="n">holds</th><th scope="col" class="n">equity</th></tr></thead>
   <tbody>${runs.map(
     (run) => html`<tr key=${run.run}>
       <td><a href="#/paper/${run.run}">${run.symbol}</a></td><td>${run.strategy}</td><td>${minute(run.since)}</td>
       <td>${run.last ? minute(run.last.minute) : NONE}</td>
-      <td class="num">${run.last ? percent(run.last.target) : NONE}</td>
-      <td class="num">${run.last ? percent(run.last.exposure) : NONE}</td>
-      <td class="num">${run.last ? equity(run.last) : NONE}</td></tr>`,
+      <td class="n">${run.last ? percent(run.last.target) : NONE}</td>
+      <td class="n">${run.last ? percent(run.last.exposure) : NONE}</td>
+      <td class="n">${run.last ? equity(run.last) : NONE}</td></tr>`,
   )}</tbody></table><//>`;
 
 const Decisions = ({ decisions }) => html`<${Wide} name="decisions"><table>
-  <thead><tr><th>minute</th><th class="num">attempt</th><th class="num">target</th><th class="num">holds</th>
-    <th>orders</th><th>fills</th><th class="num">equity</th></tr></thead>
+  <thead><tr><th scope="col">minute</th><th scope="col" class="n">attempt</th><th scope="col" class="n">target</th><th scope="col" class="n">holds</th>
+    <th scope="col">orders</th><th scope="col">fills</th><th scope="col" class="n">equity</th></tr></thead>
   <tbody>${decisions.map(
     (one) => html`<tr key=${`${one.minute} ${one.attempt}`}>
-      <td>${minute(one.minute)}</td><td class="num">${count(one.attempt)}</td>
-      <td class="num">${percent(one.target)}</td><td class="num">${percent(one.exposure)}</td>
-      <td>${orders(one)}</td><td>${fills(one)}</td><td class="num">${equity(one)}</td></tr>`,
+      <td>${minute(one.minute)}</td><td class="n">${count(one.attempt)}</td>
+      <td class="n">${percent(one.target)}</td><td class="n">${percent(one.exposure)}</td>
+      <td>${orders(one)}</td><td>${fills(one)}</td><td class="n">${equity(one)}</td></tr>`,
   )}</tbody></table><//>`;
 
 function AllRuns() {
   const { value, error } = usePolled("paper");
-  if (!value) return error ? html`<${Failure} error=${error} />` : html`<${Busy} />`;
-  return html`<${Failure} error=${error} />
+  const head = html`<${Head} title="Paper" below="Strategies that decide on an exchange's candles as they close." />`;
+  if (!value) return html`${head}${error ? html`<${Failure} error=${error} />` : html`<${Busy} />`}`;
+  return html`${head}<${Failure} error=${error} />
     <${Card} title="Runs" note="No order is ever placed. A decision counts if no later attempt of its minute follows.">
       ${
         value.runs.length
@@ -75,14 +76,18 @@ function AllRuns() {
 
 function OneRun({ id }) {
   const { value, error } = usePolled(`paper/${encodeURIComponent(id)}`);
-  if (!value) return error ? html`<${Failure} error=${error} />` : html`<${Busy} />`;
+  if (!value) return html`<${Head} title="Paper" below=${id} />${error ? html`<${Failure} error=${error} />` : html`<${Busy} />`}`;
   const { run, decisions } = value;
-  return html`<${Failure} error=${error} />
-    <p><a href="#/paper">all runs</a> · ${run.symbol} · ${run.strategy} · from ${minute(run.start)}</p>
+  const params = Object.entries(run.params).map(([name, v]) => `${name}=${shown(v)}`);
+  const below = html`<a href="#/paper">all runs</a> · decides since ${minute(run.since)} on candles from
+    ${" "}${minute(run.start)} UTC`;
+  return html`<${Head} title="${run.symbol} · ${run.strategy}${params.length ? `(${params.join(", ")})` : ""}"
+      below=${below} />
+    <${Failure} error=${error} />
     <${Card} title="Decisions"><${Decisions} decisions=${decisions} /><//>`;
 }
 
 export function Paper({ route }) {
   const id = route.path[1];
-  return html`<h1 tabindex="-1">Paper</h1>${id ? html`<${OneRun} id=${id} />` : html`<${AllRuns} />`}`;
+  return id ? html`<${OneRun} id=${id} />` : html`<${AllRuns} />`;
 }

@@ -1,7 +1,7 @@
 // The result of one run: headline, charts of a span that all of them share, months, figures, trades.
 import { html, useCallback, useEffect, useState } from "../lib.js";
 import { job as jobPath, useGet } from "../api.js";
-import { MINUTE, count, float, money, percent, plural, ratio, share, times } from "../format.js";
+import { DAY, MINUTE, count, float, money, percent, plural, ratio, share, times } from "../format.js";
 import { shown } from "../metrics.js";
 import { metricRows, sumRows } from "./figures.js";
 import { Equity } from "../charts/equity.js";
@@ -17,6 +17,8 @@ import { Profile } from "./profile.js";
 import { Trades } from "./trades.js";
 
 const ORDERS_SPAN = 2000 * MINUTE;
+const BAR_BY_BAR =
+  "Profit so far at each bar's close, after costs; buy and hold before costs. Highs and lows are kept.";
 const POINTS = 1200,
   OVERVIEW = 240;
 
@@ -75,7 +77,11 @@ export function Headline({ result: r }) {
       below="${count(r.interval.best.ambiguous_bars)} ambiguous bars" />`
     }
     <${Key} label="Buy and hold" value=${money(times(m.buy_and_hold, r.capital))} tone=${m.buy_and_hold}
-      below="${percent(m.buy_and_hold)} of the price, before costs" />
+      below=${
+        m.buy_and_hold === null || m.buy_and_hold === undefined
+          ? "several symbols have no single price"
+          : `${percent(m.buy_and_hold)} of the price, before costs`
+      } />
     <${Key} label="Sharpe ratio" value=${ratio(r.sharpe_ratio)} below="Sortino ${ratio(r.sortino_ratio)}" />
     <${Key} label="Max drawdown" value=${shown("max_drawdown", r.max_drawdown, r.spec?.sizing)}
       below="${joint ? "" : "bar by bar; "}${percent(m.max_drawdown_share)} of the peak day by day" />
@@ -129,9 +135,9 @@ export function Charts({ job, route, symbol, above, folds }) {
   const values = (overview.data?.equity ?? []).map(float);
   return html`
     <${Card} title="Equity and drawdown"
-      note="Profit so far at each bar's close, after costs; buy and hold before costs. Highs and lows are kept.">
+      note=${symbol ? BAR_BY_BAR : "Profit so far at the end of each UTC day, after costs."}>
       ${above}
-      <${Span} whole=${whole} span=${span} onSpan=${setSpan} t=${overview.data?.t ?? []} values=${values}
+      <${Span} whole=${whole} span=${span} least=${symbol ? 0 : 7 * DAY} onSpan=${setSpan} t=${overview.data?.t ?? []} values=${values}
         breaks=${overview.data?.breaks} />
       <div style="height:12px"></div>
       <${Failure} error=${equity.error} />

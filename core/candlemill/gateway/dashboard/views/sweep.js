@@ -42,7 +42,8 @@ function Headline({ result, spec }) {
         below="${percent(best.metrics?.return)} of ${money(best.capital)}" />
       <${Key} label="Its max drawdown" value=${shown("max_drawdown", best.max_drawdown, spec.sizing)}
         below="${percent(best.metrics?.max_drawdown_share)} of the peak, daily" />
-      <${Key} label="Its trades" value=${count(best.trades)} below="${percent(best.metrics?.win_rate)} won" />`
+      <${Key} label="Its trades" value=${count(best.trades)}
+        below=${best.trades ? `${percent(best.metrics?.win_rate)} won` : "none closed"} />`
     }
     <${Key} label="By luck alone" value=${ratio(guards.luck_sharpe)} below="Sharpe of the best of so many" />
     <${Key} label="Overfitting" value=${percent(pbo)} tone=${pbo > 50_000_000 ? -1 : 0} below="probability, by CSCV" />
