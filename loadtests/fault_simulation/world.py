@@ -258,6 +258,9 @@ class Store:
         rows = self._world.read(lambda at: {row.job_id: row for row in self._tables.results_at(at)})
         return [rows[job_id] for job_id in job_ids if job_id in rows]
 
+    def count_sweep(self, sweep_id: str) -> int:
+        return len({row.job_id for row in self._sweep(sweep_id)})
+
     def sweep_scores(self, sweep_id: str) -> Scores:
         return scores_of(self._sweep(sweep_id))
 

@@ -112,6 +112,22 @@ def test_requested_afresh_nothing_stored_is_used(world: World) -> None:
     assert digests(world.results) == digests(right)
 
 
+@pytest.mark.parametrize("state", ["failed", "planned"])
+@pytest.mark.parametrize("spec", [sweep(), msgspec.structs.replace(sweep(), params={"fast": 5, "slow": 60}, grid={})])
+def test_lost_results_of_merged_batches_are_computed_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, spec: Spec, state: str
+) -> None:
+    """The job's last states are lost too, such as with parts of both tables: `doctor` has nothing to find."""
+    monkeypatch.setattr(plan, "BATCH_OUTCOMES", 64)
+    list(deliver(world.runtime, request(spec, 8)))
+    right, (row,) = digests(world.results), world.jobs.values()
+    for name in [*world.results][::2]:
+        del world.results[name], world.result_rows[name]
+    world.jobs[row.job_id] = msgspec.structs.replace(row, state=state)
+    said = list(deliver(world.runtime, request(spec, 8)))
+    assert said[-1].type == events.COMPLETED and digests(world.results) == right
+
+
 def test_candles_in_the_making_are_waited_for(world: World) -> None:
     """Only those of the job's range matter."""
     whole, early = sweep(), msgspec.structs.replace(sweep(), end=FIRST_DAY + 3 * DAY_MS)

@@ -97,6 +97,9 @@ class World:
         return self.tiers
 
     # the store
+    def count_sweep(self, sweep_id: str) -> int:
+        return sum(row.sweep_id == sweep_id for row in self.result_rows.values())
+
     def sweep_scores(self, sweep_id: str) -> Scores:
         return scores_of([row for row in self.result_rows.values() if row.sweep_id == sweep_id])
 

@@ -150,6 +150,10 @@ class BufferedJobStore(LocalOutcomes):
             self._store.put_results(self._results)
         self._results = []
 
+    def count_sweep(self, sweep_id: str) -> int:
+        self._write_results()
+        return self._store.count_sweep(sweep_id)
+
     def sweep_scores(self, sweep_id: str) -> Scores | None:
         self._write_results()
         return self._store.sweep_scores(sweep_id)

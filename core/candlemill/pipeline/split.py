@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import msgspec
 
+from candlemill.backtests.grid import grid_points
 from candlemill.backtests.plan import Plan
 from candlemill.backtests.spec import Spec
 from candlemill.errors import StoreDown
@@ -60,6 +61,8 @@ def split(event: Event, runtime: HandlerContext) -> list[Event]:
         lacking = sum(map(len, missing))
         runtime.on_cache_lookup("outcome", plan.slices * len(outcomes.sets) - lacking, lacking)
     known_tasks = [] if request.fresh else runtime.store.partials(job.job_id)
+    if _lost_results(job, plan, known_tasks, runtime):
+        plan, known_tasks, missing = msgspec.structs.replace(plan, run=attempt.number), [], None
     plan, found = _with_todo(msgspec.structs.replace(job, plan=plan), known_tasks, missing)
     row = msgspec.structs.replace(row, plan=msgspec.json.encode(plan).decode())
     runtime.store.put_job(row)
@@ -76,6 +79,15 @@ def _share(share: events.TasksRequested, runtime: HandlerContext) -> list[Event]
     if row.finished or plan is None:
         return []
     return handed_out(row, msgspec.json.decode(row.spec, type=Spec), plan, share.first, share.last)
+
+
+def _lost_results(job: Prepared, plan: Plan, records: Sequence[TaskRecord], runtime: HandlerContext) -> bool:
+    """Return whether results of merged batches are not stored any more. A single set's are known to be missing."""
+    merged = {one.slice for one in records if one.kind == DONE and one.task == done_ending(plan)}
+    if not merged or not job.spec.grid:
+        return bool(merged)
+    sets = sum(1 for batch in merged for _ in grid_points(job.spec, *plan.batch_points(batch)))
+    return runtime.store.count_sweep(job.job_id) < sets
 
 
 def _with_todo(
