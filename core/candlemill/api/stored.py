@@ -56,9 +56,9 @@ def jobs(*, limit: int = 100, store: str | None = None, **search: Any) -> Table:
     for name in LISTS & search.keys():
         if isinstance(search[name], str):
             raise BadInput(f"{name}={search[name]!r:.60}: give a list")
-    wanted = find(**search)
+    job_filter = find(**search)
     with Source(config.dsn() if store is None else store).runner() as runner:
-        return _jobs_table(listed(runner.store, wanted, limit))
+        return _jobs_table(listed(runner.store, job_filter, limit))
 
 
 def _jobs_table(found: Sequence[Listed]) -> Table:

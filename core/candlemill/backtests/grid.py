@@ -79,8 +79,8 @@ def _typed_values(strategy: str, name: str, values: Sequence[object]) -> list[Pa
         try:
             found = msgspec.convert(value, hints[name], strict=False)
         except msgspec.ValidationError as error:
-            wanted = str(error).removeprefix("Expected ").replace("`", "")
-            raise BadInput(f"{strategy}: {name}={value!r}: expected {wanted}") from None
+            expected = str(error).removeprefix("Expected ").replace("`", "")
+            raise BadInput(f"{strategy}: {name}={value!r}: expected {expected}") from None
         check_finite(strategy, name, found)
         typed.append(found)
     return typed

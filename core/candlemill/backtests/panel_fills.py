@@ -61,13 +61,13 @@ def fills_of(
     `holding` has the symbol's last candle before the slice, and when a target that waits was stated. A position is
     closed at its last close at the first minute of the panel that comes `delist_after` ms after its last candle.
     """
-    said = _statements(own, bars, targets)
-    endings = _endings(window, said, bars.minutes, delist_after, holding)
-    changed = _changed(said.value, endings, start)
-    said = _Statements(said.bar[changed], said.instant[changed], said.value[changed])
-    keeps = said.value == KEEP
-    late = _cut(said.instant, int(rules.timeframe))
-    source = PanelTargets(said.bar, np.where(keeps, 0, said.value), keeps.astype(np.int64), late)
+    statements = _statements(own, bars, targets)
+    endings = _endings(window, statements, bars.minutes, delist_after, holding)
+    changed = _changed(statements.value, endings, start)
+    statements = _Statements(statements.bar[changed], statements.instant[changed], statements.value[changed])
+    keeps = statements.value == KEEP
+    late = _cut(statements.instant, int(rules.timeframe))
+    source = PanelTargets(statements.bar, np.where(keeps, 0, statements.value), keeps.astype(np.int64), late)
     ranges = ranges_of(window.candles) if rules.has_stops else empty_ranges()
     run = SymbolRun(window.candles, source, rules, ranges, start)
     at = window.lo
@@ -77,8 +77,8 @@ def fills_of(
         at = bar
         raw = int(window.candles.columns()["close"][bar - 1]) if bar else holding.close
         run.end(ending.minute, raw)
-    run.run(at, window.hi, len(said.bar))
-    return _in_time_of_the_panel(run, window, said, rules, holding)
+    run.run(at, window.hi, len(statements.bar))
+    return _in_time_of_the_panel(run, window, statements, rules, holding)
 
 
 def _statements(own: Decisions, bars: AlignedBars, targets: Column) -> _Statements:
@@ -116,8 +116,10 @@ def _stated_before(start: bytes) -> int:
     return int(target)
 
 
-def _endings(window: SymbolWindow, said: _Statements, minutes: Column, after: int, holding: Holding) -> list[_Ending]:
-    """Return when the symbol counts as ended. `said` are all its targets.
+def _endings(
+    window: SymbolWindow, statements: _Statements, minutes: Column, after: int, holding: Holding
+) -> list[_Ending]:
+    """Return when the symbol counts as ended. `statements` are all its targets.
 
     A target that is stated after the end of a symbol, in its last bar of the timeframe, ends with the next minute.
     """
@@ -134,27 +136,27 @@ def _endings(window: SymbolWindow, said: _Statements, minutes: Column, after: in
         at = int(np.searchsorted(minutes, times[k] + after))
         if at == len(minutes) or minutes[at] >= until:
             continue
-        stated = int(np.searchsorted(said.instant, minutes[at]))
+        stated = int(np.searchsorted(statements.instant, minutes[at]))
         out.append(_Ending(bar, stated, int(minutes[at])))
-        if stated < len(said.bar) and said.bar[stated] < bar:  # stated later, at a close that was before
-            at = int(np.searchsorted(minutes, said.instant[stated], side="right"))
+        if stated < len(statements.bar) and statements.bar[stated] < bar:  # stated later, at a close that was before
+            at = int(np.searchsorted(minutes, statements.instant[stated], side="right"))
             if at < len(minutes) and minutes[at] < until:
                 out.append(_Ending(bar, stated + 1, int(minutes[at])))
     return out
 
 
 def _in_time_of_the_panel(
-    run: SymbolRun, window: SymbolWindow, said: _Statements, rules: ExecutionRules, holding: Holding
+    run: SymbolRun, window: SymbolWindow, statements: _Statements, rules: ExecutionRules, holding: Holding
 ) -> SymbolFills:
     """Return the fills with the instants of the panel instead of the minutes of the symbol's own bars."""
     columns = run.fills.columns()
-    stated = window.candles.columns()["t"][said.bar]
+    stated = window.candles.columns()["t"][statements.bar]
 
     def instants(times: Column, other: Column) -> Column:
         if not len(stated):
             return other
         at = np.minimum(np.searchsorted(stated, times), len(stated) - 1)
-        return np.where(stated[at] == times, said.instant[at], other)
+        return np.where(stated[at] == times, statements.instant[at], other)
 
     made = columns["made"]
     columns["made"] = np.where(made == NEVER, NEVER, instants(made, np.full(len(made), holding.made)))
@@ -163,5 +165,5 @@ def _in_time_of_the_panel(
         columns["minute"] = np.where(closes, instants(minute, minute), minute)
     pending = NEVER
     if run.has_pending():
-        pending = int(said.instant[-1]) if len(said.bar) else holding.made
+        pending = int(statements.instant[-1]) if len(statements.bar) else holding.made
     return SymbolFills(columns, run.state(), pending, run.fills.ambiguous()["minute"])

@@ -283,7 +283,7 @@ def run_margin_tiers(args: argparse.Namespace) -> None:
 
 
 def run_coverage(args: argparse.Namespace) -> int:
-    from candlemill.cli import tables
+    from candlemill.cli import coverage_tables
     from candlemill.errors import UnknownName
     from candlemill.store.candle_writer import current_days
 
@@ -298,8 +298,8 @@ def run_coverage(args: argparse.Namespace) -> int:
             return int(any(one["damaged"] for one in found["symbols"].values()))
         days = {symbol: current_days(store, symbol) for symbol in chosen}
     if args.symbol:
-        text = tables.coverage(args.symbol, days[args.symbol])
+        text = coverage_tables.coverage(args.symbol, days[args.symbol])
     else:
-        text = tables.coverage_summary(days) if known else "nothing is stored yet: candlemill ingest PATH"
-    output(args, {"symbols": {symbol: tables.coverage_rows(rows) for symbol, rows in days.items()}}, text)
+        text = coverage_tables.coverage_summary(days) if known else "nothing is stored yet: candlemill ingest PATH"
+    output(args, {"symbols": {symbol: coverage_tables.coverage_rows(rows) for symbol, rows in days.items()}}, text)
     return 0

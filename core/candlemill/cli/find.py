@@ -75,7 +75,7 @@ def run_jobs(args: argparse.Namespace) -> None:
     from candlemill.local.job_list import listed
     from candlemill.pipeline.job_search import search
 
-    wanted = search(
+    job_filter = search(
         state=args.state,
         kind=args.kind,
         symbol=args.symbol,
@@ -89,7 +89,7 @@ def run_jobs(args: argparse.Namespace) -> None:
         until=args.until,
     )
     with open_store() as store:
-        found = listed(store, wanted, args.top)
+        found = listed(store, job_filter, args.top)
     lines = [msgspec.to_builtins(one) for one in found]
     output(args, {"jobs": lines}, _jobs_table(found) if found else "no such job")
 

@@ -46,13 +46,13 @@ def with_guards(trace: Replay, seed: int) -> Replay:
 
 
 def _warnings(out: Mapping[str, Any], days: int) -> Sequence[str]:
-    said = []
+    warnings = []
     sure, needed = out["probabilistic_sharpe"], out["minimum_track_days"]
     if sure is not None and sure < CONFIDENCE:
-        said.append(f"the Sharpe ratio is above 0 with a probability of {percent(sure)} only")
+        warnings.append(f"the Sharpe ratio is above 0 with a probability of {percent(sure)} only")
     if needed is not None and needed > days:
-        said.append(f"{days} days are few: a Sharpe ratio like this shows after {needed:,}")
+        warnings.append(f"{days} days are few: a Sharpe ratio like this shows after {needed:,}")
     interval = (out["bootstrap"] or {}).get("figures", {}).get("total_pnl")
     if interval is not None and interval["low"] < 0 < interval["high"]:
-        said.append("the bootstrap's interval of the profit holds 0: it may as well be a loss")
-    return said
+        warnings.append("the bootstrap's interval of the profit holds 0: it may as well be a loss")
+    return warnings

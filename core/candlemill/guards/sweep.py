@@ -80,19 +80,21 @@ def _sharpe_guards(matrix: Matrix, track: Track | None, trials: int) -> dict[str
 
 
 def _warnings(out: Mapping[str, Any], found: Overfitting | None, steady: Stability | None) -> list[str]:
-    said = []
+    warnings = []
     if out["trials"] > 1 and found is None:
-        said.append(f"{out['days']} days are too few to tell overfitting: take a longer range")
+        warnings.append(f"{out['days']} days are too few to tell overfitting: take a longer range")
     if found is not None and found.probability >= CHANCE:
-        said.append(
+        warnings.append(
             f"probability of overfitting {percent(found.probability)}: the choice is no better than a blind one"
         )
     deflated = out["deflated_sharpe"]
     if out["trials"] > 1 and deflated is not None and deflated < CONFIDENCE:
-        said.append(f"deflated Sharpe ratio {percent(deflated)}, below 95%: the best of {out['trials']:,} may be luck")
+        warnings.append(
+            f"deflated Sharpe ratio {percent(deflated)}, below 95%: the best of {out['trials']:,} may be luck"
+        )
     needed = out["minimum_track_days"]
     if needed is not None and needed > out["days"]:
-        said.append(f"{out['days']} days are few: a Sharpe ratio like this shows after {needed:,}")
+        warnings.append(f"{out['days']} days are few: a Sharpe ratio like this shows after {needed:,}")
     if steady is not None and steady.plateau is not None and steady.plateau < PLATEAU:
-        said.append(f"the best set stands alone: its neighbours make {percent(steady.plateau)} of its figure")
-    return said
+        warnings.append(f"the best set stands alone: its neighbours make {percent(steady.plateau)} of its figure")
+    return warnings

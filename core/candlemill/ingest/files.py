@@ -106,8 +106,8 @@ def _attribute(named: dict[Path, KlineName], given: str | None, found: Found) ->
             found.refused.append(error)
             continue
         if given and not place.agrees(given):
-            said = place.market or place.kind
-            raise BadInput(f"{file}: its folders or its symbol say {said}, --market says {given}: nothing is stored")
+            known = place.market or place.kind
+            raise BadInput(f"{file}: its folders or its symbol say {known}, --market says {given}: nothing is stored")
         if market := given or place.market:
             found.files.append(KlineFile(file, name, market))
         else:

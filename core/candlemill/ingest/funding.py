@@ -50,8 +50,8 @@ def _load(file: Path, market: str | None) -> tuple[str, Funding]:
         raise BadFile(str(file), None, error.reason) from None
     place = file_market(file, name.symbol)
     if place.venue == "spot" or (market and not place.agrees(market)):
-        said = place.market or place.kind
-        raise BadInput(f"{file}: its folders or its symbol say {said}, not {market or 'um or cm'}: nothing is stored")
+        known = place.market or place.kind
+        raise BadInput(f"{file}: its folders or its symbol say {known}, not {market or 'um or cm'}: nothing is stored")
     funding = parse_funding(csv_of(file, read_checked(file)), str(file))
     check_times(funding, name, str(file))
     return store_name(market or place.market or "spot", name.symbol), funding

@@ -81,12 +81,12 @@ def figures_job(row: JobRow) -> str:
     return fold_choices(row).job_id if row.kind == "walk_forward" else row.job_id
 
 
-def listed(store: Store, wanted: JobFilter, limit: int) -> list[Listed]:
+def listed(store: Store, job_filter: JobFilter, limit: int) -> list[Listed]:
     """Return the jobs of a search, the latest request first."""
     found: list[Listed] = []
     after: tuple[int, str] | None = None
     while len(found) < limit:
-        entries = store.jobs(wanted, after, min(PAGE, limit - len(found)))
+        entries = store.jobs(job_filter, after, min(PAGE, limit - len(found)))
         if not entries:
             break
         found += _lines(store, entries)
@@ -133,14 +133,14 @@ def _lines(store: Store, entries: list[JobEntry]) -> list[Listed]:
 
 def _line(entry: JobEntry, figures: tuple[int, int, int, int] | None, notes: Notes) -> Listed:
     row = entry.row
-    spec, wanted = spec_from_json(row.spec), job_state.request_of(row)
+    spec, request = spec_from_json(row.spec), job_state.request_of(row)
     profit, ratio, drawdown, sets = figures or (None, None, None, None)
     return Listed(
         row.job_id,
         row.kind,
         row.state,
         row.attempt,
-        ",".join(wanted.weights) if wanted is not None and wanted.weights else spec.symbol,
+        ",".join(request.weights) if request is not None and request.weights else spec.symbol,
         spec.strategy,
         spec.start,
         spec.end,

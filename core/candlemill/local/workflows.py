@@ -177,9 +177,9 @@ class _Run:
             if isinstance(error, Stopped) or self._over():
                 raise
             self._cause = error
-            said = deliver(msgspec.structs.replace(event, error=error.public), self._runtime)
+            following = deliver(msgspec.structs.replace(event, error=error.public), self._runtime)
             failed = events.Failed(event.partitionkey, error.public)
-            return said or [events.make("aggregate", events.FAILED, event.partitionkey, failed)]
+            return following or [events.make("aggregate", events.FAILED, event.partitionkey, failed)]
 
     def _job(self, event: Event, request: events.Requested) -> Sequence[Event]:
         job = self._job_runner.prepare(request.spec, request.slices)

@@ -104,14 +104,14 @@ def checked_notes(job_id: str, label: str, note: str, tags: Sequence[str]) -> No
     return Notes(job_id, label, note, found)
 
 
-def matches(spec: Mapping[str, Any], results: Sequence[Mapping[str, Any]], notes: Notes, wanted: JobFilter) -> bool:
+def matches(spec: Mapping[str, Any], results: Sequence[Mapping[str, Any]], notes: Notes, job_filter: JobFilter) -> bool:
     """Return whether a job has the parameters, figures, tags and words of a filter: as the database does, in memory."""
     words = " ".join([notes.label, notes.note, *notes.tags]).lower()
     return (
-        set(wanted.tags) <= set(notes.tags)
-        and wanted.text.lower() in words
-        and all(_has_param(spec, name, value) for name, value in wanted.params)
-        and all(any(_within(value_of(r, one.key), one) for r in results) for one in wanted.figures)
+        set(job_filter.tags) <= set(notes.tags)
+        and job_filter.text.lower() in words
+        and all(_has_param(spec, name, value) for name, value in job_filter.params)
+        and all(any(_within(value_of(r, one.key), one) for r in results) for one in job_filter.figures)
     )
 
 

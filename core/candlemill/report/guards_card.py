@@ -23,8 +23,8 @@ def guard_cards(guards: Mapping[str, Any] | None) -> list[Html]:
     height = max(-(-len(rows) // COLUMNS), 1)
     columns = (pairs(rows[k : k + height]) for k in range(0, len(rows), height))
     body = f'<div class="columns">{"".join(f"<div>{column}</div>" for column in columns)}</div>'
-    said = "".join(f"<li>{escape(str(text))}</li>" for text in guards.get("warnings") or ())
-    cards = [card("Guards", Html((f'<ul class="warnings">{said}</ul>' if said else "") + body))]
+    items = "".join(f"<li>{escape(str(text))}</li>" for text in guards.get("warnings") or ())
+    cards = [card("Guards", Html((f'<ul class="warnings">{items}</ul>' if items else "") + body))]
     intervals = list(_intervals(guards))
     if intervals:
         headers = ("resampled", "figure", "as it was", "low", "median", "high")

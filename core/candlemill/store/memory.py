@@ -124,13 +124,13 @@ class MemoryStore(Store):
                 found.append(JobEntry(row, min(times), max(times)))
         return sorted(found, key=lambda entry: (entry.row.attempt, entry.row.job_id), reverse=True)[:limit]
 
-    def _is_found(self, row: JobRow, spec: dict[str, Any], wanted: JobFilter) -> bool:
-        if row.attempt < wanted.since_ms or (wanted.until_ms and row.attempt >= wanted.until_ms):
+    def _is_found(self, row: JobRow, spec: dict[str, Any], job_filter: JobFilter) -> bool:
+        if row.attempt < job_filter.since_ms or (job_filter.until_ms and row.attempt >= job_filter.until_ms):
             return False
         of = json.loads(row.figures)["job_id"] if row.kind == "walk_forward" and row.figures else row.job_id
         rows = self._of_sweep(of) or self.results([of])
         notes = self._notes.get(row.job_id, Notes(row.job_id))
-        return matches(spec, [json.loads(one.result) for one in rows], notes, wanted)
+        return matches(spec, [json.loads(one.result) for one in rows], notes, job_filter)
 
     def put_notes(self, notes: Notes) -> None:
         self._notes[notes.job_id] = notes

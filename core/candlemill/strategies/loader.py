@@ -106,22 +106,22 @@ def try_file(path: Path) -> None:
 # -- files ---------------------------------------------------------------------------------------------------------
 
 
-def _load_named(path: Path, wanted: str) -> str:
+def _load_named(path: Path, class_name: str) -> str:
     path = path.resolve()
     module, digest = _execute(path)
     kinds = _kinds_in(module)
     names = ", ".join(kind.__name__ for kind in kinds) or "none"
-    if wanted:
-        kind = vars(module).get(wanted)
+    if class_name:
+        kind = vars(module).get(class_name)
         if kind is None:
-            raise BadPlugin(f"{path.name} has no {wanted}; its strategies: {names}")
+            raise BadPlugin(f"{path.name} has no {class_name}; its strategies: {names}")
     elif len(kinds) == 1:
         kind = kinds[0]
     elif kinds:
         raise BadPlugin(f"{path.name} has several strategies, {names}: name one, as in {path.name}:{kinds[0].__name__}")
     else:
         raise BadPlugin(f"{path.name} has no class derived from candlemill.strategies.Windowed or Stateful")
-    name = name_of(kind.__name__) if isinstance(kind, type) else wanted.lower()
+    name = name_of(kind.__name__) if isinstance(kind, type) else class_name.lower()
     register(name, kind, str(path), digest)
     _references[name] = f"{path}:{kind.__name__}"
     return name

@@ -137,10 +137,10 @@ def decide_fills(
         end = hi if bars.last is None else int(np.searchsorted(bars.last, hi))
         unit = 1 if isinstance(strategy, Weighted) else WHOLE
         if isinstance(strategy, Weighted):
-            wanted: Any = strategy.targets(bars, first, end)
+            targets: Any = strategy.targets(bars, first, end)
         else:
-            wanted, memory = strategy.decide(bars, first, end, memory)
-        changes = changes_of(wanted, _last_target(state) // unit, first, bars.last)
+            targets, memory = strategy.decide(bars, first, end, memory)
+        changes = changes_of(targets, _last_target(state) // unit, first, bars.last)
         fills, after = decide(candles, TargetSource(changes, unit), rules, ranges, state, lo, hi, trace, account)
         return fills, after + SEPARATOR + memory
     with blamed(strategy):
