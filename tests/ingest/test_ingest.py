@@ -329,7 +329,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
         return write
 
-    for name in ("put_writer", "put_days", "_insert_part", "add_symbol"):
+    for name in ("put_writer", "put_days", "_insert_block", "add_symbol"):
         monkeypatch.setattr(ClickHouseStore, name, crashing(getattr(ClickHouseStore, name)))
 
 

@@ -367,3 +367,14 @@ def test_days_of_candles_outside_spans_are_all_found(store: ClickHouseStore) -> 
     assert set(days) >= set(store.days_of_candles("GAPS", every_other)) >= {days[1], days[3]}
     assert store.days_of_candles("GAPS", [(days[0], days[2] + day * MINUTE)]) == [days[3]]
     assert store.days_of_candles("GAPS", [(days[0], days[0] + 1_000 * day * MINUTE)]) == []
+
+
+@pytest.mark.parametrize("symbols", [1, 300])
+def test_rows_of_many_symbols_in_one_insert(store: ClickHouseStore, symbols: int) -> None:
+    """The dictionary of a block's symbols has places of one byte or of two."""
+    parts = {f"M{symbols}X{k}": candles([k, k + 1], base=1000 + k) for k in range(symbols)}
+    store.insert_rows(list(parts.items()))
+    for symbol in [*parts][:1] + [*parts][-2:]:
+        assert read(store, symbol) == as_lists(parts[symbol])
+    count = "SELECT uniqExact(symbol) FROM market_data_1m WHERE startsWith(symbol, {start:String})"
+    assert store._rows(count, {"start": f"M{symbols}X"}) == [(symbols,)]

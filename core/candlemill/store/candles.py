@@ -15,7 +15,7 @@ from candlemill.backtests.tiers import TierTable, tiers_of
 from candlemill.engine.candles import DAY_MS
 from candlemill.store.base import NEWEST, PRICES
 from candlemill.store.connection import REPLY_SECONDS, Connection, connect, failures
-from candlemill.store.native import block_of, text_cell
+from candlemill.store.native import block_of, repeated_texts
 from candlemill.stored_days import Day, Funding
 from candlemill.telemetry import instrument
 from candlemill.units import FIRST_MS, LAST_MS, clock_ms
@@ -117,7 +117,7 @@ class CandleTable(Connection):
         def insert(part: dict[str, NDArray[Any]]) -> None:
             client = idle.get()
             try:
-                self._insert_part(client, symbol, part)
+                self._insert_block(client, [(symbol, len(part["t"]))], part)
             finally:
                 idle.put(client)
 
@@ -126,17 +126,16 @@ class CandleTable(Connection):
 
     def insert_rows(self, parts: Sequence[tuple[str, dict[str, NDArray[Any]]]]) -> None:
         joined = {name: np.concatenate([part[name] for _, part in parts]) for name in ("t", *PRICES, "volume")}
-        names = b"".join(text_cell(symbol) * len(part["t"]) for symbol, part in parts)
-        self._insert_block(self._client, names, joined)
+        self._insert_block(self._client, [(symbol, len(part["t"])) for symbol, part in parts], joined)
 
-    def _insert_part(self, client: "Client", symbol: str, columns: dict[str, NDArray[Any]]) -> None:
-        self._insert_block(client, text_cell(symbol) * len(columns["t"]), columns)
-
-    def _insert_block(self, client: "Client", symbols: bytes, columns: dict[str, NDArray[Any]]) -> None:
+    def _insert_block(
+        self, client: "Client", symbols: Sequence[tuple[str, int]], columns: dict[str, NDArray[Any]]
+    ) -> None:
+        """Insert candles of symbols, each with its number of rows."""
         block = block_of(
             len(columns["t"]),
             [
-                ("symbol", "String", symbols),
+                ("symbol", "LowCardinality(String)", repeated_texts(symbols)),
                 ("timestamp", "DateTime64(3)", columns["t"].astype("<i8").tobytes()),
                 *((price, "UInt64", columns[price].astype("<u8").tobytes()) for price in (*PRICES, "volume")),
             ],
@@ -144,7 +143,7 @@ class CandleTable(Connection):
         with failures("candles"):
             # optimize_on_insert: the rows are sorted and unique already. insert_deduplicate: replicated tables would
             # drop a block equal to an earlier one, but it may revert a correction. max_execution_time: an insert must
-            # not complete after the writer's lease (see candle_writer).
+            # not complete after the writer's lease (see candle_writer). max_threads: more take turns with one block.
             client.raw_insert(
                 "market_data_1m",
                 ["symbol", "timestamp", *PRICES, "volume"],
@@ -152,6 +151,7 @@ class CandleTable(Connection):
                 settings={
                     "optimize_on_insert": "0",
                     "insert_deduplicate": "0",
+                    "max_threads": "1",
                     "max_execution_time": str(REPLY_SECONDS),
                 },
                 fmt="Native",

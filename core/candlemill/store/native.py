@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+_DICTIONARIES = 1  # version of a LowCardinality column
+_OWN_KEYS = 1 << 9  # flag: the keys of the block's dictionary follow
+
 
 def native_block(columns: Mapping[str, Sequence[Any]]) -> bytes:
     """Return columns of equal lengths, which are not empty, as one block.
@@ -39,6 +42,20 @@ def text_cell(value: str) -> bytes:
     """Return a text with its length."""
     encoded = value.encode()
     return _varint(len(encoded)) + encoded
+
+
+def repeated_texts(runs: Sequence[tuple[str, int]]) -> bytes:
+    """Return a column of type LowCardinality(String) of texts, each repeated so many times.
+
+    It has a dictionary, of which the first text is a default that ClickHouse expects, and a place in it for each row.
+    """
+    places = {text: place for place, text in enumerate(dict.fromkeys(text for text, _ in runs), 1)}
+    width = 0 if len(places) < 1 << 8 else 1 if len(places) < 1 << 16 else 2  # of a place: 1, 2 or 4 bytes
+    kind = np.dtype(("u1", "<u2", "<u4")[width])
+    rows = np.repeat(np.array([places[text] for text, _ in runs], dtype=kind), [count for _, count in runs])
+    numbers = (_DICTIONARIES, _OWN_KEYS | width, len(places) + 1)
+    head = b"".join(number.to_bytes(8, "little") for number in numbers)
+    return head + b"".join(map(text_cell, ("", *places))) + len(rows).to_bytes(8, "little") + rows.tobytes()
 
 
 def _varint(number: int) -> bytes:

@@ -18,7 +18,7 @@ _NAMED = re.compile(r"\A((?:CREATE (?:TABLE|ROLE) IF NOT EXISTS|ALTER TABLE) \w+
 _GRANT = re.compile(r"\AGRANT\b")
 _TABLE = re.compile(r"\A(?:CREATE TABLE IF NOT EXISTS|ALTER TABLE) (\w+)")
 _ADDED = re.compile(r"ADD COLUMN IF NOT EXISTS (\w+)")
-_PACKED = re.compile(r"MODIFY COLUMN (\w+) \w+ CODEC")
+_PACKED = re.compile(r"MODIFY COLUMN (\w+) \S+ CODEC")
 _ENGINE = re.compile(r"ENGINE = (\w*MergeTree)(?:\(([^()]*)\))?")
 
 
