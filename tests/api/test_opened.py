@@ -4,6 +4,7 @@ import sys
 import threading
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import candlemill as cm
 import pytest
@@ -50,6 +51,26 @@ def test_calls_share_the_open_store(database: Path, monkeypatch: pytest.MonkeyPa
             s.backtests()
     assert not session._opened
     assert cm.jobs(text="shared").columns[0] == "job_id" and opened == [dsn, dsn]
+
+
+def test_a_further_run_sends_four_statements(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sqlitelike = pytest.importorskip("chdb.state.sqlitelike")
+    sent: list[str] = []
+    real = sqlitelike.Connection.query
+
+    def counted(own: Any, text: str, *rest: Any, **named: Any) -> Any:
+        sent.append(text.split()[0])
+        return real(own, text, *rest, **named)
+
+    monkeypatch.setattr(sqlitelike.Connection, "query", counted)
+    with cm.open(f"chdb://{database}") as s:
+        s.backtest("AAAUSDT", "sma_cross", **OPTIONS)
+        sent.clear()
+        s.backtest("AAAUSDT", "sma_cross", **{**OPTIONS, "slow": 30})
+        assert sorted(sent) == ["INSERT"] * 3 + ["SELECT"]
+        sent.clear()
+        s.backtest("AAAUSDT", "sma_cross", **OPTIONS)
+        assert sorted(sent) == ["SELECT"] * 2
 
 
 def test_an_embedded_store_is_free_after_the_block_also_after_an_error(database: Path) -> None:

@@ -17,6 +17,7 @@ from candlemill.backtests.grid import grid_values
 from candlemill.cli.main import main
 from candlemill.errors import BadInput
 from candlemill.pipeline import execute
+from candlemill.store.clickhouse import ClickHouseStore
 from candlemill.studies import study as studies
 from candlemill.studies.space import space_of
 from conftest import environment
@@ -89,8 +90,17 @@ def test_a_growing_range_costs_its_new_part(
         return real(spec, window, sets, starts, *rest)
 
     monkeypatch.setattr(execute, "run_slice", counting)
+    rows_read = []
     if kept == "database":
         own.save()
+        reads = ClickHouseStore.read_columns
+
+        def reading(*given: Any) -> Any:
+            found = reads(*given)
+            rows_read.append(len(found["t"]))
+            return found
+
+        monkeypatch.setattr(ClickHouseStore, "read_columns", reading)
     space = {"fast": [5, 7, 9, 11, 13, 15], "slow": [60]}
     study = cm.optimize(
         own if kept == "memory" else "OWN", "sma_cross", space=space, trials=6, sampler="grid", pruner="halving"
@@ -102,6 +112,7 @@ def test_a_growing_range_costs_its_new_part(
         assert len(minutes) == len(set(minutes.tolist())), "a minute was computed twice"
         assert len(minutes) // 1440 in ([days] if state == "done" else [days // 4, days // 2])
     assert study.guards is not None and study.guards["trials"] == 6
+    assert sum(rows_read) <= days * 1440, "candles were read twice"
 
 
 @pytest.mark.parametrize("pruner", ["median", "halving"])

@@ -6,7 +6,7 @@ from several threads of a notebook run one after the other.
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,8 +19,8 @@ from candlemill.local.runner import JobRunner
 from candlemill.progress import progress_bar
 from candlemill.store.base import Store
 from candlemill.store.clickhouse import ClickHouseStore
-from candlemill.store.column_cache import ColumnCache
-from candlemill.store.known_keys import KnownKeys
+from candlemill.store.day_index import FrozenIndex
+from candlemill.stored_days import Day
 from candlemill.strategies import REGISTERED, Strategy, loader
 from candlemill.strategies.bytecode_digest import adopt
 from candlemill.strategies.registry import parameter_fields
@@ -40,7 +40,9 @@ class Source(msgspec.Struct, frozen=True):
     def runner(self, strategy_seconds: float | None = None) -> Iterator[JobRunner]:
         with TURNS:
             if not self.candles and self.dsn in _opened:
-                yield JobRunner(_opened[self.dsn].store, strategy_seconds=strategy_seconds)
+                opened = _opened[self.dsn]
+                index = FrozenIndex(opened.store, complete=opened.complete if opened.store.embedded else None)
+                yield JobRunner(opened.store, index, strategy_seconds=strategy_seconds)
                 return
             with self._store() as store:
                 yield JobRunner(store, strategy_seconds=strategy_seconds)
@@ -53,10 +55,11 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class _Opened(msgspec.Struct):
-    """A store that is kept open, and by how many sessions."""
+    """A store that is kept open, by how many sessions, and the days of its symbols that were found complete."""
 
     store: ClickHouseStore
     sessions: int = 0
+    complete: dict[str, Sequence[Day]] = {}
 
 
 _opened: dict[str, _Opened] = {}
@@ -68,10 +71,7 @@ def keep_open(dsn: str) -> None:
     with TURNS:
         if dsn not in _opened:
             store = ClickHouseStore(dsn)
-            store.columns = ColumnCache()
-            if store.embedded:
-                store.known_keys = KnownKeys()
-                store.load_known_keys()
+            store.keep()
             _opened[dsn] = _Opened(store)
         _opened[dsn].sessions += 1
 

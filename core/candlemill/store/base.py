@@ -59,6 +59,10 @@ class Store(ABC):
     @abstractmethod
     def close(self) -> None: ...
 
+    def keep(self) -> None:  # noqa: B027
+        """Keep candles and keys in memory from now on, for many jobs one after the other, if the store has any use for
+        it."""
+
     @abstractmethod
     def now_ns(self) -> int:
         """Return the time (ns) of the store's clock, which all its users share. Raises StoreDown without an answer."""

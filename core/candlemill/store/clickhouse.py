@@ -5,9 +5,10 @@ from numpy.typing import NDArray
 
 from candlemill.store.base import CandleStore
 from candlemill.store.candles import CandleTable
+from candlemill.store.column_cache import ColumnCache
 from candlemill.store.feed import FeedTables
 from candlemill.store.jobs import JobTable
-from candlemill.store.known_keys import LETTERS, LIMIT
+from candlemill.store.known_keys import LETTERS, LIMIT, KnownKeys
 from candlemill.store.notes import NoteTable
 from candlemill.store.outcomes import OutcomeTable
 from candlemill.store.paper import PaperTables
@@ -18,6 +19,14 @@ class ClickHouseStore(
     CandleTable, JobTable, OutcomeTable, ResultTable, NoteTable, FeedTables, PaperTables, CandleStore
 ):
     """Connection to one database with all its tables, a context manager."""
+
+    def keep(self) -> None:
+        if self.columns is not None:
+            return
+        self.columns = ColumnCache()
+        if self.embedded:
+            self.known_keys = KnownKeys()
+            self.load_known_keys()
 
     def load_known_keys(self) -> None:
         """Load `known_keys`, which all writers of this embedded database share."""

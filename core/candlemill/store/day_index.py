@@ -59,9 +59,16 @@ class RequestIndex:
 class FrozenIndex:
     """Index as of the job's start: the days of a symbol stay the same object."""
 
-    def __init__(self, store: Store, days: Callable[[str], Sequence[Day]] | None = None) -> None:
-        """`days`: returns the current days of a symbol; by default they are read from the store."""
+    def __init__(
+        self,
+        store: Store,
+        days: Callable[[str], Sequence[Day]] | None = None,
+        complete: dict[str, Sequence[Day]] | None = None,
+    ) -> None:
+        """`days`: returns the current days of a symbol; by default they are read from the store. `complete` notes the
+        days of symbols that were found complete, for further indexes of a store that no other process writes."""
         self._store = store
+        self._complete = {} if complete is None else complete
         self._current = days or partial(settled_days, store)
         self._days: dict[str, Sequence[Day]] = {}
         self._funding: dict[str, Funding] = {}
@@ -73,8 +80,9 @@ class FrozenIndex:
     def days(self, symbol: str) -> Sequence[Day]:
         if symbol not in self._days:
             days = self._current(symbol)
-            if isinstance(self._store, CandleStore):
+            if isinstance(self._store, CandleStore) and self._complete.get(symbol) != days:
                 check_complete(self._store, symbol, days)
+                self._complete[symbol] = days
             self._days[symbol] = days
         return self._days[symbol]
 

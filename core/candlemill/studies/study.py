@@ -123,6 +123,7 @@ def study_of(row: JobRow) -> Study:
 
 def run_study(runner: JobRunner, request: StudyRequest, trials: int, options: Options, update: Update) -> Study:
     """Run the first `trials` trials of a study and store it. Raises BadInput, NoData, and what a job raises."""
+    runner.store.keep()
     planned = plan_study(runner, request, trials)
     options = msgspec.structs.replace(options, parent=planned.study_id)
     study = finish_study(planned, lambda spec: run_one(runner, spec, options, lambda done, known: None), update)
