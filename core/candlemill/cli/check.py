@@ -22,14 +22,21 @@ COLUMNS = ("open", "high", "low", "close", "volume")
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("strategy", metavar="FILE.py[:CLASS]|NAME", help="in a file, or built in")
-    sub.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="fixed; the others vary")
-    sub.add_argument("--symbol", help="on stretches of stored candles; of a panel a list (default: synthetic markets)")
+    sub.add_argument("strategy", metavar="FILE.py[:CLASS]|NAME", help="a strategy of a file, or a built-in one")
+    sub.add_argument(
+        "--param", action="append", default=[], metavar="NAME=VALUE", help="value of a parameter; all others are varied"
+    )
+    sub.add_argument(
+        "--symbol", help="check on its stored candles; for a panel several with commas (default: synthetic markets)"
+    )
     sub.add_argument("--range", metavar="RANGE", help="with --symbol: 2023, 2023-05, 2023-01-01..2023-06-30 or all")
     sub.add_argument("--timeframe", default="1m,15m", metavar="LIST", help="decision bars (default 1m,15m)")
     sub.add_argument("--seed", type=int, default=1, metavar="N", help="seed of markets and trials (default 1)")
     sub.add_argument(
-        "--only", default="", metavar="TESTS", help="such as cuts,future-cut: see docs/check.md (default all)"
+        "--only",
+        default="",
+        metavar="TESTS",
+        help="tests to run, like cuts,future-cut; docs/check.md lists them (default all)",
     )
 
 
@@ -42,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from candlemill.strategies import PanelStrategy, loader
 
     if args.range and not args.symbol:
-        raise BadInput("--range is of stored candles: give their --symbol too")
+        raise BadInput("--range selects stored candles: give --symbol too")
     if args.seed < 0:
         raise BadInput(f"seed {args.seed} is negative: give a whole number from 0 on")
     params = parameters(args.param)

@@ -39,14 +39,14 @@ def run(args: argparse.Namespace) -> None:
     is_file = args.to.suffix in {f".{one}" for one in FORMATS} and not args.to.is_dir()
     names = list(dict.fromkeys(args.tables or []))
     if bool(args.jobs_) == (args.last is not None):
-        raise BadInput("which jobs: give their ids, or --last N for the newest; `candlemill results` lists them")
+        raise BadInput("give either ids of jobs or --last N; `candlemill results` lists the newest jobs")
     if is_file and (len(args.jobs_) + (args.last or 0) > 1 or len(names) != 1):
         raise BadInput(f"--to {args.to} is one file: name one job and one of {', '.join('--' + one for one in TABLES)}")
     if args.strategy:
         loader.load(args.strategy)
     written: list[Path] = []
     with open_store() as store:
-        trace = _Traces(JobRunner(store, strategy_seconds=args.strategy_seconds))
+        trace = _Replays(JobRunner(store, strategy_seconds=args.strategy_seconds))
         for job_id in args.jobs_ or newest(store, args.last):
             found = exported(store, job_id)
             if is_file:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     output(args, {"files": files}, "\n".join(files))
 
 
-class _Traces:
+class _Replays:
     """Replays of runs; keeps the last one, because several tables of a job need it."""
 
     def __init__(self, runner: Any) -> None:
@@ -87,9 +87,9 @@ def run_log(args: argparse.Namespace) -> None:
     from candlemill.pipeline.rows import Notes
 
     if (args.to is None) == (args.mlflow is None):
-        raise BadInput("where to: give either --to FILE.jsonl or --mlflow URI")
+        raise BadInput("give either --to FILE.jsonl or --mlflow URI")
     if bool(args.jobs_) == (args.last is not None):
-        raise BadInput("which jobs: give their ids, or --last N for the newest; `candlemill jobs` lists them")
+        raise BadInput("give either ids of jobs or --last N; `candlemill jobs` lists the newest jobs")
     sink: Sink = JsonLines(args.to) if args.to is not None else MLflow(args.mlflow)
     new = 0
     with open_store() as store:

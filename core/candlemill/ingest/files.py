@@ -1,4 +1,4 @@
-"""Kline files on disk: which there are, whose candles they hold, and what is in one."""
+"""Find kline files on disk, identify their market and symbol, and read them."""
 
 import os
 import stat
@@ -26,7 +26,7 @@ IGNORED_SHOWN = 3
 
 
 class KlineFile(msgspec.Struct, frozen=True):
-    """A file, what its name says, and its market: `symbol` is what its candles are stored as."""
+    """A file, its parsed name and its market. `symbol` is the name under which its candles are stored."""
 
     path: Path
     name: KlineName
@@ -124,7 +124,7 @@ def _by_columns(symbol: str, files: Sequence[Path], named: dict[Path, KlineName]
         try:
             of_file[file] = sign_of(head_of(file))
         except BadFile:
-            of_file[file] = ""  # loading it says what is wrong
+            of_file[file] = ""  # loading it raises the error
             continue
         signs.setdefault(of_file[file], file)
     if len(signs) > 1:
@@ -151,7 +151,7 @@ _SIGNS = {
 
 
 def load(path: Path, volume_digits: int, market: str | None = None) -> tuple[str, Candles]:
-    """Return the symbol that the name of a zip or CSV says, and its candles in file order (see `kline_files.clean`).
+    """Return the symbol in the name of a zip or CSV, and its candles in file order (see `kline_files.clean`).
 
     A `.CHECKSUM` that stands beside the file is verified; rows are held against the name, and against the market where
     that is given. Raises BadFile for everything that is wrong with the file.

@@ -15,11 +15,11 @@ MARKETS = ("um", "cm")
 
 
 def ingest_funding(store: CandleStore, paths: Sequence[Path], market: str | None = None) -> dict[str, int]:
-    """Store the rates of the files, and of those in folders; how many there were by symbol.
+    """Store the rates of files and of the files in folders; return the number of rates by symbol.
 
-    They belong to the perpetual that `market` (um or cm), a file's folders or its symbol say; where nothing does, to
-    the symbol that is stored under the plain name. All files are read before any is stored, so one that is refused
-    leaves nothing. Raises BadFile, and BadInput where `market` and a file's folders disagree.
+    They belong to the perpetual of `market` (um or cm), of a file's folders or of its symbol; if none of them names
+    a market, to the symbol that is stored under the plain name. All files are read before any is stored, so nothing
+    is stored if one is invalid. Raises BadFile, and BadInput if `market` and a file's folders disagree.
     """
     if market not in (None, *MARKETS):
         raise BadInput(f"market {market!r} has no funding: expected um or cm")
@@ -43,7 +43,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _load(file: Path, market: str | None) -> tuple[str, Funding]:
-    """What a file's rates are stored as, and the rates."""
+    """Return the symbol under which a file's rates are stored, and the rates."""
     try:
         name = FundingName.parse(file.name)
     except BadFile as error:

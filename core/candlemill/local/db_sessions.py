@@ -105,7 +105,7 @@ def _split_insert(head: bytes) -> tuple[bytes, str, int] | None:
 
 
 def _ends_processes(sql: bytes) -> bool:
-    """Return whether a statement would end this process and all of its group, the shell that started it among them."""
+    """Return whether a statement would end this process and its whole group, including the shell that started it."""
     words = [word for word, *_ in _words(sql)]
     is_system = False
     for word, following in pairwise([*words, b";"]):
@@ -140,7 +140,7 @@ def _decoded(body: IO[bytes], encoding: str) -> IO[bytes]:
 
 
 class _Decoder:
-    """What a decompressing file reads. Raises a 400 where the body is not what its Content-Encoding says."""
+    """Read from a decompressing file. Raises a 400 if the body does not match its Content-Encoding."""
 
     def __init__(self, body: IO[bytes], encoding: str) -> None:
         self._body, self._encoding = body, encoding

@@ -25,7 +25,7 @@ _RATE = re.compile(r"(-?)([0-9]{1,3})(?:\.([0-9]{1,8})0*)?")
 
 
 class FundingName(msgspec.Struct, frozen=True):
-    """What a file's name says: the perpetual, and the month or day of its rates, as text and in UTC ms."""
+    """Parsed name of a file: the perpetual, and the month or day of its rates, as text and in UTC ms."""
 
     symbol: str
     period: str

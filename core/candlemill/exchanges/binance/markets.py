@@ -61,26 +61,29 @@ def mark_name(name: str) -> str | None:
 
 
 class FileMarket(msgspec.Struct, frozen=True):
-    """What a file's folders and its symbol say: a venue (spot, um, cm) and a kind of prices (traded, mark, index)."""
+    """Market of a file by its folders and its symbol: venue (spot, um, cm) and kind of prices (traded, mark, index).
+
+    None is unknown.
+    """
 
     venue: str | None
     kind: str | None
 
     @property
     def market(self) -> str | None:
-        """The market, as far as it is said; None where nothing tells the venue of traded candles."""
+        """Return the market; None if the venue of traded candles is unknown."""
         return self.venue if self.kind in (None, TRADED) else f"{self.venue}-{self.kind}"
 
     def agrees(self, market: str) -> bool:
-        """Whether nothing here contradicts `market`."""
+        """Return whether the file may be of `market`."""
         venue, _, kind = market.partition("-")
         return self.venue in (None, venue) and self.kind in (None, kind or TRADED)
 
 
 def file_market(file: Path, symbol: str) -> FileMarket:
-    """Where a file belongs by its nearest folders and by its symbol.
+    """Return the market of a file by its nearest folders and its symbol.
 
-    Raises BadFile for premium indices, and where folders and symbol contradict each other.
+    Raises BadFile for premium indices, and if folders and symbol contradict each other.
     """
     nearest = [folder.name for folder in file.absolute().parents][:FOLDER_DEPTH]
     venue = next((name for name in nearest if name in _VENUES), None)
@@ -100,11 +103,11 @@ def file_market(file: Path, symbol: str) -> FileMarket:
     return FileMarket(venue, kind)
 
 
-# -- what the columns say ----------------------------------------------------------------------------------------------
+# -- by the columns ----------------------------------------------------------------------------------------------------
 
 
 def sign_of(head: bytes) -> str:
-    """What the first rows of a CSV say about its market: "prices" (mark or index), "futures", or nothing.
+    """Return "prices" (mark or index), "futures" or "" (unknown) by the first rows of a CSV.
 
     Mark and index prices have a volume of 0 and yet a count (of updates), which a traded candle cannot have. Binance's
     futures files have a header since mid-2022, its spot files have none.
@@ -121,7 +124,7 @@ def has_header(head: bytes) -> bool:
 
 
 def seconds_of_first(head: bytes) -> int:
-    """How long the first candle lasts by its close time, in seconds; 0 where that is not said."""
+    """Return the duration of the first candle in seconds, by its close time; 0 if that is unknown."""
     for row in _rows(head)[:1]:
         if row[0].isdigit() and row[6].isdigit() and int(row[6][:20]) > int(row[0][:20]):
             per_second = 1000 if len(row[0]) <= 13 else 1_000_000
@@ -130,7 +133,7 @@ def seconds_of_first(head: bytes) -> int:
 
 
 def _rows(head: bytes) -> list[list[bytes]]:
-    """The first whole rows, split into fields."""
+    """Return the first whole rows, split into fields."""
     lines = head.split(b"\n")[:-1][int(has_header(head)) :]
     rows = [line.rstrip(b"\r").split(b",") for line in lines[:_HEAD_ROWS]]
     return [row for row in rows if len(row) == _ROW_FIELDS]

@@ -1,9 +1,9 @@
-"""When Binance's spot market itself had no candles: what is missing then is missing everywhere.
+"""Outages of Binance's spot market: minutes for which no source has candles.
 
 Times are the first minute and the one after the last, UTC, as BTCUSDT shows them; other symbols begin or end a few
 minutes earlier or later. Sources: github.com/binance/binance-public-data issues 365, 368, 169 and 312, ccxt issue 8068;
-those of 2019-08 on are mostly seen in candles, that of 2019-08-15 in candles of two hours only. A HALT goes on giving
-candles without volume, only a BREAK leaves none.
+those of 2019-08 on are mostly seen in candles, that of 2019-08-15 in candles of two hours only. During a
+HALT there are candles without volume, during a BREAK there are none.
 """
 
 from collections.abc import Iterable
