@@ -1,7 +1,5 @@
 """Limit, stop and bracket orders beside backtesting.py on real candles: the same trades where the rule is the same."""
 
-from collections import Counter
-
 import cases
 import numpy as np
 import pytest
@@ -12,8 +10,8 @@ from candlemill.strategies import build
 from candlemill.units import SCALE
 from candles import frame_of, world_of
 from cases import FEE
-from deals import Agreement, Deals, Run, compare, deals_of
-from numpy.typing import NDArray
+from deals import Deals, Run, compare, deals_of
+from stretches import AFTER, reasons_of
 from tally import Tally, tally  # noqa: F401
 
 pytest.importorskip("backtesting", reason="backtesting.py is not installed: pip install '.[peers]'")
@@ -23,7 +21,6 @@ pytestmark = cases.real_candles
 PEER = "backtesting.py orders"
 
 ENTRY_BAR = "stop or target within the bar of entry"
-AFTER = "what came of another difference"
 
 
 def run_of(name: str, strategy: str, params: dict[str, int]) -> Run:
@@ -37,15 +34,6 @@ def run_of(name: str, strategy: str, params: dict[str, int]) -> Run:
     candles = world.runtime.candles.window(spec, spec.start, spec.end, 0, COLUMNS).candles
     trace = replay_of(spec, candles, build(spec.strategy, dict(spec.params)), result)
     return Run(spec, result, trace, trace.position.astype(np.int8), deals_of(trace))
-
-
-def positions(t: NDArray[np.int64], deals: Deals) -> NDArray[np.int64]:
-    """The position of closed trades at each close."""
-    found = np.zeros(len(t) + 1, dtype=np.int64)
-    for trade in deals.itertuples():
-        a, b = np.searchsorted(t, [trade.entry_t, trade.exit_t])
-        found[a:b] += int(trade.side)
-    return found[:-1]
 
 
 def cause(run: Run, theirs: Deals, bar: int) -> str | None:
@@ -62,27 +50,6 @@ def cause(run: Run, theirs: Deals, bar: int) -> str | None:
     return None
 
 
-def reasons_of(run: Run, theirs: Deals, found: Agreement) -> Counter[str]:
-    """One reason for each trade that is in one program only: that of the stretch of other positions it belongs to."""
-    t = run.trace.t
-    differs = np.append(False, positions(t, run.deals) != positions(t, theirs))
-    edges = np.flatnonzero(differs[1:] != differs[:-1]).tolist()
-    stretches: list[tuple[int, int, str]] = []
-    for a, b in zip(edges[0::2], [*edges[1::2], len(t)][: len(edges[0::2])], strict=True):
-        why = cause(run, theirs, a)
-        if why is None and stretches and a - stretches[-1][1] <= 2:
-            why = AFTER  # nothing is placed at the decision after a fill, and both have not filled at once
-        stretches.append((a, b, why or "none"))
-    reasons: Counter[str] = Counter()
-    for trade in [*found.only_ours.itertuples(), *found.only_theirs.itertuples()]:
-        first, last = np.searchsorted(t, [trade.entry_t, trade.exit_t]).tolist()
-        over = [why for a, b, why in stretches if a <= last and first <= b]
-        if not over and any(0 <= first - b <= 2 for _, b, _ in stretches):
-            over = [AFTER]
-        reasons[over[0] if over else "none"] += 1
-    return reasons
-
-
 CASES = [
     ("pullback_limit", {}),
     ("pullback_limit", {"lookback": 60, "depth": 1500, "stop": 4000, "take": 4000, "hold": 240}),
@@ -97,6 +64,6 @@ def test_the_same_orders_make_the_same_trades(name: str, strategy: str, params: 
     run = run_of(name, strategy, params)
     theirs = ordered(frame_of(name), strategy, FEE / 1e6, **params).deals
     found = compare(run.deals, theirs)
-    reasons = reasons_of(run, theirs, found)
+    reasons = reasons_of(run, theirs, found, cause)
     assert not reasons["none"], (reasons, found.only_ours.head(8), found.only_theirs.head(8))
     tally.add(f"{strategy}, {', '.join(f'{k} {v}' for k, v in params.items()) or 'as built in'}", run, found, reasons)
