@@ -116,12 +116,12 @@ def again(year: Columns) -> None:
     def settle_with(spec: Spec) -> Any:
         rules = account_rules(spec)
         assert rules is not None
-        return settled([unpacked(text) for text in texts], rules_of(spec), rules, lambda a, b: (t, columns["close"]))
+        return settled(map(unpacked, texts), rules_of(spec), rules, lambda a, b: (t, columns["close"]))
 
     decided = seconds(decide, 3)
     other = msgspec.structs.replace(spec, capital=5 * 10**11, fee=500, step=10**5)
     first, second = (seconds(lambda s=one: settle_with(s), 3) for one in (spec, other))
-    fills = sum(len(unpacked(text).fills["bar"]) for text in texts)
+    fills = sum(len(unpacked(text).columns()["bar"]) for text in texts)
     size = sum(map(len, texts))
     print(f"ten years: decided {decided * 1e3:.0f} ms, settled {first * 1e3:.0f} ms, again {second * 1e3:.0f} ms, "
           f"{second / (decided + first):.2f} x; {size / fills:.1f} bytes a fill of {fills:,}")  # fmt: skip

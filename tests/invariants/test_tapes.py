@@ -109,12 +109,11 @@ def test_a_tape_is_read_as_it_was_written(seed: int, gaps: bool) -> None:
     lo = min(at[0], n - 1) if at else 0
     given_ = tape_of(candles, rules_of(spec), log, side, lo, n)
     found = unpacked(packed(given_))
-    for name in ("fills", "pieces", "gaps"):
-        left, right = getattr(given_, name), getattr(found, name)
-        assert {one: column.tolist() for one, column in left.items()} == {
-            one: column.tolist() for one, column in right.items()
-        }
-    assert found.bars == n - lo
+    left, right = given_.columns(), found.columns()
+    assert {name: column.tolist() for name, column in left.items()} == {
+        name: column.tolist() for name, column in right.items()
+    }
+    assert (found.bars, found.held, found.before) == (n - lo, side, int(close[lo - 1]) if lo else 0)
 
 
 def test_a_ruin_within_a_piece_asks_for_its_candles() -> None:

@@ -79,14 +79,12 @@ def run_cash(
 
 def _plain_outcome(candles: CandleColumns, plain: CashRun, hi: int) -> tuple[Summary, CarriedState, list[int]]:
     """Return what `run_cash` returns."""
-    sums, columns = plain.settled.of_symbols(), candles.columns()
-    last = int(columns["t"][hi - 1])
-    held, cash, filled, entry, margin = (int(sums[name][0]) for name in CARRIED)
-    close = int(columns["close"][hi - 1])
-    holding = Holding(held, plain.exposure(), last, close, cash, filled, entry=entry, margin=margin)
+    columns, account = candles.columns(), plain.account
+    last, close = int(columns["t"][hi - 1]), int(columns["close"][hi - 1])
+    own = int(account.held), plain.exposure(), last, close, int(account.trade_cash), int(account.is_filled)
     whole, rest = divmod(plain.marks.totals()["last"], SCALE)
     state = plain.state()
-    state.account = AccountState(int(plain.settled.cash), (whole, rest), last, False, {SYMBOL: holding}).to_bytes()
+    state.account = AccountState(int(account.cash), (whole, rest), last, False, {SYMBOL: Holding(*own)}).to_bytes()
     total, daily = plain.summary()
     return total, state, daily
 
@@ -187,12 +185,9 @@ class AccountSlice:
         cash = np.append(before.cash, before.cash + np.cumsum(self.entries.flow))
         quantity = np.append(start.held, start.held + np.cumsum(self.entries.moved))
         steps, at = steps_of(bars, self._lo)
-        ends = self._columns["day_ends"]
-        a, b = np.searchsorted(ends, [self._lo, self._hi])
         self.marks = mark_symbol(
-            self._candles, self._lo, self._hi, at, cash[steps], quantity[steps], *before.equity,
-            ruined, ends[a:b],
-        )  # fmt: skip
+            self._candles, self._lo, self._hi, at, cash[steps], quantity[steps], *before.equity, ruined
+        )
 
     def summary(self) -> tuple[Summary, list[int]]:
         """Return the Summary of the slice and its daily profits."""

@@ -10,11 +10,14 @@ import numpy as np
 from librt.vecs import vec
 from mypy_extensions import i64
 
-from candlemill.engine.candles import CandleColumns, Column, native, view
-from candlemill.engine.position import deepest_fall, extremes
+from candlemill.engine.candles import BLOCK, CandleColumns, Column, native, view
+from candlemill.engine.position import FAR, at_or_far, deepest_fall, extremes
+from candlemill.engine.signals import first_at_least
 from candlemill.engine.wide import SCALE, below_limit, product, size_of
 
 NO_BAR: Final = -1
+BLOCK_SHIFT: Final = 5  # bits of BLOCK
+FIELDS: Final = 5  # numbers of a waiting stretch: begin, end, cash, quantity and bound
 
 
 class Marks:
@@ -43,9 +46,12 @@ class Marks:
         """Update with the highest and lowest equity of a stretch, and the fall from the earlier peak to its lowest
         equity.
         """
-        self.see_fall(self.peak - low, self.peak_rest - low_rest)
+        self.see_low(low, low_rest)
         if high > self.peak or (high == self.peak and high_rest > self.peak_rest):
             self.peak, self.peak_rest = high, high_rest
+
+    def see_low(self, low: i64, low_rest: i64) -> None:
+        self.see_fall(self.peak - low, self.peak_rest - low_rest)
         if low < self.low or (low == self.low and low_rest < self.low_rest):
             self.low, self.low_rest = low, low_rest
 
@@ -83,77 +89,168 @@ def mark_symbol(
     whole: i64,
     rest: i64,
     ruined: bool,
-    day_ends: Column,
 ) -> Marks:
-    """Mark bars `lo` to `hi - 1` of one symbol.
+    """Mark bars `lo` to `hi - 1` of one symbol, `lo < hi`.
 
     From bar `at[k]` on, the account has `cash[k]` and the quantity `held[k]`; `at[0]` is `lo`. `whole` and `rest` are
     the equity before. Stops at the first equity of 0 or less, unless the account is `ruined` already.
     """
-    marks = Marks(whole, rest, ruined)
-    mark_steps(marks, candles, hi, native(at), native(cash), native(held), native(day_ends))
-    return marks
-
-
-def mark_steps(
-    marks: Marks, candles: CandleColumns, hi: i64, bars: vec[i64], amounts: vec[i64], units: vec[i64], ends: vec[i64]
-) -> None:
-    """Do the same as `mark_symbol` with marks that have begun."""
-    days: i64 = len(ends)
-    marks.day = native(np.zeros(int(days), dtype=np.int64))
-    marks.day_rest = native(np.zeros(int(days), dtype=np.int64))
-    close = candles.close
+    bars, amounts, units = native(at), native(cash), native(held)
     n: i64 = len(bars)
-    day: i64 = 0
+    marks = Marks(whole, rest, ruined)
+    seen = StretchMarks(marks, candles, lo, hi, n)
     k: i64 = 0
     while k < n:
-        begin: i64 = bars[k]
         end: i64 = hi
         if k + 1 < n:
             end = bars[k + 1]
-        if begin < end:
-            mark_stretch(marks, candles, begin, end, amounts[k], units[k])
-            while day < days and ends[day] < end:
-                one, fine = product(units[k], close[ends[day]])
-                marks.day[day], marks.day_rest[day] = amounts[k] + one, fine
-                day += 1
+        if bars[k] < end:
+            seen.stretch(bars[k], end, amounts[k], units[k])
             if marks.ruin != NO_BAR:
-                return
+                return marks
         k += 1
-    if n != 0 and hi > bars[0]:
-        one, fine = product(units[n - 1], close[hi - 1])
-        marks.last, marks.last_rest = amounts[n - 1] + one, fine
+    seen.finish(amounts[n - 1], units[n - 1])
+    return marks
 
 
-def mark_stretch(marks: Marks, candles: CandleColumns, begin: i64, end: i64, cash: i64, held: i64) -> None:
-    """Mark bars `begin` to `end - 1`, which have the same cash and position."""
-    high: i64 = cash
-    high_rest: i64 = 0
-    low: i64 = cash
-    low_rest: i64 = 0
-    if held != 0:
-        marks.exposure += end - begin
-        top, bottom = extremes(candles, begin, end)
+class StretchMarks:
+    """Marks of one symbol from bar `lo` to `hi - 1`, stretch by stretch, each with its cash and position.
+
+    Most stretches are marked by bounds: see `unstopped`. The `waiting` ones have not been read: their equity is below
+    the peak, and at least their bound.
+    """
+
+    def __init__(self, marks: Marks, candles: CandleColumns, lo: i64, hi: i64, stretches: i64) -> None:
+        self.marks: Marks = marks
+        self.candles: CandleColumns = candles
+        self.hi: i64 = hi
+        self.has_blocks: bool = len(candles.block_top) != 0
+        self.waiting: i64 = 0
+        room: i64 = stretches if self.has_blocks else 0
+        self.waits: vec[i64] = native(np.zeros(int(room * FIELDS), dtype=np.int64))
+        ends = candles.day_ends
+        self.first_day: i64 = first_at_least(ends, lo)
+        self.day: i64 = self.first_day
+        self.next_day: i64 = at_or_far(ends, self.day)
+        days: i64 = first_at_least(ends, hi) - self.day
+        marks.day = native(np.zeros(int(days), dtype=np.int64))
+        marks.day_rest = native(np.zeros(int(days), dtype=np.int64))
+
+    def stretch(self, begin: i64, end: i64, cash: i64, held: i64) -> None:
+        """Mark bars `begin` to `end - 1`, at least one. `marks.ruin` is then the first with an equity of 0 or less."""
+        if held == 0:
+            self.see(cash, 0, cash, 0)
+            if cash <= 0 and not self.marks.ruined:
+                self.marks.ruin = begin
+        else:
+            self.marks.exposure += end - begin
+            if not self.has_blocks or end - begin < 2 * BLOCK or not self.is_bounded(begin, end, cash, held):
+                self.read(begin, end, cash, held)
+        while self.next_day < end:
+            self.mark_day(cash, held)
+
+    def is_bounded(self, begin: i64, end: i64, cash: i64, held: i64) -> bool:
+        """Return whether the extremes of whole blocks tell that no equity is a new peak or ruins the account.
+
+        The stretch waits then, if it can hold a new low or the deepest fall.
+        """
+        marks = self.marks
+        tops, bottoms = self.candles.block_top, self.candles.block_bottom
+        b: i64 = begin >> BLOCK_SHIFT
+        last: i64 = min((end + BLOCK - 1) >> BLOCK_SHIFT, len(tops))
+        if last << BLOCK_SHIFT < end:
+            return False
+        top: i64 = tops[b]
+        bottom: i64 = bottoms[b]
+        b += 1
+        while b < last:
+            top = max(top, tops[b])
+            bottom = min(bottom, bottoms[b])
+            b += 1
+        if held < 0:
+            top, bottom = bottom, top
+        most: i64 = below_limit(cash + product(held, top)[0])
+        least: i64 = below_limit(cash + product(held, bottom)[0])
+        if most >= marks.peak or (least <= 0 and not marks.ruined):
+            return False
+        if self.may_matter(least):
+            waits = self.waits
+            k: i64 = self.waiting * FIELDS
+            waits[k] = begin
+            waits[k + 1] = end
+            waits[k + 2] = cash
+            waits[k + 3] = held
+            waits[k + 4] = least
+            self.waiting += 1
+        return True
+
+    def may_matter(self, bound: i64) -> bool:
+        """Return whether an equity of at least `bound` can be a new low or the deepest fall."""
+        return self.marks.peak - bound >= self.marks.fall or bound <= self.marks.low
+
+    def read(self, begin: i64, end: i64, cash: i64, held: i64) -> None:
+        """Mark a stretch with a position by its closes."""
+        marks = self.marks
+        top, bottom = extremes(self.candles, begin, end)
         if held < 0:
             top, bottom = bottom, top
         one, high_rest = product(held, top)
-        high = below_limit(cash + one)
+        high: i64 = below_limit(cash + one)
         one, low_rest = product(held, bottom)
-        low = below_limit(cash + one)
+        low: i64 = below_limit(cash + one)
         above = high > marks.peak or (high == marks.peak and high_rest > marks.peak_rest)
         if above and high - low >= marks.fall:
-            fall: i64 = deepest_fall(candles.close, 1 if held > 0 else -1, begin, end)
+            fall: i64 = deepest_fall(self.candles.close, 1 if held > 0 else -1, begin, end)
             one, fine = product(held if held > 0 else -held, fall)
             marks.see_fall(one, fine)
-    marks.see(high, high_rest, low, low_rest)
-    if not marks.ruined and (low < 0 or (low == 0 and low_rest == 0)):
+        self.see(high, high_rest, low, low_rest)
+        if not marks.ruined and (low < 0 or (low == 0 and low_rest == 0)):
+            marks.ruin = self.first_ruin(begin, cash, held)
+
+    def first_ruin(self, begin: i64, cash: i64, held: i64) -> i64:
+        """Return the first bar from `begin` on with an equity of 0 or less: there is one."""
         bar: i64 = begin
-        while bar < end:
-            one, fine = product(held, candles.close[bar])
+        while True:
+            one, fine = product(held, self.candles.close[bar])
             if cash + one < 0 or (cash + one == 0 and fine == 0):
-                marks.ruin = bar
-                return
+                return bar
             bar += 1
+
+    def see(self, high: i64, high_rest: i64, low: i64, low_rest: i64) -> None:
+        if self.waiting != 0 and high >= self.marks.peak:
+            self.read_waiting()
+        self.marks.see(high, high_rest, low, low_rest)
+
+    def read_waiting(self) -> None:
+        """Read the stretches that can still matter, the last one first: a run that loses is lowest at its end."""
+        waits = self.waits
+        k: i64 = (self.waiting - 1) * FIELDS
+        while k >= 0:
+            if self.may_matter(waits[k + 4]):
+                top, bottom = extremes(self.candles, waits[k], waits[k + 1])
+                held: i64 = waits[k + 3]
+                one, rest = product(held, bottom if held > 0 else top)
+                self.marks.see_low(waits[k + 2] + one, rest)
+            k -= FIELDS
+        self.waiting = 0
+
+    def mark_day(self, cash: i64, held: i64) -> None:
+        """Record the equity at the last bar of a day."""
+        one, fine = product(held, self.candles.close[self.next_day])
+        k: i64 = self.day - self.first_day
+        self.marks.day[k], self.marks.day_rest[k] = cash + one, fine
+        self.day += 1
+        self.next_day = FAR
+        if self.day < len(self.candles.day_ends):
+            self.next_day = self.candles.day_ends[self.day]
+        if self.next_day >= self.hi:
+            self.next_day = FAR
+
+    def finish(self, cash: i64, held: i64) -> None:
+        """Complete the marks; `cash` and `held` are those at the last bar."""
+        self.read_waiting()
+        one, fine = product(held, self.candles.close[self.hi - 1])
+        self.marks.last, self.marks.last_rest = cash + one, fine
 
 
 def outlines(candles: CandleColumns, begins: Column, ends: Column, sides: Column) -> tuple[Column, Column, Column]:
