@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from candlemill.engine.candles import DAY_MS, Column
+from candlemill.engine.candles import DAY_MS, CandleColumns, Column
 from candlemill.engine.fill_tape import ORDER
 from candlemill.engine.settle import (
     AFTER_CLOSE,
@@ -28,6 +28,7 @@ from candlemill.engine.settle import (
     Quotes,
     Settler,
     SettleRules,
+    quotes_of,
 )
 from candlemill.engine.wide import MILLION, SCALE
 
@@ -87,8 +88,8 @@ class Quotation(msgspec.Struct, frozen=True):
     """Candles of a symbol in a slice, as far as settlement needs them, and its funding rates (times 10^8).
 
     The rates include at least those since the symbol's last candle before the slice. `decided` is the last instant in
-    the slice at which its orders were stated (open time of that minute), or NEVER. Only the profit over gaps needs
-    `open`.
+    the slice at which its orders were stated (open time of that minute), or NEVER. With `candles`, `t` and `close` are
+    those from bar `lo` on, which saves copies; only then the profit over gaps is computed.
     """
 
     t: Column
@@ -96,7 +97,16 @@ class Quotation(msgspec.Struct, frozen=True):
     decided: int = NEVER
     funding_t: Column = np.empty(0, dtype=np.int64)
     funding_rate: Column = np.empty(0, dtype=np.int64)
-    open: Column | None = None
+    candles: CandleColumns | None = None
+    lo: int = 0
+
+    def quotes(self, last: int) -> Quotes:
+        """Return the closes for settlement; `last` is the one before them."""
+        if self.candles is None:
+            return Quotes(self.t, self.close, last)
+        quotes = quotes_of(self.candles, self.lo)
+        quotes.last = last
+        return quotes
 
 
 class Holding(msgspec.Struct, frozen=True, array_like=True):
@@ -229,7 +239,7 @@ def settle_events(settler: Settler, columns: Columns, instants: Column, symbols:
 
 def _settler(parts: "Sequence[_Part]", rules: SettleRules, cash: int) -> Settler:
     """Return a Settler with the account's state at the start of the slice."""
-    quotes = [Quotes(part.quotes.t, part.quotes.close, part.start.close) for part in parts]
+    quotes = [part.quotes.quotes(part.start.close) for part in parts]
     starts = [part.start for part in parts]
     columns = [[one.held, one.trade_cash, one.filled, *one.made_equity, one.entry, one.margin] for one in starts]
     held, trade_cash, *carried = np.array(columns, dtype=np.int64).reshape(len(parts), 7).T

@@ -11,6 +11,8 @@ from candlemill.engine.summary import FINE, CarriedState
 def gap_bars(candles: CandleColumns, lo: int, hi: int) -> Column:
     """Return those of bars `lo` to `hi - 1` before which a minute is missing."""
     gaps = candles.columns()["gaps"]
+    if not len(gaps):
+        return gaps
     found: Column = gaps[(gaps >= max(lo, 1)) & (gaps < hi)]
     return found
 

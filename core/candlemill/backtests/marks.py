@@ -1,12 +1,13 @@
 """Settle and mark a slice of an account, and settle it again if a mark ruins the account. SEMANTICS-2, section 12."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import msgspec
 import numpy as np
 
 from candlemill.backtests.account import NEVER, AccountRules, AccountState, Columns, Entries, Holding, Quotation, settle
-from candlemill.backtests.gaps import held_over_gaps
+from candlemill.backtests.gaps import gap_bars, held_over_gaps
 from candlemill.engine.candles import DAY_MS, MINUTE_MS, Column
 from candlemill.engine.fill_tape import LIQUIDATION
 from candlemill.engine.mark import NO_BAR, Marks, PanelMarks
@@ -51,21 +52,34 @@ def account_of(
     daily = np.diff(np.array([whole * SCALE + rest, *marks.days()], dtype=object)).tolist()
     summary = summarised(entries, marks, whole * SCALE + rest, len(minutes))
     summary.count_days(daily)
-    summary.gap_profit = sum(_gap_profit(k, name, quotations[name], entries, start) for k, name in enumerate(names))
+    each = zip(names, moves_of(entries), strict=True)
+    summary.gap_profit = sum(_gap_profit(quotations[name], entries, own, start.holdings[name]) for name, own in each)
     return Accounted(entries, summary, (minutes[day_ends] // DAY_MS).tolist(), daily, end, panel)
 
 
-def _gap_profit(number: int, symbol: str, quote: Quotation, entries: Entries, start: AccountState) -> int:
-    """Return a symbol's profit over gaps in its candles, in 10^-16."""
-    if quote.open is None or not len(quote.t):
+def moves_of(entries: Entries) -> list[Column]:
+    """Return, for each symbol, the numbers of its entries that change the quantity held."""
+    moves = np.flatnonzero(entries.moved)
+    symbols = entries.symbol[moves]
+    order = np.argsort(symbols, kind="stable")
+    edges = np.searchsorted(symbols[order], np.arange(len(entries.symbols) + 1)).tolist()
+    moves = moves[order]
+    return [moves[a:b] for a, b in pairwise(edges)]
+
+
+def _gap_profit(quote: Quotation, entries: Entries, own: Column, start: Holding) -> int:
+    """Return a symbol's profit over gaps in its candles, in 10^-16. `own` are its entries with a quantity."""
+    if quote.candles is None:
         return 0
-    holding: Holding = start.holdings[symbol]
-    earlier = holding.t if holding.t != NEVER else int(quote.t[0]) - MINUTE_MS
-    gaps = np.flatnonzero(np.diff(quote.t, prepend=earlier) > MINUTE_MS)
-    own = entries.symbol == number
-    held = np.append(holding.held, holding.held + np.cumsum(entries.moved[own]))
+    gaps = gap_bars(quote.candles, quote.lo, quote.lo + len(quote.t)) - quote.lo
+    if quote.lo == 0 and len(quote.t) and start.t != NEVER and int(quote.t[0]) - start.t > MINUTE_MS:
+        gaps = np.append(0, gaps)
+    if not len(gaps):
+        return 0
+    held = np.append(start.held, start.held + np.cumsum(entries.moved[own]))
     before = held[np.searchsorted(entries.minute[own], quote.t[gaps])]
-    return held_over_gaps(before, np.append(holding.close, quote.close)[gaps], quote.open[gaps])
+    opens = quote.candles.columns()["open"][quote.lo + gaps]
+    return held_over_gaps(before, np.append(start.close, quote.close)[gaps], opens)
 
 
 def union_of(times: Sequence[Column], unit: int) -> Column:
@@ -79,7 +93,11 @@ def union_of(times: Sequence[Column], unit: int) -> Column:
     first, last = min(int(t[0]) for t in times), max(int(t[-1]) for t in times)
     seen = np.zeros((last - first) // unit + 1, dtype=np.bool_)
     for t in times:
-        seen[(t - first) // unit] = True
+        begin, count = (int(t[0]) - first) // unit, (int(t[-1]) - int(t[0])) // unit + 1
+        if count == len(t):
+            seen[begin : begin + count] = True
+        else:
+            seen[(t - first) // unit] = True
     found: Column = np.flatnonzero(seen) * unit + first
     return found
 
@@ -127,13 +145,13 @@ def _marked(
     cash = start.cash + np.cumsum(entries.flow)
     steps, first_minutes = steps_of(at)
     panel = PanelMarks(minutes, first_minutes, np.append(start.cash, cash)[steps])
-    for k, symbol in enumerate(entries.symbols):
-        own = (entries.symbol == k) & (entries.moved != 0)
-        quantities = np.append(start.holdings[symbol].held, start.holdings[symbol].held + np.cumsum(entries.moved[own]))
-        if quantities.any():
+    for symbol, own in zip(entries.symbols, moves_of(entries), strict=True):
+        holding = start.holdings[symbol]
+        if holding.held or len(own):
+            quantities = np.append(holding.held, holding.held + np.cumsum(entries.moved[own]))
             steps, first_minutes = steps_of(at[own])
-            quote = quotations[symbol]
-            panel.add(quote.t, quote.close, start.holdings[symbol].close, first_minutes, quantities[steps])
+            quotes = quotations[symbol].quotes(holding.close)
+            panel.add(quotes, first_minutes, quantities[steps])
     return panel, panel.scan(*start.equity, ruined, day_ends)
 
 

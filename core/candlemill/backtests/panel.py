@@ -17,7 +17,7 @@ from candlemill.backtests.account import (
     Quotation,
     opened,
 )
-from candlemill.backtests.marks import Accounted, account_of
+from candlemill.backtests.marks import Accounted, account_of, moves_of
 from candlemill.backtests.panel_bars import NO_FUNDING, AlignedBars, PanelWindow, SymbolWindow, aligned
 from candlemill.backtests.panel_fills import SymbolFills, fills_of
 from candlemill.backtests.slice import (
@@ -123,8 +123,8 @@ def run_set(window: PanelWindow, bars: AlignedBars, strategy: Strategy, rules: P
             states.get(name, "").encode(), holding,
         )  # fmt: skip
         columns = one.candles.columns()
-        t, opened_at, close = (columns[column][one.lo : one.hi] for column in ("t", "open", "close"))
-        quotes[name] = Quotation(t, close, fills[name].pending, *one.funding, opened_at)
+        t, close = columns["t"][one.lo : one.hi], columns["close"][one.lo : one.hi]
+        quotes[name] = Quotation(t, close, fills[name].pending, *one.funding, one.candles, one.lo)
     candles = {name: found.columns for name, found in fills.items()}
     accounted = account_of(candles, quotes, rules.account, before, bars.minutes)
     accounted.summary.ambiguous = _ambiguous(accounted, before, fills)
@@ -185,13 +185,12 @@ def _sums(entries: Entries, before: AccountState, minutes: Column) -> dict[str, 
     flow, fees = np.zeros(k, dtype=np.int64), np.zeros(k, dtype=np.int64)
     np.add.at(flow, entries.symbol, entries.flow)
     np.add.at(fees, entries.symbol, np.where(entries.what < FUNDING, entries.paid, 0))
+    counts = (entries.trades.tolist(), entries.wins.tolist(), flow.tolist(), fees.tolist())
+    at = np.searchsorted(minutes, entries.minute) + (entries.what == ENDING)
     out = {}
-    for number, name in enumerate(entries.symbols):
-        own = (entries.symbol == number) & (entries.moved != 0)
-        at = np.searchsorted(minutes, entries.minute[own]) + (entries.what[own] == ENDING)
-        exposure = _minutes_held(before.holdings[name].held, entries.moved[own], at, len(minutes))
-        sums = (entries.trades[number], entries.wins[number], flow[number], fees[number], exposure)
-        out[name] = tuple(map(int, sums))
+    for number, (name, own) in enumerate(zip(entries.symbols, moves_of(entries), strict=True)):
+        exposure = _minutes_held(before.holdings[name].held, entries.moved[own], at[own], len(minutes))
+        out[name] = (*(column[number] for column in counts), exposure)
     return out
 
 
@@ -199,9 +198,12 @@ def _minutes_held(held: int, moved: Column, at: Column, minutes: int) -> int:
     """Return in how many of the slice's `minutes` there is a quantity, which changes by `moved` from minute `at` on."""
     if not held and not len(moved):
         return 0
-    quantities = np.append(held, held + np.cumsum(moved))
-    lengths = np.diff(np.concatenate(([0], at, [minutes])))
-    return int(lengths[quantities != 0].sum())
+    total, since = 0, 0
+    for more, minute in zip(moved.tolist(), at.tolist(), strict=True):
+        if held:
+            total += minute - since
+        held, since = held + more, minute
+    return total + (minutes - since if held else 0)
 
 
 def figures_of(symbols: Sequence[str], sums: Sequence[int], end: bytes) -> tuple[dict[str, dict[str, int]], int]:

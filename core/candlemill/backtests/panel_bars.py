@@ -74,7 +74,7 @@ def aligned(window: PanelWindow, timeframe: int) -> AlignedBars:
         one, minutes = window.symbols[name], window.symbols[name].candles.columns()["t"]
         ends = bars[name].last
         last = np.arange(bars[name].n) if ends is None else ends
-        np.maximum.at(instants, rows[name], minutes[last])
+        instants[rows[name]] = np.maximum(instants[rows[name]], minutes[last])
         symbols[name] = Decisions(rows[name], last)
         times.append(minutes[one.lo : one.hi])
     panel = _panel(names, timeframe, t, bars, rows, _members(window, instants, len(names)))
@@ -101,11 +101,12 @@ def _panel(
     columns = {field: np.zeros((len(t), len(names)), dtype=np.int64) for field in FIELDS}
     present = np.zeros((len(t), len(names)), dtype=np.bool_)
     for k, name in enumerate(names):
-        present[rows[name], k] = True
+        where = slice(None) if len(rows[name]) == len(t) else rows[name]
+        present[where, k] = True
         for field in FIELDS:
             values = getattr(bars[name], field)
             if len(values):
-                columns[field][rows[name], k] = values
+                columns[field][where, k] = values
     for array in (t, present, member, *columns.values()):
         array.flags.writeable = False
     return Panel(names, timeframe, t, **columns, present=present, member=member)

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 
 from candlemill.backtests.account import NEVER, Columns, Holding
+from candlemill.backtests.gaps import gap_bars
 from candlemill.backtests.panel_bars import AlignedBars, Decisions, SymbolWindow
 from candlemill.engine.candles import MINUTE_MS, Column, bar_origin
 from candlemill.engine.fill_tape import AT_CLOSE
@@ -61,13 +62,13 @@ def fills_of(
     `holding` has the symbol's last candle before the slice, and when a target that waits was stated. A position is
     closed at its last close at the first minute of the panel that comes `delist_after` ms after its last candle.
     """
-    statements = _statements(own, bars, targets)
-    endings = _endings(window, statements, bars.minutes, delist_after, holding)
-    changed = _changed(statements.value, endings, start)
-    statements = _Statements(statements.bar[changed], statements.instant[changed], statements.value[changed])
-    keeps = statements.value == KEEP
-    late = _cut(statements.instant, int(rules.timeframe))
-    source = PanelTargets(statements.bar, np.where(keeps, 0, statements.value), keeps.astype(np.int64), late)
+    said = _statements(own, bars, targets)
+    endings = _endings(window, said, bars.minutes, delist_after, holding)
+    changed = _changed(said.value, endings, start)
+    said = _Statements(said.bar[changed], said.instant[changed], said.value[changed])
+    keeps = said.value == KEEP
+    late = _cut(said.instant, int(rules.timeframe))
+    source = PanelTargets(said.bar, np.where(keeps, 0, said.value), keeps.astype(np.int64), late)
     ranges = ranges_of(window.candles) if rules.has_stops else empty_ranges()
     run = SymbolRun(window.candles, source, rules, ranges, start)
     at = window.lo
@@ -77,8 +78,8 @@ def fills_of(
         at = bar
         raw = int(window.candles.columns()["close"][bar - 1]) if bar else holding.close
         run.end(ending.minute, raw)
-    run.run(at, window.hi, len(statements.bar))
-    return _in_time_of_the_panel(run, window, statements, rules, holding)
+    run.run(at, window.hi, len(said.bar))
+    return _in_time_of_the_panel(run, window, said, rules, holding)
 
 
 def _statements(own: Decisions, bars: AlignedBars, targets: Column) -> _Statements:
@@ -94,10 +95,15 @@ def _changed(values: Column, endings: Sequence[_Ending], start: bytes) -> Column
     An ending forgets what was stated before, so whatever follows it counts: a target, and a `keep` too, which forgets
     what was last traded.
     """
-    before = np.append(_stated_before(start), values[:-1])[: len(values)]
-    first = [ending.stated for ending in endings if ending.stated < len(values)]
-    before[first] = NOTHING
-    return np.flatnonzero(values != before)
+    if not len(values):
+        return np.empty(0, dtype=np.int64)
+    differs = np.empty(len(values), dtype=np.bool_)
+    np.not_equal(values[1:], values[:-1], out=differs[1:])
+    differs[0] = values[0] != _stated_before(start)
+    for ending in endings:
+        if ending.stated < len(values):
+            differs[ending.stated] = values[ending.stated] != NOTHING
+    return differs.nonzero()[0]
 
 
 def _cut(instants: Column, timeframe: int) -> Column:
@@ -116,54 +122,57 @@ def _stated_before(start: bytes) -> int:
     return int(target)
 
 
-def _endings(
-    window: SymbolWindow, statements: _Statements, minutes: Column, after: int, holding: Holding
-) -> list[_Ending]:
-    """Return when the symbol counts as ended. `statements` are all its targets.
+def _endings(window: SymbolWindow, said: _Statements, minutes: Column, after: int, holding: Holding) -> list[_Ending]:
+    """Return when the symbol counts as ended. `said` are all its targets.
 
     A target that is stated after the end of a symbol, in its last bar of the timeframe, ends with the next minute.
     """
-    t = window.candles.columns()["t"][window.lo : window.hi]
-    before = holding.t if window.lo == 0 else int(window.candles.columns()["t"][window.lo - 1])
-    if not len(minutes) or (before == NEVER and not len(t)):
+    if not len(minutes):
         return []
-    times = np.append(before, t) if before != NEVER else t
-    first = window.lo if before != NEVER else window.lo + 1  # the bar after times[0]
-    following = np.append(times[1:], minutes[-1] + 1)
+    t, lo, hi = window.candles.columns()["t"], window.lo, window.hi
+    waits = [(bar, int(t[bar - 1]), int(t[bar])) for bar in gap_bars(window.candles, lo, hi).tolist()]
+    if lo == 0 and hi and holding.t != NEVER:
+        waits.insert(0, (0, holding.t, int(t[0])))
+    if (last := int(t[hi - 1]) if hi else holding.t) != NEVER:
+        waits.append((hi, last, int(minutes[-1]) + 1))
     out = []
-    for k in np.flatnonzero(following - times > after).tolist():
-        bar, until = first + k, int(following[k])
-        at = int(np.searchsorted(minutes, times[k] + after))
+    for bar, time, until in waits:
+        if until - time <= after:
+            continue
+        at = int(np.searchsorted(minutes, time + after))
         if at == len(minutes) or minutes[at] >= until:
             continue
-        stated = int(np.searchsorted(statements.instant, minutes[at]))
+        stated = int(np.searchsorted(said.instant, minutes[at]))
         out.append(_Ending(bar, stated, int(minutes[at])))
-        if stated < len(statements.bar) and statements.bar[stated] < bar:  # stated later, at a close that was before
-            at = int(np.searchsorted(minutes, statements.instant[stated], side="right"))
+        if stated < len(said.bar) and said.bar[stated] < bar:  # stated later, at a close that was before
+            at = int(np.searchsorted(minutes, said.instant[stated], side="right"))
             if at < len(minutes) and minutes[at] < until:
                 out.append(_Ending(bar, stated + 1, int(minutes[at])))
     return out
 
 
 def _in_time_of_the_panel(
-    run: SymbolRun, window: SymbolWindow, statements: _Statements, rules: ExecutionRules, holding: Holding
+    run: SymbolRun, window: SymbolWindow, said: _Statements, rules: ExecutionRules, holding: Holding
 ) -> SymbolFills:
     """Return the fills with the instants of the panel instead of the minutes of the symbol's own bars."""
     columns = run.fills.columns()
-    stated = window.candles.columns()["t"][statements.bar]
+    pending = NEVER
+    if run.has_pending():
+        pending = int(said.instant[-1]) if len(said.bar) else holding.made
+    ambiguous = run.fills.ambiguous()["minute"]
+    if not len(columns["made"]):
+        return SymbolFills(columns, run.state(), pending, ambiguous)
+    stated = window.candles.columns()["t"][said.bar]
 
     def instants(times: Column, other: Column) -> Column:
         if not len(stated):
             return other
         at = np.minimum(np.searchsorted(stated, times), len(stated) - 1)
-        return np.where(stated[at] == times, statements.instant[at], other)
+        return np.where(stated[at] == times, said.instant[at], other)
 
     made = columns["made"]
     columns["made"] = np.where(made == NEVER, NEVER, instants(made, np.full(len(made), holding.made)))
     if rules.at_close:
         minute, closes = columns["minute"], columns["stage"] == AT_CLOSE
         columns["minute"] = np.where(closes, instants(minute, minute), minute)
-    pending = NEVER
-    if run.has_pending():
-        pending = int(statements.instant[-1]) if len(statements.bar) else holding.made
-    return SymbolFills(columns, run.state(), pending, run.fills.ambiguous()["minute"])
+    return SymbolFills(columns, run.state(), pending, ambiguous)

@@ -86,6 +86,7 @@ class CandleColumns:
         self.funding_rates: vec[i64] = vec[i64]()
         self.block_top: vec[i64] = vec[i64]()
         self.block_bottom: vec[i64] = vec[i64]()
+        self.views: dict[str, Column] | None = None  # what `columns` returns
 
     def columns(self) -> dict[str, Column]:
         """Return all columns as arrays without copying.
@@ -93,18 +94,20 @@ class CandleColumns:
         Interpreted code must use this instead of `view`: a vec that interpreted code passes to a compiled function is
         never freed (librt 0.16).
         """
-        return {
-            "t": view(self.t),
-            "open": view(self.open),
-            "high": view(self.high),
-            "low": view(self.low),
-            "close": view(self.close),
-            "volume": view(self.volume),
-            "gaps": view(self.gaps),
-            "day_ends": view(self.day_ends),
-            "funding_bars": view(self.funding_bars),
-            "funding_rates": view(self.funding_rates),
-        }
+        if self.views is None:
+            self.views = {
+                "t": view(self.t),
+                "open": view(self.open),
+                "high": view(self.high),
+                "low": view(self.low),
+                "close": view(self.close),
+                "volume": view(self.volume),
+                "gaps": view(self.gaps),
+                "day_ends": view(self.day_ends),
+                "funding_bars": view(self.funding_bars),
+                "funding_rates": view(self.funding_rates),
+            }
+        return self.views
 
     def days_ending(self, lo: int, hi: int) -> list[int]:
         """Return the UTC days, counted from 1970, whose last bar is one of bars `lo` to `hi - 1`."""
@@ -125,6 +128,7 @@ class CandleColumns:
         first = np.flatnonzero(np.diff(bars, prepend=-1))
         self.funding_bars = native(bars[first])
         self.funding_rates = native(np.add.reduceat(rate, first) if len(first) else rate)
+        self.views = None
 
     def add_blocks(self) -> None:
         """Compute the highest and lowest close of each block of bars. Useful if many sets are marked on them."""
@@ -159,11 +163,34 @@ def gaps_of(t: vec[i64]) -> vec[i64]:
 
 def day_ends_of(t: vec[i64]) -> vec[i64]:
     """Return the index of the last bar of each UTC day that has bars."""
-    times = view(t)
-    if len(times) == 0:
-        return vec[i64]()
-    midnights = np.arange(times[0] // DAY_MS + 1, times[-1] // DAY_MS + 2) * DAY_MS
-    return native(np.unique(np.searchsorted(times, midnights) - 1))
+    return period_ends(t, DAY_MS, 0)
+
+
+def period_ends(t: vec[i64], width: i64, origin: i64) -> vec[i64]:
+    """Return the index of the last bar of each period of `width` ms that has bars; one of them begins at `origin`.
+
+    Times are distinct minutes in order, so a period has at most as many bars as minutes.
+    """
+    n: i64 = len(t)
+    found: vec[i64] = native(np.empty(int((t[n - 1] - t[0]) // width + 2) if n != 0 else 0, dtype=np.int64))
+    count: i64 = 0
+    i: i64 = 0
+    while i < n:
+        end: i64 = ((t[i] - origin) // width + 1) * width + origin
+        low: i64 = i  # a bar of the period; the bars from `high` on are of later ones
+        high: i64 = min(n, i + (end - t[i] + MINUTE_MS - 1) // MINUTE_MS)
+        if t[high - 1] < end:
+            low = high - 1
+        while high - low > 1:
+            middle: i64 = (low + high) >> 1
+            if t[middle] < end:
+                low = middle
+            else:
+                high = middle
+        found[count] = low
+        count += 1
+        i = low + 1
+    return found[:count]
 
 
 class Bars:
@@ -305,13 +332,15 @@ def k_minute_bars(candles: CandleColumns, k: int, skip_first: bool) -> Bars:
         return minute_bars(candles, not skip_first)
     t = view(candles.t)
     origin, width = bar_origin(k), k * MINUTE_MS
-    ids = (t - origin) // width
-    first = np.flatnonzero(np.concatenate((np.ones(1, dtype=np.bool_), ids[1:] != ids[:-1]))) if len(t) else t
-    last = np.append(first[1:] - 1, len(t) - 1) if len(t) else t
+    last = view(period_ends(candles.t, width, origin))
+    first = np.empty_like(last)
+    if len(t):
+        first[0] = 0
+        first[1:] = last[:-1] + 1
     cut = 1 if skip_first and len(first) else 0
     return Bars(
         last[cut:],
-        ids[first][cut:] * width + origin,
+        (t[first][cut:] - origin) // width * width + origin,
         view(candles.open)[first][cut:],
         _each(np.maximum, view(candles.high), first)[cut:],
         _each(np.minimum, view(candles.low), first)[cut:],

@@ -12,6 +12,7 @@ from mypy_extensions import i64
 
 from candlemill.engine.candles import BLOCK, CandleColumns, Column, native, view
 from candlemill.engine.position import FAR, at_or_far, deepest_fall, extremes
+from candlemill.engine.settle import Quotes
 from candlemill.engine.signals import first_at_least
 from candlemill.engine.wide import SCALE, below_limit, product, size_of
 
@@ -297,18 +298,15 @@ class PanelMarks:
         self.holding: vec[i64] = native(np.zeros(len(t), dtype=np.int64))
         self.bound: i64 = 0  # upper bound of the value of all positions
 
-    def add(self, t: Column, close: Column, last: i64, at: Column, held: Column) -> None:
-        """Add a symbol with candles at `t` and the earlier close `last`.
-
-        From minute number `at[k]` on the quantity is `held[k]`.
-        """
-        minutes, times, closes = self.t, native(t), native(close)
+    def add(self, quotes: Quotes, at: Column, held: Column) -> None:
+        """Add a symbol with new quotes. From minute number `at[k]` on the quantity is `held[k]`."""
+        minutes, times, closes = self.t, quotes.t, quotes.close
         whole, rest, holding = self.whole, self.rest, self.holding
         bars, units = native(at), native(held)
         n: i64 = len(bars)
         count: i64 = len(times)
         all: i64 = len(minutes)
-        j: i64 = 0  # candles at or before the minute
+        j: i64 = quotes.passed  # candles at or before the minute
         most: i64 = 0
         k: i64 = 0
         while k < n:
@@ -329,8 +327,8 @@ class PanelMarks:
                     else:
                         high = middle
                 j = low
-                price: i64 = last
-                if j > 0:
+                price: i64 = quotes.last
+                if j > quotes.passed:
                     price = closes[j - 1]
                 top: i64 = price
                 while i < end:
