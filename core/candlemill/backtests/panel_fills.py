@@ -1,21 +1,15 @@
 """Fills of one symbol of a panel: its targets, protective levels, and its end when it has no candles any more."""
 
-from collections.abc import Sequence
-
 import msgspec
 import numpy as np
 
 from candlemill.backtests.account import NEVER, Columns, Holding
 from candlemill.backtests.gaps import gap_bars
 from candlemill.backtests.panel_bars import AlignedBars, Decisions, SymbolWindow
-from candlemill.engine.candles import MINUTE_MS, Column, bar_origin
-from candlemill.engine.fill_tape import AT_CLOSE
-from candlemill.engine.panel_targets import PanelTargets, SymbolRun, empty_ranges
+from candlemill.engine.candles import Column
+from candlemill.engine.panel_targets import KEEP, NOTHING, PanelTargets, SymbolRun, empty_ranges
 from candlemill.engine.position import ExecutionRules
 from candlemill.engine.ranges import ranges_of
-from candlemill.strategies.panels import KEEP
-
-NOTHING = KEEP - 1  # instead of the last target: there is none
 
 
 class SymbolFills(msgspec.Struct, frozen=True):
@@ -64,22 +58,20 @@ def fills_of(
     """
     said = _statements(own, bars, targets)
     endings = _endings(window, said, bars.minutes, delist_after, holding)
-    changed = _changed(said.value, endings, start)
-    said = _Statements(said.bar[changed], said.instant[changed], said.value[changed])
-    keeps = said.value == KEEP
-    late = _cut(said.instant, int(rules.timeframe))
-    source = PanelTargets(said.bar, np.where(keeps, 0, said.value), keeps.astype(np.int64), late)
+    forgotten = [ending.stated for ending in endings]
+    source = PanelTargets(said.bar, said.instant, said.value, forgotten, _stated_before(start), rules.timeframe)
     ranges = ranges_of(window.candles) if rules.has_stops else empty_ranges()
     run = SymbolRun(window.candles, source, rules, ranges, start)
     at = window.lo
     for ending in endings:
         bar = ending.bar
-        run.run(at, bar, int(np.searchsorted(changed, ending.stated)))
+        run.run(at, bar, ending.stated)
         at = bar
         raw = int(window.candles.columns()["close"][bar - 1]) if bar else holding.close
         run.end(ending.minute, raw)
     run.run(at, window.hi, len(said.bar))
-    return _in_time_of_the_panel(run, window, said, rules, holding)
+    pending, columns = int(run.pending(holding.made)), run.columns(holding.made)
+    return SymbolFills(columns, run.state(), pending, run.fills.ambiguous()["minute"])
 
 
 def _statements(own: Decisions, bars: AlignedBars, targets: Column) -> _Statements:
@@ -87,29 +79,6 @@ def _statements(own: Decisions, bars: AlignedBars, targets: Column) -> _Statemen
     a, b = np.searchsorted(own.rows, [bars.first, bars.end])
     rows = own.rows[a:b]
     return _Statements(own.last[a:b], bars.instants[rows], targets[rows])
-
-
-def _changed(values: Column, endings: Sequence[_Ending], start: bytes) -> Column:
-    """Return the numbers of the targets that differ from the one stated before: the others trade nothing.
-
-    An ending forgets what was stated before, so whatever follows it counts: a target, and a `keep` too, which forgets
-    what was last traded.
-    """
-    if not len(values):
-        return np.empty(0, dtype=np.int64)
-    differs = np.empty(len(values), dtype=np.bool_)
-    np.not_equal(values[1:], values[:-1], out=differs[1:])
-    differs[0] = values[0] != _stated_before(start)
-    for ending in endings:
-        if ending.stated < len(values):
-            differs[ending.stated] = values[ending.stated] != NOTHING
-    return differs.nonzero()[0]
-
-
-def _cut(instants: Column, timeframe: int) -> Column:
-    """Return 1 for each row, decided at the close of the minute at `instants`, that was not known to be over then."""
-    over = (instants + MINUTE_MS - bar_origin(timeframe)) % (timeframe * MINUTE_MS) == 0
-    return np.where(over, 0, 1)
 
 
 def _stated_before(start: bytes) -> int:
@@ -149,30 +118,3 @@ def _endings(window: SymbolWindow, said: _Statements, minutes: Column, after: in
             if at < len(minutes) and minutes[at] < until:
                 out.append(_Ending(bar, stated + 1, int(minutes[at])))
     return out
-
-
-def _in_time_of_the_panel(
-    run: SymbolRun, window: SymbolWindow, said: _Statements, rules: ExecutionRules, holding: Holding
-) -> SymbolFills:
-    """Return the fills with the instants of the panel instead of the minutes of the symbol's own bars."""
-    columns = run.fills.columns()
-    pending = NEVER
-    if run.has_pending():
-        pending = int(said.instant[-1]) if len(said.bar) else holding.made
-    ambiguous = run.fills.ambiguous()["minute"]
-    if not len(columns["made"]):
-        return SymbolFills(columns, run.state(), pending, ambiguous)
-    stated = window.candles.columns()["t"][said.bar]
-
-    def instants(times: Column, other: Column) -> Column:
-        if not len(stated):
-            return other
-        at = np.minimum(np.searchsorted(stated, times), len(stated) - 1)
-        return np.where(stated[at] == times, said.instant[at], other)
-
-    made = columns["made"]
-    columns["made"] = np.where(made == NEVER, NEVER, instants(made, np.full(len(made), holding.made)))
-    if rules.at_close:
-        minute, closes = columns["minute"], columns["stage"] == AT_CLOSE
-        columns["minute"] = np.where(closes, instants(minute, minute), minute)
-    return SymbolFills(columns, run.state(), pending, ambiguous)

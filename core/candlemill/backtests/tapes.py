@@ -30,11 +30,8 @@ def tape_of(candles: CandleColumns, rules: ExecutionRules, log: Fills, side: int
     sides = _before(bars, after, begins, side, "right")
     held = np.flatnonzero(sides)
     pieces = {"begin": begins - lo, "minute": columns["t"][begins], "last": columns["close"][stops - 1]}
-    for name, values in zip(
-        ("top", "bottom", "fall"), outlines(candles, begins[held], stops[held], sides[held]), strict=True
-    ):
-        pieces[name] = np.zeros_like(begins)
-        pieces[name][held] = values
+    shape = outlines(candles, begins[held], stops[held], sides[held])
+    pieces |= dict(zip(("top", "bottom", "fall"), shape, strict=True))
     if len(due):
         pieces["funded"] = np.isin(begins, due).astype(np.int64)
         pieces["rate"] = np.zeros_like(begins)

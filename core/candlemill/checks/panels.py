@@ -15,8 +15,9 @@ from candlemill.checks.markets import FUTURES, STYLES, Market, Rng, draw, other_
 from candlemill.checks.report import Counterexample, Finding, Progress, Report, report_of
 from candlemill.checks.subject import Broken, Params, one_line_of, params_of, varied
 from candlemill.engine.candles import MINUTE_MS, Column, end_of_bar
+from candlemill.engine.panel_targets import KEEP
 from candlemill.errors import BadInput
-from candlemill.strategies.panels import KEEP, PanelStrategy
+from candlemill.strategies.panels import PanelStrategy
 
 Markets = Mapping[str, Market]
 

@@ -19,6 +19,8 @@ LOW: Final = (1 << 32) - 1
 CHUNK: Final = 31  # bits that are written or read at a time
 WHOLE: Final = 63  # bits of a number that is written whole
 HEADER: Final = 6  # bits: 0 for a block of zeros, otherwise its parameter and 1
+BYTES: Final = np.arange(256)
+ONES: Final = np.log2((BYTES + 1) & ~BYTES).astype(np.int64)  # how many ones each byte ends with
 
 
 class ColumnWriter:
@@ -163,6 +165,7 @@ class ColumnReader:
         words = np.zeros(len(data) // 4 + 2, dtype=np.int64)  # two more than are read
         words[:-2] = np.frombuffer(data, dtype="<u4")
         self.words: vec[i64] = native(words)
+        self.ones: vec[i64] = native(ONES)
         self.at: i64 = 0
         self.rest: i64 = 0
         self.bits: i64 = 0
@@ -200,7 +203,7 @@ class ColumnReader:
         return out
 
     def block(self, out: vec[i64], first: i64, end: i64, k: i64, unit: i64) -> None:
-        words = self.words
+        words, table = self.words, self.ones
         at: i64 = self.at
         rest: i64 = self.rest
         bits: i64 = self.bits
@@ -210,10 +213,12 @@ class ColumnReader:
                 rest |= words[at] << bits
                 at += 1
                 bits += WORD
-            ones: i64 = 0
-            while ones < ESCAPE and rest & 1 != 0:
-                rest >>= 1
-                ones += 1
+            ones: i64 = table[rest & 255]
+            rest >>= ones
+            if ones == 8:
+                while ones < ESCAPE and rest & 1 != 0:
+                    rest >>= 1
+                    ones += 1
             if ones == ESCAPE or k > CHUNK:
                 bits -= ones
                 if ones < ESCAPE:

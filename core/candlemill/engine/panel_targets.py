@@ -10,33 +10,73 @@ import numpy as np
 from librt.vecs import vec
 from mypy_extensions import i64
 
-from candlemill.engine.candles import CandleColumns, Column, native
+from candlemill.engine.candles import CandleColumns, Column, is_cut, native
 from candlemill.engine.decide import BookSource, restore, state_bytes
-from candlemill.engine.fill_tape import AT_OPEN, NO_KEY, NOT_MADE, TARGET, FillTape
+from candlemill.engine.fill_tape import AT_CLOSE, AT_OPEN, NO_KEY, NOT_MADE, TARGET, FillTape
 from candlemill.engine.minute import MinuteEngine
 from candlemill.engine.position import ExecutionRules
 from candlemill.engine.ranges import Ranges
+from candlemill.engine.settle import zeros
 from candlemill.engine.walk import FAR, MILLION
 
+KEEP: Final = -(1 << 62)  # instead of a target: trade nothing
+NOTHING: Final = KEEP - 1  # instead of the last target: there is none
 FLAT: Final = b"0,0,0,0,0,0,0,0,0,0,0"  # no position, target 0: the state before the first target
 KEPT: Final = b"0,0,0,0,0,0,0,0,0,-,-"  # no position, nothing to trade
 
 
 class PanelTargets(BookSource):
-    """Source of targets (ppm) stated at the close of bars `at`; `keep` is 1 where nothing is to be traded.
+    """Source of targets (ppm) that a panel has stated for one symbol: at the close of bars `at`, at its own `instants`
+    (open times in ms of minutes).
 
-    `late` is 1 where missing candles have cut the panel's bar: see `ExecutionRules`.
-    `allowed` is the number of targets that may be stated so far.
+    Only those count that differ from the one stated before, which was `before` at first: the others trade nothing.
+    After the numbers in `forgotten` there is none before, so what follows counts. `allowed` is how many of the targets
+    that count may be stated so far.
     """
 
-    def __init__(self, at: Column, value: Column, keep: Column, late: Column) -> None:
+    def __init__(
+        self, at: Column, instants: Column, targets: Column, forgotten: list[int], before: i64, timeframe: i64
+    ) -> None:
         super().__init__(None, 0, False, False)
-        self.at: vec[i64] = native(at)
-        self.value: vec[i64] = native(value)
-        self.keeps: vec[i64] = native(keep)
-        self.late: vec[i64] = native(late)
+        bars, times, values = native(at), native(instants), native(targets)
+        n: i64 = len(values)
+        self.at: vec[i64] = zeros(n)
+        self.instant: vec[i64] = zeros(n)
+        self.value: vec[i64] = zeros(n)
+        self.number: vec[i64] = zeros(n)
+        self.count: i64 = 0
+        self.timeframe: i64 = timeframe
         self.stated: i64 = 0
         self.allowed: i64 = 0
+        f: i64 = 0
+        k: i64 = 0
+        while k < n:
+            while f < len(forgotten) and forgotten[f] == int(k):
+                before = NOTHING
+                f += 1
+            if values[k] != before:
+                c: i64 = self.count
+                self.at[c], self.instant[c], self.value[c], self.number[c] = bars[k], times[k], values[k], k
+                self.count = c + 1
+            before = values[k]
+            k += 1
+
+    def allow(self, stated: i64) -> None:
+        """Allow those of the first `stated` targets that count."""
+        while self.allowed < self.count and self.number[self.allowed] < stated:
+            self.allowed += 1
+
+    def instant_of(self, candles: CandleColumns, minute: i64, other: i64) -> i64:
+        """Return the instant of the target stated at the close of `minute`; `other` if there is none."""
+        low: i64 = 0
+        high: i64 = self.count
+        while low < high:
+            middle: i64 = (low + high) >> 1
+            if candles.t[self.at[middle]] < minute:
+                low = middle + 1
+            else:
+                high = middle
+        return self.instant[low] if low < self.count and candles.t[self.at[low]] == minute else other
 
     def next_decision(self, i: i64) -> i64:
         if self.stated < self.allowed:
@@ -51,8 +91,10 @@ class PanelTargets(BookSource):
     def state(self, engine: MinuteEngine, i: i64) -> None:
         k: i64 = self.stated
         self.stated = k + 1
-        engine.late = self.late[k]
-        engine.replace(engine.new_orders(), i, self.keeps[k] != 0, self.value[k], 0, 0)
+        engine.late = 1 if is_cut(int(self.instant[k]), int(self.timeframe)) else 0
+        keeps: bool = self.value[k] == KEEP
+        target: i64 = 0 if keeps else self.value[k]
+        engine.replace(engine.new_orders(), i, keeps, target, 0, 0)
 
 
 class SymbolRun:
@@ -75,10 +117,10 @@ class SymbolRun:
         else:
             targets.begin(self.engine)
 
-    def run(self, begin: i64, end: i64, allowed: i64) -> None:
-        """Trade bars `begin` to `end - 1` and state the first `allowed` targets."""
+    def run(self, begin: i64, end: i64, stated: i64) -> None:
+        """Trade bars `begin` to `end - 1` and state the first `stated` targets."""
         engine, source = self.engine, self.source
-        source.allowed = allowed
+        source.allow(stated)
         i: i64 = begin
         while True:
             decision: i64 = source.next_decision(i)
@@ -106,9 +148,27 @@ class SymbolRun:
         self.fills.add(minute, AT_OPEN, NOT_MADE, TARGET, NO_KEY, before, 0, 0, 0, price, raw, rate, 0)
         now.flatten()
 
-    def has_pending(self) -> bool:
-        """Return whether the symbol's next bar trades a target."""
-        return self.engine.has_pending_target()
+    def pending(self, earlier: i64) -> i64:
+        """Return the instant at which a target was stated that waits for the symbol's next bar, NOT_MADE without one.
+
+        `earlier` is that of the targets stated before this slice.
+        """
+        if not self.engine.has_pending_target():
+            return NOT_MADE
+        return self.source.instant[self.source.count - 1] if self.source.count != 0 else earlier
+
+    def columns(self, earlier: i64) -> dict[str, Column]:
+        """Return the fills with the instants of the panel instead of the minutes of the symbol's own bars."""
+        fills, source, candles = self.fills, self.source, self.engine.candles
+        n: i64 = len(fills.minute)
+        k: i64 = 0
+        while k < n:
+            if fills.made[k] != NOT_MADE:
+                fills.made[k] = source.instant_of(candles, fills.made[k], earlier)
+            if self.engine.rules.at_close and fills.stage[k] == AT_CLOSE:
+                fills.minute[k] = source.instant_of(candles, fills.minute[k], fills.minute[k])
+            k += 1
+        return fills.columns()
 
     def state(self) -> bytes:
         """Return the state after the slice; empty where nothing depends on it."""

@@ -33,10 +33,10 @@ class Tape:
     `before` is the close before the first bar (0 if there is none), `held` the side of the position that it begins
     with, `slippage` that of the fills (ppm). Of each fill there are its `bar`, the `side` of the position after it, its
     `code`, and its price before (`raw`) and after slippage. Pieces are stretches of bars with one position on one day:
-    they `begin` with a bar that opens at `minute` (ms); of their closes there are the `last`, and while a position is
-    held the highest, the lowest and the deepest fall of the position's worth (otherwise 0). Where `funded` is 1 the
-    funding `rate` is due before the piece. `gap` are the bars before which minutes are missing while a position is
-    held, with the close before and the open after them.
+    they `begin` with a bar that opens at `minute` (ms), and have a `last` close. Of the closes of those pieces alone in
+    which a position is held there are the highest (`top`), the lowest (`bottom`) and the deepest `fall` of the
+    position's worth. Where `funded` is 1 the funding `rate` is due before the piece. `gap` are the bars before which
+    minutes are missing while a position is held, with the close before and the open after them.
     """
 
     def __init__(self, bars: i64, held: i64, before: i64, slippage: i64, columns: dict[str, Column]) -> None:
@@ -139,7 +139,8 @@ class Tape:
     def write_pieces(self, out: ColumnWriter) -> None:
         """Write the minutes by their bars, and the closes of pieces with a position by what they lie between."""
         n: i64 = len(self.begin)
-        minutes, tops, bottoms, falls = zeros(n), zeros(n), zeros(n), zeros(n)
+        shapes: i64 = len(self.top)
+        minutes, tops, bottoms, falls = zeros(n), zeros(shapes), zeros(shapes), zeros(shapes)
         held: i64 = self.held
         near: i64 = self.before
         count: i64 = 0
@@ -151,15 +152,15 @@ class Tape:
                 k += 1
             minutes[p] = self.minute[p] // MINUTE_MS - self.begin[p]
             if held != 0:
-                tops[count] = self.top[p] - max(near, self.last[p])
-                bottoms[count] = self.bottom[p] - min(near, self.last[p])
-                falls[count] = self.top[p] - self.bottom[p] - self.fall[p]
+                tops[count] = self.top[count] - max(near, self.last[p])
+                bottoms[count] = self.bottom[count] - min(near, self.last[p])
+                falls[count] = self.top[count] - self.bottom[count] - self.fall[count]
                 count += 1
             near = self.last[p]
             p += 1
         out.column(steps_of(minutes, 0))
         for column in (tops, bottoms, falls):
-            out.column(column[:count])
+            out.column(column)
         out.column(self.funded)
         out.column(self.rate)
 
@@ -219,7 +220,6 @@ def read_pieces(tape: Tape, source: ColumnReader) -> None:
     tops, bottoms, falls = source.column(), source.column(), source.column()
     bars, begins, last = tape.bar, tape.begin, tape.last
     n: i64 = len(begins)
-    top, bottom, fall = zeros(n), zeros(n), zeros(n)
     held: i64 = tape.held
     near: i64 = tape.before
     count: i64 = 0
@@ -231,13 +231,13 @@ def read_pieces(tape: Tape, source: ColumnReader) -> None:
             k += 1
         minutes[p] = (minutes[p] + begins[p]) * MINUTE_MS
         if held != 0:
-            top[p] = tops[count] + max(near, last[p])
-            bottom[p] = bottoms[count] + min(near, last[p])
-            fall[p] = top[p] - bottom[p] - falls[count]
+            tops[count] += max(near, last[p])
+            bottoms[count] += min(near, last[p])
+            falls[count] = tops[count] - bottoms[count] - falls[count]
             count += 1
         near = last[p]
         p += 1
-    tape.minute, tape.top, tape.bottom, tape.fall = minutes, top, bottom, fall
+    tape.minute, tape.top, tape.bottom, tape.fall = minutes, tops, bottoms, falls
     tape.funded, tape.rate = source.column(), source.column()
 
 
@@ -287,25 +287,29 @@ def sums_of(steps: vec[i64], before: i64) -> vec[i64]:
 
 def merged(bars: vec[i64], own: vec[i64]) -> vec[i64]:
     """Return ascending numbers of both, each once; `own` are all different, and none of the `bars`."""
-    out = zeros(len(bars) + len(own))
     n: i64 = len(bars)
-    count: i64 = 0
-    j: i64 = 0
+    more: i64 = len(own)
+    size: i64 = more
     k: i64 = 0
     while k < n:
-        while j < len(own) and own[j] < bars[k]:
-            out[count] = own[j]
-            count += 1
-            j += 1
         if k == 0 or bars[k] != bars[k - 1]:
-            out[count] = bars[k]
-            count += 1
+            size += 1
         k += 1
-    while j < len(own):
-        out[count] = own[j]
-        count += 1
-        j += 1
-    return out[:count]
+    out = zeros(size)
+    j: i64 = 0
+    k = 0
+    p: i64 = 0
+    while p < size:
+        if j < more and (k == n or own[j] < bars[k]):
+            out[p] = own[j]
+            j += 1
+        else:
+            out[p] = bars[k]
+            k += 1
+            while k < n and bars[k] == out[p]:
+                k += 1
+        p += 1
+    return out
 
 
 class TapeRun:
@@ -327,8 +331,10 @@ class TapeRun:
         self.day: i64 = -1
         self.minute: i64 = -1
         self.close: i64 = 0
-        self.fill: i64 = 0  # the next fill, piece and gap of the present tape
+        self.side: i64 = 0  # of the position as decided
+        self.fill: i64 = 0  # the next fill, piece, piece with a position and gap of the present tape
         self.piece: i64 = 0
+        self.shape: i64 = 0
         self.gap: i64 = 0
 
     def settle(self, tape: Tape) -> bool:
@@ -344,7 +350,7 @@ class TapeRun:
             self.end_piece(tape)
         self.cross_gaps(tape, tape.bars)
         self.bars += tape.bars
-        self.fill = self.piece = self.gap = 0
+        self.fill = self.piece = self.shape = self.gap = 0
         return True
 
     def begin_piece(self, tape: Tape, p: i64) -> None:
@@ -368,6 +374,7 @@ class TapeRun:
         while self.fill < n and tape.bar[self.fill] == bar:
             k: i64 = self.fill
             self.fill += 1
+            self.side = tape.side[k]
             if self.is_ruined:
                 continue
             code: i64 = tape.code[k]
@@ -379,10 +386,10 @@ class TapeRun:
                 closed = True
             if code & AMBIGUOUS != 0:
                 self.ambiguous += 1
-            if tape.side[k] == 0:
+            if self.side == 0:
                 account.leave(tape.price[k], self.maker_fee if code & TAKEN != 0 else self.fee)
             else:
-                account.enter(tape.side[k], tape.price[k], self.fee, made_price)
+                account.enter(self.side, tape.price[k], self.fee, made_price)
 
     def cross_gaps(self, tape: Tape, upto: i64) -> None:
         """Hold the position over the missing minutes before bars up to `upto`."""
@@ -401,8 +408,8 @@ class TapeRun:
             marks.see(cash, 0, cash, 0)
             marks.last, marks.last_rest = cash, 0
             return True
-        top: i64 = tape.top[p]
-        bottom: i64 = tape.bottom[p]
+        top: i64 = tape.top[self.shape]
+        bottom: i64 = tape.bottom[self.shape]
         if held < 0:
             top, bottom = bottom, top
         one, high_rest = product(held, top)
@@ -415,7 +422,7 @@ class TapeRun:
         marks.exposure += end - tape.begin[p]
         above = high > marks.peak or (high == marks.peak and high_rest > marks.peak_rest)
         if above and high - low >= marks.fall:
-            one, fine = product(held if held > 0 else -held, tape.fall[p])
+            one, fine = product(held if held > 0 else -held, tape.fall[self.shape])
             marks.see_fall(one, fine)
         marks.see(high, high_rest, low, low_rest)
         one, marks.last_rest = product(held, tape.last[p])
@@ -445,6 +452,8 @@ class TapeRun:
     def end_piece(self, tape: Tape) -> None:
         self.close = tape.last[self.piece]
         self.piece += 1
+        if self.side != 0:
+            self.shape += 1
 
     def end_day(self) -> None:
         self.marks.day = append(self.marks.day, self.marks.last)

@@ -9,13 +9,13 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from candlemill.engine.candles import Bars, Column
+from candlemill.engine.panel_targets import KEEP
 from candlemill.engine.signals import Desired
 from candlemill.errors import BadInput, BadStrategy
 from candlemill.strategies.base import Length, Strategy, blamed
 
 MILLION: Final = 1_000_000
 TARGET_LIMIT: Final = 100_000_000  # ppm
-KEEP: Final = -(1 << 62)  # instead of a target: trade nothing
 EXACT_FLOAT: Final = 1 << 53
 
 

@@ -7,9 +7,10 @@ import numpy as np
 from msgspec import Meta
 
 from candlemill.engine.candles import Column
+from candlemill.engine.panel_targets import KEEP
 from candlemill.errors import BadInput, BadStrategy
 from candlemill.strategies.base import DeviationLength, Length, Multiple
-from candlemill.strategies.panels import KEEP, MILLION, Panel, PanelStrategy
+from candlemill.strategies.panels import MILLION, Panel, PanelStrategy
 
 HALF: Final = MILLION // 2
 RATIO: Final = 10**9  # a ratio of prices is a whole number of billionths
