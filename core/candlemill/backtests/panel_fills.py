@@ -56,10 +56,12 @@ def fills_of(
     `holding` has the symbol's last candle before the slice, and when a target that waits was stated. A position is
     closed at its last close at the first minute of the panel that comes `delist_after` ms after its last candle.
     """
-    said = _statements(own, bars, targets)
-    endings = _endings(window, said, bars.minutes, delist_after, holding)
+    statements = _statements(own, bars, targets)
+    endings = _endings(window, statements, bars.minutes, delist_after, holding)
     forgotten = [ending.stated for ending in endings]
-    source = PanelTargets(said.bar, said.instant, said.value, forgotten, _stated_before(start), rules.timeframe)
+    source = PanelTargets(
+        statements.bar, statements.instant, statements.value, forgotten, _stated_before(start), rules.timeframe
+    )
     ranges = ranges_of(window.candles) if rules.has_stops else empty_ranges()
     run = SymbolRun(window.candles, source, rules, ranges, start)
     at = window.lo
@@ -69,7 +71,7 @@ def fills_of(
         at = bar
         raw = int(window.candles.columns()["close"][bar - 1]) if bar else holding.close
         run.end(ending.minute, raw)
-    run.run(at, window.hi, len(said.bar))
+    run.run(at, window.hi, len(statements.bar))
     pending, columns = int(run.pending(holding.made)), run.columns(holding.made)
     return SymbolFills(columns, run.state(), pending, run.fills.ambiguous()["minute"])
 
@@ -91,8 +93,10 @@ def _stated_before(start: bytes) -> int:
     return int(target)
 
 
-def _endings(window: SymbolWindow, said: _Statements, minutes: Column, after: int, holding: Holding) -> list[_Ending]:
-    """Return when the symbol counts as ended. `said` are all its targets.
+def _endings(
+    window: SymbolWindow, statements: _Statements, minutes: Column, after: int, holding: Holding
+) -> list[_Ending]:
+    """Return when the symbol counts as ended. `statements` are all its targets.
 
     A target that is stated after the end of a symbol, in its last bar of the timeframe, ends with the next minute.
     """
@@ -111,10 +115,10 @@ def _endings(window: SymbolWindow, said: _Statements, minutes: Column, after: in
         at = int(np.searchsorted(minutes, time + after))
         if at == len(minutes) or minutes[at] >= until:
             continue
-        stated = int(np.searchsorted(said.instant, minutes[at]))
+        stated = int(np.searchsorted(statements.instant, minutes[at]))
         out.append(_Ending(bar, stated, int(minutes[at])))
-        if stated < len(said.bar) and said.bar[stated] < bar:  # stated later, at a close that was before
-            at = int(np.searchsorted(minutes, said.instant[stated], side="right"))
+        if stated < len(statements.bar) and statements.bar[stated] < bar:  # stated later, at a close that was before
+            at = int(np.searchsorted(minutes, statements.instant[stated], side="right"))
             if at < len(minutes) and minutes[at] < until:
                 out.append(_Ending(bar, stated + 1, int(minutes[at])))
     return out

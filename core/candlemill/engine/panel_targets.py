@@ -160,7 +160,7 @@ class SymbolRun:
     def columns(self, earlier: i64) -> dict[str, Column]:
         """Return the fills with the instants of the panel instead of the minutes of the symbol's own bars."""
         fills, source, candles = self.fills, self.source, self.engine.candles
-        n: i64 = len(fills.minute)
+        n: i64 = fills.n
         k: i64 = 0
         while k < n:
             if fills.made[k] != NOT_MADE:

@@ -1,12 +1,8 @@
 """Strategies decide, the engine's loop trades."""
 
-<<<<<<< HEAD
 from candlemill.engine.book import Book, Order
 from candlemill.engine.books import PositionView
-=======
-from candlemill.engine.books import Book, Order, PositionView
 from candlemill.engine.panel_targets import KEEP
->>>>>>> b68982d (Panels: choose the targets that count and their instants in the engine; tapes: decode less)
 from candlemill.strategies.array_orders import BookArrays, WindowedOrders
 from candlemill.strategies.base import LOOKBACK_LIMIT, RATE_LIMIT, Bar, Length, Stateful, Strategy, Windowed
 from candlemill.strategies.orders import OrderStrategy, Weighted
