@@ -1,4 +1,5 @@
-"""Make the tutorial's pictures: run its commands in a temporary folder and photograph what they wrote.
+"""Make the pictures of the documentation: run the tutorial's commands in a temporary folder and photograph what they
+wrote.
 
     .venv/bin/python docs/pictures.py
 
@@ -19,7 +20,8 @@ sys.path.insert(0, str(DOCS.parent / "tests/support"))
 from pages import PageRunner, blocks_of  # noqa: E402
 
 CHROMIUM = Path("/usr/bin/chromium")
-WIDTH, HEIGHT = 900, 620
+SIZE = (900, 620)
+WHOLE = (1280, 960)  # a desktop's window
 
 
 def main() -> None:
@@ -39,17 +41,23 @@ def main() -> None:
             photograph(browser, (folder / "sweep.html").as_uri(), "tutorial-sweep.png", "#heat")
             photograph(browser, (folder / "walk.html").as_uri(), "tutorial-walk.png", "#scores")
             gateway = f"http://localhost:{runner.port('8080')}"
-            with urllib.request.urlopen(f"{gateway}/api/v1/backtests?kind=sweep") as answer:
-                sweep = json.load(answer)["items"][-1]["job_id"]  # the first of them
-            photograph(browser, f"{gateway}/#/job/{sweep}", "tutorial-serve.png")
+            photograph(browser, f"{gateway}/#/job/{first_of(gateway, 'sweep')}", "tutorial-serve.png")
+            photograph(browser, f"{gateway}/#/job/{first_of(gateway, 'backtest')}", "dashboard.png", size=WHOLE)
+            photograph(browser, (folder / "run.html").as_uri(), "report.png", size=WHOLE)
         finally:
             browser.close()
             runner.close()
 
 
-def photograph(browser: Browser, address: str, name: str, part: str = "") -> None:
+def first_of(gateway: str, kind: str) -> str:
+    """Return the id of the first job of a kind."""
+    with urllib.request.urlopen(f"{gateway}/api/v1/backtests?kind={kind}", timeout=60) as answer:
+        return str(json.load(answer)["items"][-1]["job_id"])
+
+
+def photograph(browser: Browser, address: str, name: str, part: str = "", size: tuple[int, int] = SIZE) -> None:
     """Take a picture of a page's top, or of the element `part`."""
-    page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+    page = browser.new_page(viewport={"width": size[0], "height": size[1]})
     page.goto(address)
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(1500)  # charts draw themselves

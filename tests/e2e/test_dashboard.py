@@ -358,6 +358,8 @@ def test_progress_is_followed_through_a_broken_stream(desktop: Opened, gateway: 
         if len(output) == 2:
             expect(desktop.page.locator(".big")).to_have_text("50%")
             expect(desktop.page.locator(".steps .now")).to_have_text("running, 2 of 4 tasks")
+            moving = re.compile(r"width: ?(5\d|6\d|7[0-3])\.\d+%")  # towards the end of the next task, not up to it
+            expect(desktop.page.locator(".progress i")).to_have_attribute("style", moving)
         route.fulfill(body=streams[len(output) - 1], content_type="text/event-stream")
 
     desktop.page.route(f"**/backtest/{job['job_id']}", row)

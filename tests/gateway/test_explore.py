@@ -9,6 +9,7 @@ from typing import Any
 import candlemill as cm
 import jsonschema
 import pytest
+from candlemill.report.series import holding
 from candlemill.units import SCALE
 
 from gateway.conftest import Gateway
@@ -30,6 +31,8 @@ def test_equity_keeps_every_extreme(gateway: Gateway, job: str, database: Path):
     assert found["t"] == sorted(found["t"])
     assert max(found["drawdown"]) == 0
     assert (max(found["equity"]), min(found["equity"])) == (int(marks.max()), int(marks.min()))
+    hold = holding(run.trace)
+    assert (max(found["benchmark"]), min(found["benchmark"])) == (int(hold.max()), int(hold.min()))
     first, last = found["t"][10], found["t"][20]
     part = gateway.get(f"/api/v1/backtest/{job}/equity?points=20000&from={first}&to={last}")
     assert (part["t"][0], part["t"][-1]) == (first, last)

@@ -78,14 +78,17 @@ async def equity(
 def _equity(trace: Replay, points: int, first: int, last: int) -> Equity:
     part = within(trace.t, first, last)
     t = trace.t[part]
-    kept, breaks = with_breaks(extremes(trace.equity[part], points), gaps(t, MINUTE_MS, points))
+    hold = holding(trace)
+    each = points if len(t) <= points else points // 2
+    telling = np.union1d(*(extremes(line[part], each) for line in (trace.equity, hold)))
+    kept, breaks = with_breaks(telling, gaps(t, MINUTE_MS, points))
     chosen = kept + part.start
     return Equity(
         trace.capital,
         trace.t[chosen].tolist(),
         trace.equity[chosen].tolist(),
         underwater(trace)[chosen].tolist(),
-        holding(trace)[chosen].tolist(),
+        hold[chosen].tolist(),
         breaks.tolist(),
     )
 

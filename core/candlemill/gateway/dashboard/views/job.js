@@ -219,23 +219,33 @@ function Tables({ job, attempt }) {
 
 // -- while it runs --------------------------------------------------------------------------------------------------
 
+const TICK_MS = 100;
 const STEPS = ["accepted", "planned", "running", "repairing", "merging", "done"];
 
 function useClock(on) {
   const [now, setNow] = useState(Date.now());
   useEffect(() => {
     if (!on) return undefined;
-    const timer = setInterval(() => setNow(Date.now()), 500);
+    const timer = setInterval(() => setNow(Date.now()), TICK_MS);
     return () => clearInterval(timer);
   }, [on]);
   return now;
 }
 
+/** How far the bar goes beyond the finished tasks: by the estimate towards the end of the next one, never up to it. */
+function ahead(seconds, total, estimate, planned) {
+  const reached = 1 - Math.exp((-seconds * total) / (estimate || 5));
+  return (reached * (planned ? 0.95 : 0.05)) / total;
+}
+
 function Progress({ job, live, broken }) {
   const now = useClock(true),
-    began = useRef(Date.now());
+    began = useRef(Date.now()),
+    last = useRef({ done: 0, at: began.current });
   const { state, done, total, repairs, fraction } = { state: job.state, ...job.progress, ...live };
   const share = fraction ?? (total ? done / total : 0);
+  if (last.current.done !== done) last.current = { done, at: now };
+  const more = ahead(Math.max(now - last.current.at, 0) / 1000, total || 1, job.plan?.estimated_seconds, state !== "accepted");
   const at = STEPS.indexOf(state);
   const steps = repairs || state === "repairing" ? STEPS : STEPS.filter((step) => step !== "repairing");
   const spent = (now - Math.min(began.current, now)) / 1000;
@@ -243,7 +253,7 @@ function Progress({ job, live, broken }) {
   return html`<${Card} title="Progress">
     <p class="big">${Math.floor(share * 100)}%</p>
     <div class="progress" role="progressbar" aria-label="progress" aria-valuemin="0" aria-valuemax="100"
-      aria-valuenow=${Math.floor(share * 100)} aria-valuetext=${described}><i style="width:${share * 100}%"></i></div>
+      aria-valuenow=${Math.floor(share * 100)} aria-valuetext=${described}><i style="width:${Math.min(share + more, 1) * 100}%"></i></div>
     <ol class="steps">${steps.map((step) => {
       const k = STEPS.indexOf(step);
       const text =
