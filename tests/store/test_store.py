@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from candlemill.errors import BadInput, DatabaseLocked, StoreDown, StoreError
 from candlemill.pipeline.rows import DONE, EXACT, GUESS, MERGED_BATCH, BatchState, ResultRow, TaskRecord
-from candlemill.store import feed
+from candlemill.store import connection, feed
 from candlemill.store.clickhouse import ClickHouseStore
 from candlemill.stored_days import Day
 from conftest import environment, run_cli
@@ -378,3 +378,23 @@ def test_rows_of_many_symbols_in_one_insert(store: ClickHouseStore, symbols: int
         assert read(store, symbol) == as_lists(parts[symbol])
     count = "SELECT uniqExact(symbol) FROM market_data_1m WHERE startsWith(symbol, {start:String})"
     assert store._rows(count, {"start": f"M{symbols}X"}) == [(symbols,)]
+
+
+def test_a_long_job_merges_its_results_before_there_are_too_many_parts(
+    store: ClickHouseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "UNMERGED_LIMIT", 20)
+    parts = (
+        "SELECT count() FROM system.parts WHERE database = currentDatabase() AND table = 'backtest_results' AND active"
+    )
+    before = store._rows(parts, {})[0][0]
+    with store.merges_paused():
+        for k in range(20):
+            store.put_results([ResultRow(f"{k:032x}", "s", k, k, k, 0, "long", "[]", number=k)])
+        assert not store.embedded or store._rows(parts, {})[0][0] == before + 20  # a server merges as it likes
+        store.put_results([ResultRow(f"{20:032x}", "s", 20, 20, 20, 0, "long", "[]", number=20)])
+        end = time.monotonic() + 30
+        while store._rows(parts, {})[0][0] > before + 12 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert store._rows(parts, {})[0][0] <= before + 12
+    assert store.count_sweep("long") == 21

@@ -36,6 +36,7 @@ MERGES = (
     "max_parts_to_merge_at_once = 8, max_bytes_to_merge_at_max_space_in_pool = 134217728, "
     "max_bytes_to_merge_at_min_space_in_pool = 1, number_of_free_entries_in_pool_to_lower_max_size_of_merge = 4"
 )  # of the embedded table of results: a part that is merged takes megabytes of buffers, so few are at a time
+UNMERGED_LIMIT = 300  # parts; from a thousand on the engine delays inserts
 BLOCK_ROWS = 512  # of one insert, so that few rows are in memory twice; the engine makes one part of all blocks
 NO_VALUES: Mapping[str, object] = {}
 
@@ -51,6 +52,7 @@ class Connection:
         self._client = connect(dsn)
         self._writers: list[Client] = []
         self._merges: Literal["on", "paused", "to resume"] = "on"
+        self._unmerged = 0  # inserts of results since merges are paused
         try:
             self._apply_schema()
         except BaseException:
@@ -122,17 +124,20 @@ class Connection:
         )
         with failures("insert"):
             self._client.raw_insert(table, names, blocks, {"max_threads": "1"}, "Native")
+        self._unmerged += table == "backtest_results"
+        if self._merges == "paused" and self._unmerged > UNMERGED_LIMIT:
+            self._start_merges()
 
     @contextmanager
     def merges_paused(self) -> Iterator[None]:
         """Context in which the embedded engine does not merge parts of results: a large job would have most of its rows
         written several times meanwhile. It merges again from the first insert after the context on, or in the next
-        process."""
+        process; in a job of hours also before, since the engine refuses inserts into a table of thousands of parts."""
         if not self.embedded:
             yield
             return
         self._command("SYSTEM STOP MERGES backtest_results", {})
-        self._merges = "paused"
+        self._merges, self._unmerged = "paused", 0
         try:
             yield
         finally:
