@@ -10,6 +10,7 @@ import candlemill as cm
 import pytest
 from candlemill.api import session
 from candlemill.errors import DatabaseLocked
+from candlemill.store import day_index
 from candlemill.store.clickhouse import ClickHouseStore
 from conftest import CORE, run_cli
 
@@ -53,24 +54,24 @@ def test_calls_share_the_open_store(database: Path, monkeypatch: pytest.MonkeyPa
     assert cm.jobs(text="shared").columns[0] == "job_id" and opened == [dsn, dsn]
 
 
-def test_a_further_run_sends_four_statements(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sqlitelike = pytest.importorskip("chdb.state.sqlitelike")
-    sent: list[str] = []
-    real = sqlitelike.Connection.query
+def test_an_open_embedded_store_is_compared_with_its_index_once(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+    real = day_index.check_complete
 
-    def counted(own: Any, text: str, *rest: Any, **named: Any) -> Any:
-        sent.append(text.split()[0])
-        return real(own, text, *rest, **named)
+    def counted(store: Any, symbol: str, days: Any) -> None:
+        compared.append(symbol)
+        real(store, symbol, days)
 
-    monkeypatch.setattr(sqlitelike.Connection, "query", counted)
+    monkeypatch.setattr(day_index, "check_complete", counted)
     with cm.open(f"chdb://{database}") as s:
-        s.backtest("AAAUSDT", "sma_cross", **OPTIONS)
-        sent.clear()
-        s.backtest("AAAUSDT", "sma_cross", **{**OPTIONS, "slow": 30})
-        assert sorted(sent) == ["INSERT"] * 3 + ["SELECT"]
-        sent.clear()
-        s.backtest("AAAUSDT", "sma_cross", **OPTIONS)
-        assert sorted(sent) == ["SELECT"] * 2
+        for slow in (20, 30, 40):
+            s.backtest("AAAUSDT", "sma_cross", **{**OPTIONS, "slow": slow})
+        s.backtest("BBBUSDT", "sma_cross", **OPTIONS)
+    assert compared == ["AAAUSDT", "BBBUSDT"]
+    cm.backtest("AAAUSDT", "sma_cross", **{**OPTIONS, "slow": 50})
+    assert compared == ["AAAUSDT", "BBBUSDT", "AAAUSDT"]
 
 
 def test_an_embedded_store_is_free_after_the_block_also_after_an_error(database: Path) -> None:
