@@ -54,7 +54,9 @@ class OwnFormat(msgspec.Struct, frozen=True, kw_only=True):
                 raise UnknownName("field", field, list(FIELDS), f"map {', '.join(FIELDS)}")
         if (self.symbol is None) == ("symbol" not in self.names):
             raise BadInput("whose candles: give one symbol, or map symbol to the column that has it")
-        check_symbol(long_symbol(self.symbol or "of a column", self.minutes))
+        name = long_symbol(self.symbol or "", self.minutes)
+        if self.symbol is not None:
+            check_symbol(name)
         if self.fold and self.minutes > 1:
             raise BadInput("candles of seconds are folded, long ones have a timeframe: give one of the two")
 
