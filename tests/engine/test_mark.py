@@ -8,7 +8,7 @@ import pytest
 from candlemill.engine.candles import MINUTE_MS, CandleColumns
 from candlemill.engine.mark import NO_BAR, Marks, PanelMarks, mark_symbol, outlines
 from candlemill.engine.position import BLOCK
-from hypothesis import given
+from hypothesis import example, given
 from order_candles import candle_columns
 
 SCALE = 10**8
@@ -119,16 +119,15 @@ def test_positions_of_a_panel_whose_sum_may_leave_64_bits_are_refused() -> None:
         panel.add(*large)
 
 
-@given(CLOSES, st.data())
-def test_outlines_are_highest_lowest_and_deepest(closes: list[int], data: st.DataObject) -> None:
-    stretches = data.draw(
-        st.lists(
-            st.tuples(st.integers(0, len(closes) - 1), st.integers(1, len(closes)), st.sampled_from([1, -1])),
-            max_size=4,
-        )
-    )
-    begins = [begin for begin, _, _ in stretches]
-    stops = [min(begin + length, len(closes)) for begin, length, _ in stretches]
+STRETCHES = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 200), st.sampled_from([1, -1])), max_size=4)
+
+
+@given(CLOSES, STRETCHES)
+@example([1, 6, 5], [(0, 3, -1)])
+@example([6, 1, 2], [(0, 3, 1)])
+def test_outlines_are_highest_lowest_and_deepest(closes: list[int], stretches: list[tuple[int, int, int]]) -> None:
+    begins = [begin % len(closes) for begin, _, _ in stretches]
+    stops = [min(begin + length, len(closes)) for begin, (_, length, _) in zip(begins, stretches, strict=True)]
     sides = [side for _, _, side in stretches]
     found = outlines(candles_of(closes), array(begins), array(stops), array(sides))
     for begin, stop, side, top, bottom, fall in zip(begins, stops, sides, *(f.tolist() for f in found), strict=True):

@@ -5,11 +5,13 @@ import contextlib
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from candlemill.errors import ExchangeDown
 from candlemill.exchanges.base import Exchange
+from candlemill.exchanges.binance.adapter import Binance
 from candlemill.feed.rest_client import COOLDOWN_SECONDS_MAX, Cooldown, Rest
 from candlemill.feed.web_client import WebClient
 
@@ -159,3 +161,43 @@ def test_the_first_request_is_alone_at_the_start_and_after_a_refusal() -> None:
                 assert most[0] == 1 and max(most) > 1
 
     asyncio.run(run())
+
+
+def test_refusals_in_a_row_wait_longer_each_and_a_success_ends_the_row() -> None:
+    refused, fine = (429, {"Retry-After": "10"}, b"{}"), (200, {}, b"{}")
+    answers, waits = [refused, refused, refused, fine, refused, fine], list[float]()
+
+    class Answers(WebClient):
+        async def request(self, *arguments: Any, **more: Any) -> Any:
+            return answers.pop(0)
+
+    class Noted(Cooldown):
+        def extend(self, now: int, until: int) -> None:
+            waits.append((until - now) / 1000)
+            super().extend(now, until)
+
+    class Highest(random.Random):
+        def random(self) -> float:
+            return 1.0
+
+    class Stepped:
+        now = START
+
+        def now_ms(self) -> int:
+            return self.now
+
+        async def sleep(self, seconds: float) -> None:
+            self.now += int(1000 * seconds)
+
+        def real_seconds(self, seconds: float) -> float:
+            return seconds
+
+    async def run() -> None:
+        with contextlib.closing(Answers(1)) as web_client:
+            client = Rest(Binance(), web_client, Stepped(), Highest(), Noted())
+            while answers:
+                with contextlib.suppress(ExchangeDown):
+                    await client.get(client.exchange.time_request(), bytes)
+
+    asyncio.run(run())
+    assert waits == [10, 20, 30, 10]

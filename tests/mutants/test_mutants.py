@@ -53,6 +53,13 @@ MUTANTS = [
            "store/test_column_cache.py::test_the_least_recently_used_columns_are_removed"),
     Mutant("pipeline.watchdog", "if in_vain >= RETRIES and not is_queued:", "if in_vain >= RETRIES:",
            "pipeline/test_watchdog.py::test_what_only_waits_in_a_queue_is_not_failed"),
+    Mutant("engine.mark", "elif price - low > up:", "elif price + low > up:",
+           "engine/test_mark.py::test_outlines_are_highest_lowest_and_deepest"),
+    Mutant("engine.exit_books", "self.paid = 0", "self.paid = 1", "engine/test_dca.py"),
+    Mutant("feed.connections", "now - connection.opened >= STEADY_MS", "now - connection.opened > STEADY_MS",
+           "feed/test_connections.py::test_a_steady_connection_begins_the_back_off_anew"),
+    Mutant("pipeline.split", "return bool(merged)", "return False",
+           "pipeline/test_handlers.py::test_lost_results_of_merged_batches_are_computed_again"),
 ]  # fmt: skip
 
 
