@@ -70,6 +70,8 @@ def forked(work: Callable[[], Any], seconds: float, log: Path) -> tuple[str, Any
     while time.monotonic() < end:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
+            with contextlib.suppress(ProcessLookupError):  # what it has left running
+                os.killpg(pid, signal.SIGKILL)
             return ("done", json.loads(log.read_text())) if log.exists() else (f"died {status}", None)
         time.sleep(0.005)
     with contextlib.suppress(ProcessLookupError):
