@@ -1,6 +1,6 @@
 """Measure candlemill against plain loops, vectorbt and its own aims.
 
-    python benchmarks/bench.py [ROW …] [--quick] [--keep] [--vectorbt-python PATH] [--list]
+    python benchmarks/bench.py [ROW …] [--quick] [--keep] [--vectorbt-python PATH] [--page] [--list]
 
 Contenders take turns within one run and are compared by the median of their per-round ratios. Nothing here passes or
 fails by a time; only different figures are an error. README.md tells what each row is.
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lab import RESULTS, Lab, say
-from measure import Row, machine
+from measure import Row, load_now, machine, write_table
 from rows.engine import rows_run, rows_stops, rows_sweep, rows_vectorbt
 from rows.gateway import rows_gateway
 from rows.guess import rows_guesses
@@ -42,6 +42,7 @@ ROWS: dict[str, Callable[[Lab], Iterator[Row]]] = {
     "report": rows_report,
     "gateway": rows_gateway,
 }
+PAGE = Path(__file__).with_name("README.md")
 HEADERS = ("what", "candlemill", "peer", "ratio", "reach", "aim")
 ALIGNED = ("left", "right", "left", "right", "right", "right")
 
@@ -65,6 +66,10 @@ def main() -> int:
         lab.close()
     cells = [row.cells() for rows in found.values() for row in rows]
     print(tabulate(cells, headers=HEADERS, disable_numparse=True, colalign=ALIGNED))
+    if arguments.page:
+        table = tabulate(cells, headers=HEADERS, disable_numparse=True, colalign=ALIGNED, tablefmt="pipe")
+        when = f"{datetime.now(UTC):%Y-%m-%d}, {about['cpu']}, {about['cores']} cores, load {load_now()} at the end"
+        write_table(PAGE, "benchmarks/bench.py --page", f"{when}.\n\n{table}")
     print(f"\n{about['cpu']}, {about['cores']} cores; written to {write(about, found, arguments.quick)}")
     return 0
 
@@ -85,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--quick", action="store_true", help="a third of the rounds")
     found.add_argument("--keep", action="store_true", help="keep the synthetic zips for the next run")
     found.add_argument("--vectorbt-python", type=Path, metavar="PATH", help="an interpreter that has vectorbt")
+    found.add_argument("--page", action="store_true", help="also write the table into README.md")
     found.add_argument("--list", action="store_true", help="list the rows")
     return found
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from data.market import SYMBOL, YEAR
 from lab import Lab, Run, say
+from measure import load_now, write_table
 
 PAGE = Path(__file__).parents[1] / "docs/howto/sweep.md"
-BEGIN, END = "<!-- written by benchmarks/large_sweeps.py -->", "<!-- end -->"
 GRIDS = {  # sets, and the values of both parameters: every pair is valid
     1_000: ("2:11", "100:199"),
     10_000: ("2:101", "102:201"),
@@ -40,9 +40,7 @@ def main() -> None:
     text = table(lines)
     print(text)
     if not options.print:
-        page = PAGE.read_text()
-        before, after = page.index(BEGIN) + len(BEGIN), page.index(END)
-        PAGE.write_text(f"{page[:before]}\n{text}\n{page[after:]}")
+        write_table(PAGE, "benchmarks/large_sweeps.py", text)
 
 
 def line(lab: Lab, sets: int, span: str, what: str, workers: int) -> list[str]:
@@ -72,10 +70,9 @@ def used(folder: Path) -> int:
 
 def table(lines: list[list[str]]) -> str:
     head = ["sets", "time", "processor time", "largest process", "stored"]
-    load = f"{os.getloadavg()[1]:.1f} at the end" if hasattr(os, "getloadavg") else "unknown"
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *lines]
-    about = f"Two-parameter grid of `sma_cross`, {len(os.sched_getaffinity(0))} cores, load {load}."
-    return "\n".join(["", *("| " + " | ".join(row) + " |" for row in rows), "", about, ""])
+    about = f"Two-parameter grid of `sma_cross`, {len(os.sched_getaffinity(0))} cores, load {load_now()} at the end."
+    return "\n".join([*("| " + " | ".join(row) + " |" for row in rows), "", about])
 
 
 def parser() -> argparse.ArgumentParser:

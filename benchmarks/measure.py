@@ -42,6 +42,18 @@ class Row:
         return asdict(self)
 
 
+def write_table(page: Path, writer: str, text: str) -> None:
+    """Put a table between `<!-- written by WRITER -->` and `<!-- end -->`. Raises ValueError without these lines."""
+    whole = page.read_text()
+    begin = whole.index(mark := f"<!-- written by {writer} -->") + len(mark)
+    page.write_text(f"{whole[:begin]}\n\n{text}\n\n{whole[whole.index('<!-- end -->', begin) :]}")
+
+
+def load_now() -> str:
+    """Return how many processes have wanted a core in the last minutes, as text."""
+    return f"{os.getloadavg()[1]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+
+
 def timed(call: Callable[[], object]) -> Timer:
     def run() -> int:
         begin = time.perf_counter_ns()
