@@ -89,7 +89,7 @@ def test_bad_requests_are_one_line(run: Cli, jobs: dict[str, dict[str, Any]], tm
         ),
         ((single, "--to", tmp_path / "a.csv"), "is one file: name one job and one of --trades"),
         ((single, sweep, "--jobs", "--to", tmp_path / "a.csv"), "is one file"),
-        (("--to", tmp_path / "x"), "which jobs"),
+        (("--to", tmp_path / "x"), "give either ids of jobs or --last N"),
         (("0123456789", "--to", tmp_path / "x"), "unknown job"),
         ((single, "--trades", "--to", tmp_path / "no" / "a.csv"), "there is no folder"),
     ):

@@ -55,7 +55,7 @@ def test_runs_of_mlflow(run: Cli, jobs: list[Any], tmp_path: Path, monkeypatch: 
 def test_bad_requests_are_one_line(run: Cli, jobs: list[Any], tmp_path: Path) -> None:
     for arguments, text in (
         (("--last", 1), "either --to FILE.jsonl or --mlflow URI"),
-        (("--to", tmp_path / "a"), "which jobs"),
+        (("--to", tmp_path / "a"), "give either ids of jobs or --last N"),
         (("--last", 1, "--to", tmp_path / "no" / "a"), "in a folder that exists"),
     ):
         status, out, err = run("log", *arguments)

@@ -498,7 +498,7 @@ def test_commands_ask_for_the_same_as_the_form(desktop: Opened) -> None:
         assert given.param == [f"{k}={str(v).lower()}" for k, v in body.get("params", {}).items()]
         maker = None if given.maker_fee is None else parse_rate(given.maker_fee, "maker_fee")
         assert maker == body.get("maker_fee") and given.funding == body.get("funding", False)
-        assert given.fresh == body.get("fresh", False) and given.timeframe == body.get("timeframe", "1m")
+        assert given.fresh == body.get("fresh", False) and given.timeframe == body.get("timeframe")
     assert given.grid == ["fast=5:50:5", "slow=60,100"] and given.anchored and given.train == "10d"
 
 

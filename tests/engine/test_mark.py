@@ -1,5 +1,6 @@
 """Marks of accounts, and the outlines of stretches, against sums over every bar."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import hypothesis.strategies as st
@@ -8,6 +9,7 @@ import pytest
 from candlemill.engine.candles import MINUTE_MS, CandleColumns
 from candlemill.engine.mark import NO_BAR, Marks, PanelMarks, mark_symbol, outlines
 from candlemill.engine.position import BLOCK
+from candlemill.engine.settle import Quotes
 from hypothesis import example, given
 from order_candles import candle_columns
 
@@ -27,8 +29,10 @@ class Account(NamedTuple):
     held: list[int]
 
 
-def candles_of(closes: list[int]) -> CandleColumns:
-    return candle_columns([(close, close, close, close) for close in closes])
+def candles_of(closes: list[int], day_ends: Collection[int] = ()) -> CandleColumns:
+    """Candles of one minute after the other; after the bars `day_ends` it is the same minute of the next day."""
+    days = [sum(end < i for end in day_ends) for i in range(len(closes))]
+    return candle_columns([(close,) * 4 for close in closes], [1440 * day + i for i, day in enumerate(days)])
 
 
 def array(values: list[int]) -> Any:
@@ -65,18 +69,16 @@ def test_the_marks_of_a_symbol_are_those_of_every_bar(
     lo = data.draw(st.integers(0, hi - 1))
     account = account_of(steps)
     at = [min(lo + step, hi - 1) for step in account.at]
-    ends = sorted(data.draw(st.sets(st.integers(lo, hi - 1), max_size=3)))
+    day_ends = {*data.draw(st.sets(st.integers(0, len(closes) - 1), max_size=3)), len(closes) - 1}
+    ends = [end - lo for end in sorted(day_ends) if lo <= end < hi]
     step = np.searchsorted(at, range(lo, hi), side="right") - 1
     equities = [account.cash[k] * SCALE + account.held[k] * closes[lo + i] for i, k in enumerate(step)]
-    candles = candles_of(closes)
+    candles = candles_of(closes, day_ends)
     if data.draw(st.booleans()):
         candles.add_blocks()
-    marks = mark_symbol(
-        candles, lo, hi, array(at), array(account.cash), array(account.held), *before, ruined, array(ends)
-    )
-    own = expected(
-        equities, [account.held[k] != 0 for k in step], before[0] * SCALE + before[1], ruined, [e - lo for e in ends]
-    )
+    marks = mark_symbol(candles, lo, hi, array(at), array(account.cash), array(account.held), *before, ruined)
+    holding = [account.held[k] != 0 for k in step]
+    own = expected(equities, holding, before[0] * SCALE + before[1], ruined, ends)
     if own["ruin"] != NO_BAR:
         own["ruin"] += lo
     assert shown(marks) == own
@@ -99,7 +101,7 @@ def test_the_marks_of_a_panel_are_those_of_every_minute(
         account, last = account_of(data.draw(STEPS)), data.draw(st.integers(1, 10**9))
         steps = [min(step, minutes) for step in account.at]
         times = array([minute + 1 for minute in own]) * MINUTE_MS
-        panel.add(times, array(closes[: len(own)]), last, array(steps), array(account.held))
+        panel.add(Quotes(times, array(closes[: len(own)]), last), array(steps), array(account.held))
         for i in range(minutes):
             held = account.held[int(np.searchsorted(steps, i, side="right")) - 1]
             seen = [close for minute, close in zip(own, closes, strict=False) if minute <= i]
@@ -113,7 +115,7 @@ def test_the_marks_of_a_panel_are_those_of_every_minute(
 
 def test_positions_of_a_panel_whose_sum_may_leave_64_bits_are_refused() -> None:
     panel = PanelMarks(array([MINUTE_MS]), array([0]), array([0]))
-    large = (array([MINUTE_MS]), array([SCALE]), 1, array([0]), array([2**59]))
+    large = (Quotes(array([MINUTE_MS]), array([SCALE]), 1), array([0]), array([2**59]))
     panel.add(*large)
     with pytest.raises(OverflowError, match=r"2\^60"):
         panel.add(*large)
