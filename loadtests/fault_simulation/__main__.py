@@ -6,7 +6,8 @@ import sys
 import time
 from collections import Counter
 
-from loadtests.fault_simulation.run import Verdict, shrunk, simulate
+from loadtests.fault_simulation.cases import families
+from loadtests.fault_simulation.run import Verdict, family, shrunk, simulate
 
 REPORT_SECONDS = 5.0
 SHOWN = 40
@@ -40,6 +41,7 @@ def main() -> int:
     ask.add_argument("--seeds", type=int, default=10_000, help="how many runs")
     ask.add_argument("--first", type=int, default=1)
     ask.add_argument("--minutes", type=float, help="run on for as long, however many seeds that are")
+    ask.add_argument("--family", choices=[*families()], help="only seeds whose first job is one of these")
     ask.add_argument("--seed", type=int, help="one run, with its trace")
     ask.add_argument("--failures", type=int, default=5, help="stop after as many")
     args = ask.parse_args()
@@ -50,6 +52,8 @@ def main() -> int:
     began = shown = time.monotonic()
     bad = runs = deliveries = 0
     for seed in itertools.count(args.first):
+        if args.family and family(seed) != args.family:
+            continue
         now = time.monotonic()
         over = now - began > args.minutes * 60 if args.minutes else runs >= args.seeds
         if over or bad >= args.failures:

@@ -128,7 +128,7 @@ def _ask(
 
 
 @cache
-def families() -> list[list[Requested]]:
+def families() -> dict[str, list[Requested]]:
     """Windowed and stateful strategies, with and without stops, single ones, sweeps of several batches, workflows.
     Those of a family have something in common: a set of one is another one's, or their ranges overlap."""
     cross = {"fast": 2, "slow": 5, "allow_short": True}
@@ -146,41 +146,41 @@ def families() -> list[list[Requested]]:
     pullback = {"lookback": 3, "depth": 4_000, "stop": 30_000, "take": 30_000, "hold": 300}
     momentum = {"lookback": 4, "every": 120, "top": 1}
     walk = WalkForward("2d", "1d", score="total_pnl")
-    return [
-        [
+    return {
+        "stops": [
             _ask("AAA", "sma_cross", {}, grid, stop_loss=20_000),
             _ask("AAA", "sma_cross", {"slow": 5, "allow_short": True}, {"fast": [2, 3, 4]}, stop_loss=20_000, **five),
             _ask("AAA", "sma_cross", cross, stop_loss=20_000),
             _ask("AAA", "sma_cross", cross, stop_loss=20_000, **four),
             _ask("AAA", "sma_cross", {}, grid, stop_loss=20_000, walk_forward=walk),
         ],
-        [
+        "trailing-stops": [
             _ask("BBB", "donchian", {"exit": 5}, {"entry": [4, 8, 12, 20]}, trailing_stop=20_000),
             _ask("BBB", "donchian", {"entry": 8, "exit": 5}, trailing_stop=20_000),
             _ask("BBB", "donchian", {"entry": 8, "exit": 5}, trailing_stop=20_000, **five),
             _ask("BBB", "donchian", {"entry": 20, "exit": 15}, take_profit=30_000, fill="close"),
             _ask("AAA", "donchian", {"entry": 8, "exit": 5}, trailing_stop=20_000, weights=weights),
         ],
-        [  # every guess is wrong
+        "wrong-guesses": [  # every guess is wrong
             _ask("CCC", "buy_and_hold", {}, stop_loss=150_000),
             _ask("CCC", "buy_and_hold", {}, stop_loss=150_000, **four),
             _ask("CCC", "buy_and_hold", {}, trailing_stop=200_000, sizing="compound"),
         ],
-        [
+        "funding": [
             _ask("CCC", "ema_cross", {"slow": 9}, {"fast": [2, 3, 5, 7]}, **ema),
             _ask("CCC", "ema_cross", {"fast": 3, "slow": 9}, **ema),
             _ask("CCC", "ema_cross", {"fast": 3, "slow": 9}, **ema, **four),
             _ask("BBB", "ema_cross", {"fast": 3, "slow": 9}, **ema, weights={"BBB": SCALE, "CCC": SCALE}),
             _ask("CCC", "ema_cross", {"slow": 9}, {"fast": [2, 3, 5, 7]}, **ema, walk_forward=walk),
         ],
-        [
+        "others": [
             _ask("AAA", "sma_cross", {}, schedule=schedule, trailing_stop=15_000),
             _ask("BBB", "macd", {"fast": 3, "slow": 8, "signal": 4, "allow_short": True}, slippage=500),
             _ask("BBB", "supertrend", {"length": 5, "multiple": 200}, sizing="notional", volume_share=10_000),
             _ask("CCC", "momentum_v1", {"lookback": 6}, timeframe=120, start=FIRST_DAY + DAY_MS),
             _ask("CCC", "rsi_reversion", {"length": 5, "low": 30, "exit": 50, "high": 70}, funding=True),
         ],
-        [  # accounts that are liquidated
+        "liquidations": [  # accounts that are liquidated
             _ask("AAA", "sma_cross", {}, grid, **margin),
             _ask("AAA", "sma_cross", cross, **margin),
             _ask("AAA", "sma_cross", cross, **margin, **four),
@@ -192,7 +192,7 @@ def families() -> list[list[Requested]]:
             ),
             _ask("CCC", "momentum_v1", {"lookback": 4, "allow_short": True}, **{**margin, "path": "both"}),
         ],
-        [  # accounts of real money: no guess of a state is right
+        "cash": [  # accounts of real money: no guess of a state is right
             _ask("AAA", "sma_cross", cross, **cash),
             _ask("AAA", "sma_cross", {"slow": 5}, {"fast": [2, 3]}, **cash),
             _ask("AAA", "sma_cross", {}, grid, **cash),
@@ -201,7 +201,7 @@ def families() -> list[list[Requested]]:
                 "BBB", "donchian", {"entry": 8, "exit": 5}, trailing_stop=20_000, leverage=2_000_000, borrow=300, **cash
             ),
         ],
-        [  # orders that stand over cuts
+        "orders": [  # orders that stand over cuts
             _ask("BBB", "pullback_limit", pullback),
             _ask(
                 "BBB", "pullback_limit", {"lookback": 3, "stop": 30_000}, {"depth": [2_000, 4_000], "hold": [60, 300]}
@@ -211,20 +211,20 @@ def families() -> list[list[Requested]]:
             _ask("BBB", "atr_bracket", {"entry": 4}, {"atr": [3, 5], "take": [100, 300]}, **cash),
             _ask("BBB", "dca", {"every": 120, "size": 200_000, "steps": 4, "take": 20_000}, weights=two),
         ],
-        [  # panels: one account of several symbols, slices in order
+        "panels": [  # panels: one account of several symbols, slices in order
             _ask("AAA,BBB,CCC", "xs_momentum", momentum, **cash),
             _ask("AAA,BBB,CCC", "xs_momentum", momentum, **cash, **four),
             _ask("AAA,BBB,CCC", "xs_momentum", {"every": 120}, {"lookback": [2, 4, 6], "top": [1, 2]}, **cash),
             _ask("AAA,BBB", "pair_reversion", {"length": 6, "entry": 100, "exit": 20}, funding=True, **cash),
             _ask("AAA,CCC", "inverse_volatility", {"length": 6, "every": 60}, **cash),
         ],
-        [  # a sweep, or a walk-forward, of each of several symbols
+        "symbols": [  # a sweep, or a walk-forward, of each of several symbols
             _ask("AAA", "sma_cross", {}, grid, stop_loss=20_000, weights=dict.fromkeys(two, SCALE)),
             _ask("AAA", "sma_cross", {}, grid, stop_loss=20_000),
             _ask("AAA", "sma_cross", {}, grid, stop_loss=20_000, weights=dict.fromkeys(two, SCALE), walk_forward=walk),
             _ask("AAA", "sma_cross", {"slow": 5}, {"fast": [2, 3]}, **cash, weights=dict.fromkeys(two, SCALE)),
         ],
-    ]
+    }
 
 
 def read(candles: Candles, start: int, end: int, names: Sequence[str]) -> Columns:

@@ -37,6 +37,16 @@ class Verdict(msgspec.Struct, frozen=True):
     trace: list[tuple[object, ...]]
 
 
+def family(seed: int) -> str:
+    """The family of jobs that the first client of a run asks for."""
+    return _family(Dice(seed), 0)
+
+
+def _family(dice: Dice, k: int) -> str:
+    names = list(families())
+    return names[dice.between(0, len(names) - 1, SPEC, k)]
+
+
 class Run:
     def __init__(self, seed: int, only: Collection[Fault] | None = None) -> None:
         self._seed = seed
@@ -65,7 +75,7 @@ class Run:
         """What clients do and when, and what befalls everybody."""
         dice, loop = self._dice, self._world.loop
         for k in range(dice.between(1, 2, CLIENTS)):
-            chosen = families()[dice.between(0, len(families()) - 1, SPEC, k * dice.between(0, 1, SPEC, k, 1))]
+            chosen = families()[_family(dice, k * dice.between(0, 1, SPEC, k, 1))]
             wanted = chosen[dice.between(0, len(chosen) - 1, SPEC, k, 2)]
             when = dice.between(0, 60_000, WHEN, k)
             loop.after(when, bound(self._client, wanted, (k, 0)))

@@ -36,7 +36,7 @@ def test_every_job_ends_in_the_right_bits_or_with_a_reason() -> None:
 
 
 def test_jobs_of_all_kinds_are_requested() -> None:
-    requested = [one for family in families() for one in family]
+    requested = [one for family in families().values() for one in family]
     assert {kind_of(one) for one in requested} == {
         "backtest", "sweep", "portfolio", "walk_forward", "sweeps", "walk_forwards"
     }  # fmt: skip
