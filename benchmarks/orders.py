@@ -1,12 +1,19 @@
-"""What orders cost: `python benchmarks/orders.py`, processor time of this process over a year of minutes.
+"""What orders cost, in processor time over a year of minutes.
+
+    python benchmarks/orders.py [--backtesting-python PATH]
 
 The fills alone (`decide`), a run with its figures in account `units`, a `step` in Python that sees its position, and
-1,000 sets of `pullback_limit`.
+1,000 sets of `pullback_limit`; beside these, where an interpreter has it, backtesting.py with one set on a month.
 """
 
+import argparse
 import itertools
+import json
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +25,7 @@ from candlemill.engine.position import ExecutionRules
 from candlemill.engine.ranges import ranges_of
 from candlemill.strategies import Book, Order, OrderStrategy, build
 from candlemill.strategies.orders import decide_fills
+from candlemill.units import SCALE
 from data import synthetic
 
 RULES = ExecutionRules(1000)
@@ -97,7 +105,7 @@ def steps(candles: CandleColumns) -> None:
         print(f"step in Python, {kind.__name__}: {bars_a_second(n, took)}")
 
 
-def sets(candles: CandleColumns, spec: Spec) -> None:
+def sets(candles: CandleColumns, spec: Spec) -> float:
     axes = itertools.product(range(60, 560, 50), range(1000, 6000, 500), range(5000, 15_000, 1000))
     many = [
         (k, build("pullback_limit", {"lookback": back, "depth": depth, "take": take}))
@@ -107,15 +115,43 @@ def sets(candles: CandleColumns, spec: Spec) -> None:
     of = msgspec.structs.replace(spec, strategy="pullback_limit")
     took = seconds(lambda: run_slice(of, window, many, dict.fromkeys(range(len(many)), COLD)), 1)
     print(f"{len(many):,} sets of pullback_limit: {took:.2f} s")
+    return took / len(many)
+
+
+def beside(candles: dict[str, Any], spec: Spec, python: Path, of_one: float) -> None:
+    """One set of `pullback_limit` on the first month in backtesting.py, and how long a year of it would take."""
+    month = {name: column[:MONTH] for name, column in candles.items()}
+    columns, strategy = candle_columns(month), build("pullback_limit", {})
+    window = SliceWindow(columns, 0, MONTH, True)
+    ours = run_slice(msgspec.structs.replace(spec, strategy="pullback_limit"), window, [(0, strategy)], {0: COLD})
+    with tempfile.TemporaryDirectory() as folder:
+        prices = Path(folder, "prices.npy")
+        np.save(prices, np.array([month[name] for name in ("open", "high", "low", "close")]) / SCALE)
+        command = [python, PEER, prices, *(str(getattr(strategy, name)) for name in PARAMETERS)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+    found = json.loads(done.stdout)
+    year = found["seconds"] * len(candles["t"]) / MONTH
+    trades = f"{found['trades']:,} trades, candlemill {summary_of(ours.outcomes[0]).trades:,}"
+    print(f"backtesting.py, one set on a month: {found['seconds']:.2f} s, {trades}; by year {year / of_one:,.0f} x")
 
 
 COLD = b"0,0,0,0,0,0|"
+MONTH = 31 * 1440
+PARAMETERS = ("lookback_bars", "depth", "stop", "take", "hold")
+PEER = Path(__file__).with_name("twins") / "peer_backtesting.py"
 
 if __name__ == "__main__":
+    ask = argparse.ArgumentParser(description="What orders cost, in processor time over a year of minutes.")
+    ask.add_argument("--backtesting-python", type=Path, metavar="PATH", help="an interpreter that has backtesting.py")
+    python = ask.parse_args().backtesting_python
     candles = synthetic.year(1, 2024, 30_000.0)
     minutes = candle_columns(candles)
     start, end = int(candles["t"][0]), int(candles["t"][-1]) + 60_000
     job = Spec(symbol="X", strategy="grid", params={}, start=start, end=end, account="units")
     runs(minutes, job)
     steps(minutes)
-    sets(minutes, job)
+    of_one = sets(minutes, job)
+    if python is None:
+        print("backtesting.py not installed: --backtesting-python")
+    else:
+        beside(candles, job, python, of_one)
