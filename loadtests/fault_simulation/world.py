@@ -183,12 +183,12 @@ class Store:
     def waiting_for(self, job_id: str) -> list[JobRow]:
         return self._world.read(lambda at: self._tables.waiting_for(job_id, at))
 
-    def put_job(self, job: JobRow) -> None:
-        self._world.write(self._put_jobs, [job])
+    def put_job(self, job: JobRow, at_ms: int | None = None) -> None:
+        self._world.write(lambda rows, at: self._put_jobs(rows, at, at_ms), [job])
 
     def put_jobs(self, jobs: Sequence[JobRow], at_ms: Sequence[int] = ()) -> None:
         (job,), (stamp,) = jobs, at_ms  # as `control` calls it
-        self._world.write(lambda rows, at: self._put_jobs(rows, at, stamp), [job])
+        self.put_job(job, stamp)
 
     def _put_jobs(self, rows: Sequence[JobRow], at: int, stamp: int | None = None) -> None:
         for row in rows:

@@ -194,7 +194,7 @@ def test_states_come_in_their_order(world: World, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("candlemill.backtests.slice.WARM_UP_BARS", 10)  # or no guess would be wrong
     seen: list[str] = []
     put = world.put_job
-    world.put_job = lambda row: (seen.append(row.state), put(row))[1]  # type: ignore[method-assign, func-returns-value]
+    world.put_job = lambda row, at_ms=None: (seen.append(row.state), put(row, at_ms))[1]  # type: ignore[method-assign, func-returns-value]
     deliver(world, request(sweep(), 4))
     assert seen == ["planned", "merging", "done"]
     seen.clear()

@@ -95,6 +95,7 @@ def test_a_job_that_makes_no_progress_is_requested_again_later_and_later_then_fa
         clock.now += 1
         (again,) = watched(world)
         ids.add(again.id)
+        clock.now += 1
         assert len(split.split(again, world.runtime)) == DAYS
         assert the_job(world).state == "planned"
     clock.now += 40 * MINUTE
@@ -102,6 +103,18 @@ def test_a_job_that_makes_no_progress_is_requested_again_later_and_later_then_fa
     assert failed.type == events.FAILED and len(ids) == 3
     assert (the_job(world).state, "its tasks made no progress" in the_job(world).reason) == ("failed", True)
     assert watched(world) == []
+
+
+def test_the_new_plan_is_valid_though_the_watch_s_clock_was_ahead(world: World, clock: Clock) -> None:
+    """Otherwise its tasks would have the time of those before, and pass for requests that were published already."""
+    split.split(request(single(), DAYS), world.runtime)
+    clock.now += 6 * MINUTE
+    (again,) = watched(world)
+    written = world.jobs_at[the_job(world).job_id]
+    clock.now -= MINUTE  # the next function's machine
+    tasks = split.split(again, world.runtime)
+    assert world.jobs_at[the_job(world).job_id] > written
+    assert {task.since for task in tasks} == {clock.now}
 
 
 def test_a_job_that_goes_on_between_is_driven_on_as_often_as_it_takes(world: World, clock: Clock) -> None:

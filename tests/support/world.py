@@ -109,15 +109,13 @@ class World:
     def job(self, job_id: str) -> JobRow | None:
         return self.jobs.get(job_id)
 
-    def put_job(self, job: JobRow) -> None:
+    def put_job(self, job: JobRow, at_ms: int | None = None) -> None:
         self.jobs[job.job_id] = later(self.jobs.get(job.job_id), job)
-        self.jobs_at[job.job_id] = self.runtime.clock_ms()
+        self.jobs_at[job.job_id] = self.runtime.clock_ms() if at_ms is None else at_ms
 
     def put_jobs(self, jobs: Sequence[JobRow], at_ms: Sequence[int] = ()) -> None:
         for k, job in enumerate(jobs):
-            self.put_job(job)
-            if at_ms:
-                self.jobs_at[job.job_id] = at_ms[k]
+            self.put_job(job, at_ms[k] if at_ms else None)
 
     def job_history(self, job_id: str) -> list[tuple[int, JobRow]]:
         return [(self.jobs_at[job_id], self.jobs[job_id])]

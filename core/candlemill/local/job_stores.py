@@ -75,9 +75,9 @@ class BufferedJobStore(LocalOutcomes):
     def last_activity_ms(self, job_id: str) -> int:
         return self._store.last_activity_ms(job_id)
 
-    def put_job(self, job: JobRow) -> None:
+    def put_job(self, job: JobRow, at_ms: int | None = None) -> None:
         self._jobs[job.job_id] = later(self._jobs.get(job.job_id), job)
-        self._states.append((clock_ms(), job))
+        self._states.append((clock_ms() if at_ms is None else at_ms, job))
         if job.finished:
             self.flush()
         elif job.kind in WORKFLOWS:  # other processes look for a workflow's next step in the store
@@ -190,7 +190,7 @@ class DryRunJobStore(BufferedJobStore):
     def job(self, job_id: str) -> JobRow | None:
         return self._jobs.get(job_id)
 
-    def put_job(self, job: JobRow) -> None:
+    def put_job(self, job: JobRow, at_ms: int | None = None) -> None:
         self._jobs[job.job_id] = job
 
     def has_result(self, job_id: str) -> bool:

@@ -65,9 +65,16 @@ def split(event: Event, runtime: HandlerContext) -> list[Event]:
         plan, known_tasks, missing = msgspec.structs.replace(plan, run=attempt.number), [], None
     plan, found = _with_todo(msgspec.structs.replace(job, plan=plan), known_tasks, missing)
     row = msgspec.structs.replace(row, plan=msgspec.json.encode(plan).decode())
-    runtime.store.put_job(row)
+    runtime.store.put_job(row, _after_the_newest(row, runtime) if request.retry else None)
     runtime.store.put_task_records(found)
     return first_wave(row, job.spec, plan)
+
+
+def _after_the_newest(row: JobRow, runtime: HandlerContext) -> int:
+    """Return the time at which the row becomes the valid one of its state: the watch, whose clock may be ahead of the
+    database's, has just written one. Hidden behind that, the new plan and its time would be those before the stall."""
+    history = runtime.store.job_history(row.job_id)
+    return max(row.started_ms, history[-1][0] + 1) if history else row.started_ms
 
 
 def _share(share: events.TasksRequested, runtime: HandlerContext) -> list[Event]:

@@ -98,8 +98,8 @@ class Store(ABC):
 
     # -- jobs and their tasks ------------------------------------------------------------------------------------------
 
-    def put_job(self, job: JobRow) -> None:
-        self.put_jobs([job])
+    def put_job(self, job: JobRow, at_ms: int | None = None) -> None:
+        self.put_jobs([job], [] if at_ms is None else [at_ms])
 
     def job(self, job_id: str) -> JobRow | None:
         return self.job_rows([job_id]).get(job_id)
