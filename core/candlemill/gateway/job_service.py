@@ -221,6 +221,10 @@ class JobService:
                 self._results.put(job_id, (time.monotonic() + FINISHED_SECONDS, row))
         return row
 
+    def at_rest(self, job_id: str) -> bool:
+        """Return whether no request of a job waits or is worked on in this process."""
+        return self._live is None or self._live(job_id) is None
+
     def forget(self, job_id: str) -> None:
         self._finished.drop(job_id)
         self._results.drop(job_id)

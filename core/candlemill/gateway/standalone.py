@@ -4,6 +4,7 @@ import logging
 import queue
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -53,7 +54,8 @@ class Driver:
         self._runner = WorkflowRunner(store, strategy_seconds)
         self._long: Queue = queue.Queue()
         self._short: Queue = queue.Queue()
-        self._waiting: set[str] = set()
+        self._taken: Counter[str] = Counter()  # requests of each job that wait or are being worked on
+        self._counting = threading.Lock()
         self._ending = threading.Event()
         lanes = [self._long] * LONG_JOBS + [self._short] * SHORT_JOBS
         self._threads = [threading.Thread(target=self._retry, args=(lane,)) for lane in lanes]
@@ -64,16 +66,16 @@ class Driver:
     def publish(self, published: Sequence[Event]) -> None:
         for event in published:
             if event.type == events.REQUESTED:
-                self._waiting.add(event.partitionkey)
+                self._count(event.partitionkey, 1)
                 request = events.read(event, events.Requested)
                 (self._long if request.spec.grid or request.is_workflow else self._short).put(event)
 
     def live(self, job_id: str) -> Progress | None:
         """Return the progress of a job that runs or waits here."""
-        return self._runner.live(job_id) or (Progress(0, 1, 0) if job_id in self._waiting else None)
+        return self._runner.live(job_id) or (Progress(0, 1, 0) if self._taken[job_id] else None)
 
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(set(self._taken) - self._runner.at_work())
 
     def at_work(self) -> int:
         return len(self._runner.at_work())
@@ -96,7 +98,7 @@ class Driver:
         self._store.load_known_keys()
         while True:
             try:
-                known = self._runner.at_work() | self._waiting.copy()
+                known = self._runner.at_work() | set(self._taken)
                 self.publish(
                     watchdog.watch(runtime, clock_ms(), known) if is_resumed else watchdog.resume(runtime, known)
                 )
@@ -108,7 +110,6 @@ class Driver:
 
     def _retry(self, lane: Queue) -> None:
         while (event := lane.get()) is not None and not self._ending.is_set():
-            self._waiting.discard(event.partitionkey)
             try:
                 with instrument.working(event):
                     self._runner.run(event, index=FrozenIndex(self._store, self._days))
@@ -119,6 +120,13 @@ class Driver:
             except BaseException as error:  # an error that ended a lane would stay unnoticed
                 log.exception("job %s", event.partitionkey)
                 self._give_up(event, f"internal error: {type(error).__name__}; the log has more")
+            finally:
+                self._count(event.partitionkey, -1)
+
+    def _count(self, job_id: str, change: int) -> None:
+        with self._counting:
+            self._taken[job_id] += change
+            self._taken = +self._taken  # without those that are 0
 
     def _give_up(self, event: Event, reason: str) -> None:
         """End a job that no regular error has ended. The workflow runner ends jobs that fail."""

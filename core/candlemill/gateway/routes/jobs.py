@@ -35,6 +35,7 @@ FIRST_POLL_SECONDS, POLL_SECONDS = 0.03, 0.25  # doubles up to the second: most 
 QUIET_POLLS = 60  # polls without a change until a comment is sent, as proxies close idle connections
 STREAM_POLLS = 14_400  # an hour; the client reconnects with Last-Event-ID
 BEST_SETS = 10
+REST_CHECKS, REST_SECONDS = 100, 0.1  # how often, and how far apart, it is asked whether a cancelled job has stopped
 
 JobId = Annotated[str, PathParameter(pattern="^[0-9a-f]{32}$", max_length=32, description="a job's id")]
 Name = Annotated[str, QueryParameter(max_length=64)]
@@ -223,8 +224,18 @@ async def remove(job_id: JobId, world: JobService) -> None:
     row = await world.known_job(job_id)
     if not row.finished:
         raise Conflict(f"job {job_id} is {row.state}: cancel it first")
+    await _at_rest(job_id, world)
     await asyncio.to_thread(world.store.delete_job, job_id)
     world.forget(job_id)
+
+
+async def _at_rest(job_id: str, world: JobService) -> None:
+    """Wait until a cancelled job has stopped in this process, which else would write its state again."""
+    for _ in range(REST_CHECKS):
+        if world.at_rest(job_id):
+            return
+        await asyncio.sleep(REST_SECONDS)
+    raise Conflict(f"job {job_id} has not stopped yet, or waits for its turn to: remove it again later")
 
 
 # -- progress ------------------------------------------------------------------------------------------------------
