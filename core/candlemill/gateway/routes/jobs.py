@@ -35,7 +35,7 @@ FIRST_POLL_SECONDS, POLL_SECONDS = 0.03, 0.25  # doubles up to the second: most 
 QUIET_POLLS = 60  # polls without a change until a comment is sent, as proxies close idle connections
 STREAM_POLLS = 14_400  # an hour; the client reconnects with Last-Event-ID
 BEST_SETS = 10
-REST_CHECKS, REST_SECONDS = 100, 0.1  # how often, and how far apart, it is asked whether a cancelled job has stopped
+REST_CHECKS, REST_SECONDS = 100, 0.1  # for a cancelled job to stop
 
 JobId = Annotated[str, PathParameter(pattern="^[0-9a-f]{32}$", max_length=32, description="a job's id")]
 Name = Annotated[str, QueryParameter(max_length=64)]
