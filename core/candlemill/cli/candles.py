@@ -71,10 +71,10 @@ def own_format(args: argparse.Namespace) -> Any:
     from candlemill.ingest.own_files import OwnFormat
 
     if args.format is None:
-        for name in ("map", "own", "fold", "tz", "timeframe"):
-            if getattr(args, name):
-                name = f"--{name}".replace("own", "as")
-                raise BadInput(f"{name} is for files of other sources: say --format parquet or --format csv")
+        options = {"map": args.map, "as": args.own, "fold": args.fold, "tz": args.tz, "timeframe": args.timeframe}
+        for name, given in options.items():
+            if given:
+                raise BadInput(f"--{name} is for files of other sources: say --format parquet or --format csv")
         return None
     if args.market:
         raise BadInput("--market is for Binance's files: name the symbol with --as")
