@@ -66,8 +66,8 @@ class Judge:
                 self.says(f"job {name} was {before.state} and is {now.state}")
         for step in steps_of(row):
             child = self._tables.job(step.job_id, self._world.loop.now)
-            if child is not None and child.state in ("failed", "cancelled"):
-                self._requested.add(step.attempt)  # by the workflow: what failed before will not do
+            if child is not None and (step.fresh or child.state in ("failed", "cancelled")):
+                self._requested.add(step.attempt)  # by the workflow: what failed, or was made before, will not do
         if row.state == "accepted":
             self._requested.add(row.attempt)
         elif row.attempt and row.attempt not in self._requested and not self._world.poisoned:
