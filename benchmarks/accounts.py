@@ -13,8 +13,9 @@ import msgspec
 import numpy as np
 from candlemill.backtests.account import AccountRules, Quotation, opened, settle
 from candlemill.backtests.settlement import settled
-from candlemill.backtests.slice import SliceWindow, account_rules, rules_of, run_slice, summary_of
+from candlemill.backtests.slice import SliceWindow, run_slice, summary_of
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import account_rules, rules_of
 from candlemill.backtests.tapes import unpacked
 from candlemill.backtests.tiers import Tier, TierTable
 from candlemill.engine.candles import CandleColumns

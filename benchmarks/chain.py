@@ -3,8 +3,9 @@
 from candlemill.backtests.grid import grid_points
 from candlemill.backtests.merge import MergedSlices, Outcomes, Repair, merge_slices
 from candlemill.backtests.plan import Plan
-from candlemill.backtests.slice import SliceWindow, columns_read, context_bars, run_slice
+from candlemill.backtests.slice import SliceWindow, run_slice
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import columns_read, context_bars
 from candlemill.store.candle_reader import CandleReader
 from candlemill.strategies import Strategy
 

@@ -23,8 +23,10 @@ from candlemill.backtests.merge import Outcomes, merge_slices
 from candlemill.backtests.panel import run_panel_slice
 from candlemill.backtests.panel_bars import PanelWindow, SymbolWindow
 from candlemill.backtests.plan import panel_cuts
-from candlemill.backtests.slice import COLD, SliceOutcomes, context_bars
+from candlemill.backtests.slice import SliceOutcomes
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import context_bars
+from candlemill.backtests.states import COLD
 from candlemill.engine.candles import CandleColumns
 from candlemill.engine.compiled import COMPILED
 from candlemill.stored_days import Day

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from candlemill.backtests.slice import places_orders, sees_panel
+from candlemill.backtests.spec_rules import places_orders, sees_panel
 from candlemill.engine.candles import Bars, CandleColumns, minute_bars
 from candlemill.engine.indicators import (
     Bands,

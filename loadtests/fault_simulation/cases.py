@@ -8,11 +8,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from candlemill.backtests import merge, plan
-from candlemill.backtests import slice as one_slice
+from candlemill.backtests import merge, plan, spec_rules
 from candlemill.backtests.resolve import resolve
-from candlemill.backtests.slice import COLUMNS
 from candlemill.backtests.spec import WalkForward
+from candlemill.backtests.spec_rules import COLUMNS
 from candlemill.backtests.tiers import Tier, TierTable
 from candlemill.pipeline import reuse, tasks, waves
 from candlemill.pipeline.events import Requested
@@ -30,8 +29,8 @@ CORRECTED_DAY = 2
 
 # Limits so low that a few bars and sets reach them.
 SMALL = [
-    (one_slice, "WARM_UP_BARS", 3),
-    (one_slice, "WARM_UP_LIMIT", 3),
+    (spec_rules, "WARM_UP_BARS", 3),
+    (spec_rules, "WARM_UP_LIMIT", 3),
     (reuse, "WARM_UP_BARS", 3),
     (plan, "BATCH_SETS", 3),
     (plan, "PANEL_BATCH_SETS", 2),

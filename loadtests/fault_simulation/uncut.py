@@ -14,8 +14,10 @@ from candlemill.backtests.merge import MergedSlices, Outcomes, merge_slices
 from candlemill.backtests.panel import run_panel_slice
 from candlemill.backtests.plan import make_plan
 from candlemill.backtests.result import result_of
-from candlemill.backtests.slice import COLD, COLUMNS, run_slice
+from candlemill.backtests.slice import run_slice
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import COLUMNS
+from candlemill.backtests.states import COLD
 from candlemill.backtests.tiers import TierTable
 from candlemill.errors import CandlemillError
 from candlemill.guards import sweep_guards, thinned

@@ -6,7 +6,8 @@ import hypothesis.strategies as st
 import pytest
 from candlemill.backtests.merge import REPAIR_LIMIT, Outcomes, Repair, merge_slices
 from candlemill.backtests.result import _signed_root, sharpe, sortino
-from candlemill.backtests.slice import COLD, SliceOutcome, digest_of
+from candlemill.backtests.slice import SliceOutcome
+from candlemill.backtests.states import COLD, digest_of
 from candlemill.engine.summary import CLOSED, THROUGH, Summary
 from hypothesis import given
 from slow_engine import sharpe_ratio, sortino_ratio

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 from candlemill.backtests.replay import Replay, replay_of
-from candlemill.backtests.slice import COLUMNS
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import COLUMNS
 from candlemill.errors import CandlemillError, TooLarge
 from candlemill.strategies import build
 from hypothesis import HealthCheck, given, settings

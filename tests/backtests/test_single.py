@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import msgspec
 import numpy as np
 import pytest
-from candlemill.backtests import slice
+from candlemill.backtests import spec_rules
 from candlemill.backtests.account import Quotation, opened
 from candlemill.backtests.marks import account_of
 from candlemill.backtests.resolve import resolve
@@ -55,7 +55,7 @@ def cash_jobs(draw: Any) -> tuple[Market, Spec]:
 
 @pytest.fixture(autouse=True, params=[4_320, 3], ids=["long-warm-up", "short-warm-up"])
 def warm_up(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slice, "WARM_UP_BARS", request.param)
+    monkeypatch.setattr(spec_rules, "WARM_UP_BARS", request.param)
 
 
 @given(cash_jobs(), st.integers(2, 8), st.integers(0, 2**32))
@@ -77,7 +77,7 @@ def test_the_quick_way_is_the_general_one(market: Market, job: tuple[Market, Spe
     if spec.funding:
         candles.add_funding(*(np.array(x, dtype=np.int64) for x in zip(*market.funding, strict=True)))
     desired = np.array(data.draw(st.lists(st.integers(-1, 1), min_size=n, max_size=n)), dtype=np.int8)
-    rules, account = slice.rules_of(spec), slice.account_rules(spec)
+    rules, account = spec_rules.rules_of(spec), spec_rules.account_rules(spec)
     assert account is not None
     log = Fills()
     with suppress(OverflowError):
@@ -122,10 +122,10 @@ def test_all_of_the_equity_buys_what_the_fee_leaves() -> None:
     price = np.full(3, 100 * 10**8, dtype=np.int64)
     candles = CandleColumns([t], [price], [price], [price], [price], [t])
     spec = spec_of(account="cash")
-    account = slice.account_rules(spec)
+    account = spec_rules.account_rules(spec)
     assert account is not None
     total, state, _ = run_cash(
-        candles, changes_of(np.ones(3, np.int8), 0, 0, None), slice.rules_of(spec), account, CarriedState(), 0, 3
+        candles, changes_of(np.ones(3, np.int8), 0, 0, None), spec_rules.rules_of(spec), account, CarriedState(), 0, 3
     )
     assert b"[9990009990," in state.account
     assert (total.fills, total.cut, total.rejected, total.fees) == (1, 0, 0, 9_990_009_990 * 10**8 // 10)

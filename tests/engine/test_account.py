@@ -7,7 +7,7 @@ from math import nextafter
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from candlemill.backtests.slice import COLUMNS
+from candlemill.backtests.spec_rules import COLUMNS
 from candlemill.engine.account import COMPOUND, DAY_SHARES, FIXED, LOG, NO_SHARE, NOTIONAL, Sizing, ln, run_account
 from candlemill.engine.candles import CandleColumns
 from candlemill.engine.fills import SIGNAL, STOP, TAKE, Fills

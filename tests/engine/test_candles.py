@@ -3,7 +3,7 @@
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from candlemill.backtests.slice import COLUMNS
+from candlemill.backtests.spec_rules import COLUMNS
 from candlemill.engine.candles import CandleColumns, end_of_bar, k_minute_bars, view
 from hypothesis import given
 from numpy.typing import NDArray

@@ -14,7 +14,7 @@ from typing import Any
 import candlemill
 import msgspec
 import pytest
-from candlemill.backtests import slice
+from candlemill.backtests import spec_rules, states
 from candlemill.backtests.plan import Plan
 from candlemill.backtests.result import compounded
 from candlemill.backtests.slice import SliceWindow, run_slice, summary_of
@@ -95,9 +95,9 @@ def check(result: dict[str, Any] | None, market: Market, spec: Spec) -> None:
 @pytest.fixture(autouse=True, params=[4_320, 3], ids=["long-warm-up", "short-warm-up"])
 def warm_up(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With three bars of warm-up most guesses about stops are wrong: repairs are what is tested then."""
-    monkeypatch.setattr(slice, "WARM_UP_BARS", request.param)
+    monkeypatch.setattr(spec_rules, "WARM_UP_BARS", request.param)
     if request.param == 3:
-        monkeypatch.setattr(slice, "WARM_UP_LIMIT", 3)
+        monkeypatch.setattr(spec_rules, "WARM_UP_LIMIT", 3)
 
 
 def test_every_strategy_is_in_these_tests() -> None:
@@ -164,9 +164,9 @@ def _chain(world: World, spec: Spec) -> list[Summary]:
     plan, spec = msgspec.json.decode(row.plan, type=Plan), msgspec.json.decode(row.spec, type=Spec)
     cache_keys = CacheKeys(spec, job_data(world, spec))
     outcomes = outcomes_of(cache_keys, cache_keys.sets(0, 1), plan.cuts, world)
-    state, parts = slice.COLD, []
+    state, parts = states.COLD, []
     for number in range(plan.slices):
-        outcome = outcomes.find(0, number, slice.digest_of(state))
+        outcome = outcomes.find(0, number, states.digest_of(state))
         assert outcome is not None, job_id
         parts.append(summary_of(outcome))
         state = outcome.end.encode()

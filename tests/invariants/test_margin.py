@@ -8,7 +8,7 @@ from typing import Any
 import hypothesis.strategies as st
 import msgspec
 import pytest
-from candlemill.backtests import slice
+from candlemill.backtests import spec_rules
 from candlemill.backtests.grid import parameters_of
 from candlemill.backtests.spec import Spec
 from candlemill.backtests.tiers import Tier, TierTable
@@ -76,7 +76,7 @@ def strategies() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slice, "WARM_UP_BARS", 3)
+    monkeypatch.setattr(spec_rules, "WARM_UP_BARS", 3)
 
 
 def result_of(

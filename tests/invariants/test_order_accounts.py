@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 import msgspec
 import pytest
-from candlemill.backtests import slice
+from candlemill.backtests import spec_rules
 from candlemill.backtests.spec import Spec
 from candlemill.engine.candles import DAY_MS
 from candlemill.errors import TooLarge
@@ -30,7 +30,7 @@ FIGURES = (
 
 @pytest.fixture(autouse=True, params=[4_320, 3], ids=["long-warm-up", "short-warm-up"])
 def warm_up(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(slice, "WARM_UP_BARS", request.param)
+    monkeypatch.setattr(spec_rules, "WARM_UP_BARS", request.param)
     with known():
         yield
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from candlemill.backtests import slice
+from candlemill.backtests import slice, spec_rules
 from candlemill.backtests.grid import grid_points
 from candlemill.backtests.identity import job_id
 from candlemill.backtests.plan import Plan
 from candlemill.backtests.resolve import resolve
-from candlemill.backtests.slice import COLD, digest_of
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.states import COLD, digest_of
 from candlemill.errors import CandlemillError
 from candlemill.pipeline import events, execute, prepare, split
 from candlemill.pipeline.cache_keys import CacheKeys, job_data
@@ -170,8 +170,8 @@ def test_only_what_is_new_is_computed_and_all_bits_are_the_same(warm_up: int, da
     rng = random.Random(data.draw(st.integers(0, 2**32)))
     world = market.world()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slice, "WARM_UP_BARS", warm_up)
-        patch.setattr(slice, "WARM_UP_LIMIT", warm_up)
+        patch.setattr(spec_rules, "WARM_UP_BARS", warm_up)
+        patch.setattr(spec_rules, "WARM_UP_LIMIT", warm_up)
         computed = Computed(patch)
         for _ in range(data.draw(st.integers(2, 6))):
             change = data.draw(st.sampled_from(["range", "range", "candles", "sets", "costs"]))

@@ -7,8 +7,10 @@ from unittest.mock import patch
 import hypothesis.strategies as st
 import pytest
 from candlemill.backtests import slice
-from candlemill.backtests.slice import COLD, COLUMNS, SliceWindow, run_slice
+from candlemill.backtests.slice import SliceWindow, run_slice
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import COLUMNS
+from candlemill.backtests.states import COLD
 from candlemill.errors import CandlemillError
 from candlemill.strategies import build
 from hypothesis import event, given, settings

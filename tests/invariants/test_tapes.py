@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 from candlemill.backtests.account import AccountRules
 from candlemill.backtests.settlement import settled
-from candlemill.backtests.slice import keeps_tapes, rules_of
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import keeps_tapes, rules_of
 from candlemill.backtests.tapes import packed, tape_of, unpacked
 from candlemill.engine.candles import CandleColumns
 from candlemill.engine.fills import Fills

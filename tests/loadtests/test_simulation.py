@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from candlemill.backtests.merge import Outcomes
-from candlemill.backtests.slice import places_orders, sees_panel
+from candlemill.backtests.spec_rules import places_orders, sees_panel
 from candlemill.pipeline import aggregate, split
 from candlemill.pipeline.cache_keys import JobData
 from candlemill.pipeline.job_state import attempt_of, kind_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from candlemill.backtests import slice
+from candlemill.backtests import spec_rules
 from candlemill.backtests.plan import Plan
 from candlemill.backtests.resolve import resolve
 from candlemill.backtests.spec import Spec
@@ -115,7 +115,7 @@ def figures(row: ResultRow) -> dict[str, Any]:
 def test_workers_merge_what_would_be_merged_here(
     runner: JobRunner, monkeypatch: pytest.MonkeyPatch, warm_up: int
 ) -> None:
-    monkeypatch.setattr(slice, "WARM_UP_BARS", warm_up)
+    monkeypatch.setattr(spec_rules, "WARM_UP_BARS", warm_up)
     monkeypatch.setattr("candlemill.backtests.plan.BATCH_SETS", 45)
     alone = results(runner, slices=1, workers=1)
     together = results(runner, slices=6, workers=2)
@@ -130,7 +130,7 @@ def test_workers_merge_what_would_be_merged_here(
 def test_whole_batches_have_the_results_of_their_tasks(
     runner: JobRunner, monkeypatch: pytest.MonkeyPatch, warm_up: int, fresh: bool
 ) -> None:
-    monkeypatch.setattr(slice, "WARM_UP_BARS", warm_up)
+    monkeypatch.setattr(spec_rules, "WARM_UP_BARS", warm_up)
     monkeypatch.setattr("candlemill.backtests.plan.BATCH_SETS", 40)
     monkeypatch.setattr(Here, "takes_batches", True)
     alone = results(runner, slices=1, workers=1)

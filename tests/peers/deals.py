@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from candlemill.backtests.replay import Replay, replay_of
 from candlemill.backtests.resolve import resolve
-from candlemill.backtests.slice import COLUMNS
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import COLUMNS
 from candlemill.engine.candles import k_minute_bars
 from candlemill.strategies import build
 from candlemill.units import SCALE

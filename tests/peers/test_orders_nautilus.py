@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from candlemill.backtests.replay import replay_of
 from candlemill.backtests.resolve import resolve
-from candlemill.backtests.slice import COLUMNS
+from candlemill.backtests.spec_rules import COLUMNS
 from candlemill.strategies import build
 from candlemill.units import SCALE
 from candles import frame_of, world_of

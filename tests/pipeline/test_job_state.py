@@ -191,7 +191,7 @@ def test_a_set_that_a_sweep_had_is_done_at_once(world: World) -> None:
 
 
 def test_states_come_in_their_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("candlemill.backtests.slice.WARM_UP_BARS", 10)  # or no guess would be wrong
+    monkeypatch.setattr("candlemill.backtests.spec_rules.WARM_UP_BARS", 10)  # or no guess would be wrong
     seen: list[str] = []
     put = world.put_job
     world.put_job = lambda row, at_ms=None: (seen.append(row.state), put(row, at_ms))[1]  # type: ignore[method-assign, func-returns-value]

@@ -19,9 +19,9 @@ from candlemill.backtests.long_candles import usual_timeframe
 from candlemill.backtests.options import described
 from candlemill.backtests.portfolio import parse_weights, symbols_of
 from candlemill.backtests.resolve import resolve
-from candlemill.backtests.slice import columns_read, sees_panel
 from candlemill.backtests.spec import OPTIONS, Spec, spec_from_json
 from candlemill.backtests.spec import WalkForward as WalkForwardOptions
+from candlemill.backtests.spec_rules import columns_read, sees_panel
 from candlemill.checks import fresh_process
 from candlemill.checks.runner import check as examine
 from candlemill.engine.candles import CandleColumns

@@ -5,8 +5,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candlemill.backtests.account_log import AccountLog
-from candlemill.backtests.slice import rules_of
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import rules_of
 from candlemill.engine.account import FEE
 from candlemill.engine.candles import Column
 from candlemill.engine.fill_tape import LIQUIDATION, ORDER, STOP, TAKE, TARGET

@@ -7,7 +7,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from candlemill.backtests.slice import COLD, SliceOutcome, SliceOutcomes, digest_of, paths_of, summary_of
+from candlemill.backtests.slice import SliceOutcome, SliceOutcomes, paths_of, summary_of
+from candlemill.backtests.states import COLD, digest_of
 from candlemill.engine.candles import Column
 from candlemill.engine.summary import Summary
 

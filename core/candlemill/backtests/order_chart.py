@@ -10,8 +10,8 @@ import numpy as np
 
 from candlemill.backtests.margin import margin_account, settling_of
 from candlemill.backtests.single_orders import account_before, account_for_orders
-from candlemill.backtests.slice import account_rules, places_orders, rules_of, sees_panel
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import account_rules, places_orders, rules_of, sees_panel
 from candlemill.engine.book_trace import LEVEL_LIQUIDATION, LEVEL_STOP, LEVEL_TAKE, BookTrace
 from candlemill.engine.candles import MINUTE_MS, CandleColumns, Column, k_minute_bars
 from candlemill.engine.fill_tape import LIQUIDATION, NO_KEY, STOP, TAKE, TARGET, FillTape

@@ -20,18 +20,10 @@ from candlemill.backtests.account import (
 from candlemill.backtests.marks import Accounted, account_of, moves_of
 from candlemill.backtests.panel_bars import NO_FUNDING, AlignedBars, PanelWindow, SymbolWindow, aligned
 from candlemill.backtests.panel_fills import SymbolFills, fills_of
-from candlemill.backtests.slice import (
-    COLD,
-    SliceOutcome,
-    SliceOutcomes,
-    account_rules,
-    both_paths,
-    digest_of,
-    join_state,
-    rules_of,
-    split_state,
-)
+from candlemill.backtests.slice import SliceOutcome, SliceOutcomes, both_paths
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import account_rules, rules_of
+from candlemill.backtests.states import COLD, digest_of, join_state, split_state
 from candlemill.engine.candles import DAY_MS, MINUTE_MS, CandleColumns, Column
 from candlemill.engine.position import ExecutionRules
 from candlemill.engine.settle import ENDING, FUNDING

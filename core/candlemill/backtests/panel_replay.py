@@ -16,8 +16,8 @@ from candlemill.backtests.fill_list import fills_of_log
 from candlemill.backtests.panel import panel_rules, run_set
 from candlemill.backtests.panel_bars import PanelWindow, aligned
 from candlemill.backtests.replay import PanelDetails, Replay
-from candlemill.backtests.slice import COLD
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.states import COLD
 from candlemill.backtests.trades import Trades
 from candlemill.engine.candles import DAY_MS, CandleColumns, Column
 from candlemill.engine.fill_tape import AT_CLOSE

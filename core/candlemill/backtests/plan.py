@@ -8,8 +8,8 @@ from itertools import accumulate
 import msgspec
 
 from candlemill.backtests.grid import grid_points
-from candlemill.backtests.slice import keeps_tapes, places_orders, sees_panel
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import keeps_tapes, places_orders, sees_panel
 from candlemill.engine.candles import DAY_MS
 from candlemill.errors import BadInput
 from candlemill.stored_days import Day, _month_starts

@@ -16,8 +16,9 @@ from candlemill.backtests.merge import MergedSlices
 from candlemill.backtests.order_chart import OrderChart, last_orders
 from candlemill.backtests.recording import Recording
 from candlemill.backtests.result import Returns
-from candlemill.backtests.slice import SliceWindow, rules_of, run_recorded, sizing_of, summary_of
+from candlemill.backtests.slice import SliceWindow, run_recorded, summary_of
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import rules_of, sizing_of
 from candlemill.backtests.trades import Trades, over
 from candlemill.engine.account import FEE
 from candlemill.engine.candles import DAY_MS, CandleColumns, Column

@@ -9,8 +9,8 @@ import msgspec
 
 from candlemill.backtests.grid import SETS_LIMIT, _typed_fixed, _typed_values, parameters_of
 from candlemill.backtests.long_candles import check_long_candles, usual_timeframe
-from candlemill.backtests.slice import places_orders, sees_panel, walks_minutes
 from candlemill.backtests.spec import CASH_RULES, DEFAULT_CAPITAL, SPEC_BYTES_LIMIT, Leg, ParamValue, Spec
+from candlemill.backtests.spec_rules import places_orders, sees_panel, walks_minutes
 from candlemill.backtests.universe import parse_universe
 from candlemill.errors import BadInput
 from candlemill.strategies import build

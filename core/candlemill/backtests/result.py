@@ -20,8 +20,10 @@ from candlemill.backtests.merge import OF_SYMBOL, MergedSlices
 from candlemill.backtests.metrics import metrics_of_sets
 from candlemill.backtests.panel import figures_of
 from candlemill.backtests.plan import Plan
-from candlemill.backtests.slice import PATHS, account_rules, is_per_unit, split_state
+from candlemill.backtests.slice import PATHS
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import account_rules, is_per_unit
+from candlemill.backtests.states import split_state
 from candlemill.engine.account import DAY_SHARES, LOG, NO_SHARE
 from candlemill.engine.candles import DAY_MS
 from candlemill.engine.summary import FINE, CarriedState

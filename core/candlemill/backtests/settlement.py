@@ -7,8 +7,9 @@ import msgspec
 from candlemill.backtests.account import AccountRules, AccountState, Holding
 from candlemill.backtests.merge import MergedSlices
 from candlemill.backtests.single import SYMBOL
-from candlemill.backtests.slice import account_rules, join_state, rules_of, split_state
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import account_rules, rules_of
+from candlemill.backtests.states import join_state, split_state
 from candlemill.backtests.tapes import unpacked
 from candlemill.engine.candles import DAY_MS, Column
 from candlemill.engine.position import SCALE, ExecutionRules

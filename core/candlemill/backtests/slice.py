@@ -1,46 +1,38 @@
 """One task: some parameter sets over one slice. A pure function of bars, parameters and start states."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 
 import msgspec
 import numpy as np
 
-from candlemill.backtests.account import AccountRules, Lot
 from candlemill.backtests.gaps import gap_bars, gap_profit
 from candlemill.backtests.margin import margin_account, settling_of
 from candlemill.backtests.recording import Recording
 from candlemill.backtests.single import run_cash
 from candlemill.backtests.single_orders import account_before, account_for_orders
-from candlemill.backtests.spec import DEFAULT_CAPITAL, Spec
+from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import account_rules, rules_of, sizing_of, walks_minutes
+from candlemill.backtests.states import COLD, HALVES, digest_of, digest_of_both, join_state, split_state, states_of
 from candlemill.backtests.tapes import packed, tape_of
 from candlemill.backtests.unit_orders import units_for_orders
-from candlemill.engine.account import COMPOUND, FIXED, NOTIONAL, Sizing, run_account
+from candlemill.engine.account import COMPOUND, run_account
 from candlemill.engine.candles import Bars, CandleColumns, k_minute_bars
 from candlemill.engine.fills import Fills
-from candlemill.engine.position import ExecutionRules
 from candlemill.engine.ranges import prepare_falls, ranges_of
 from candlemill.engine.signals import BitReader, Bits, Desired, PositionChanges, changes_of
 from candlemill.engine.simulate import run
 from candlemill.engine.summary import CarriedState, Summary
 from candlemill.engine.unstopped import is_unstopped, state_after
 from candlemill.errors import BadInput, TooLarge
-from candlemill.strategies import REGISTERED, OrderStrategy, PanelStrategy, Strategy, Weighted
-from candlemill.strategies.base import blamed, decided, lookback_of, needs_of, warm_up_of
+from candlemill.strategies import OrderStrategy, Strategy, Weighted
+from candlemill.strategies.base import blamed, decided, lookback_of, warm_up_of
 from candlemill.strategies.orders import SEPARATOR, decide_fills, exposure_of, waiting_since
 
 PATHS = ("worst", "best")  # what `path=both` runs, in this order
 SUMMARY_WIDTH = len(Summary().to_list())
-HALVES = b"\x1e"  # between the states of both paths; no state has it: text is escaped, keys are printable
-WARM_UP_BARS = 4_320  # three days of minutes: enough for nearly every guess to be right
-WARM_UP_LIMIT = 262_144  # minutes; a warm-up longer than a slice costs more than the repair of a wrong guess
-FEW_SETS = 8  # at most so many keep tapes of their fills
 SHARED_SETS = 4  # from this many sets on, their common data is computed beforehand
 
-COLD = b"0,0,0,0,0,0|"
 FLAT = CarriedState()
-COLUMNS = ("t", "open", "high", "low", "close", "volume")
 
 
 class SliceWindow(msgspec.Struct, frozen=True):
@@ -81,131 +73,6 @@ class SliceOutcomes(msgspec.Struct, frozen=True):
 
     days: list[int]
     outcomes: list[SliceOutcome]
-
-
-def rules_of(spec: Spec) -> ExecutionRules:
-    return ExecutionRules(
-        spec.fee,
-        spec.slippage,
-        spec.stop_loss,
-        spec.take_profit,
-        spec.trailing_stop,
-        spec.fill == "close",
-        spec.fee if spec.maker_fee is None else spec.maker_fee,
-        spec.sizing == "compound",
-        best_path=spec.path == "best",
-        marked=spec.account == "units",
-        timeframe=spec.timeframe,
-        limit_through=spec.limit_through,
-    )
-
-
-def places_orders(strategy: str) -> bool:
-    """Return whether a strategy places orders or states weights."""
-    kind = REGISTERED.get(strategy)  # None while `check` tries a class that has no name yet
-    return kind is not None and issubclass(kind, OrderStrategy | Weighted)
-
-
-def sees_panel(strategy: str) -> bool:
-    """Return whether a strategy sees all symbols of a job, which then have one account."""
-    kind = REGISTERED.get(strategy)
-    return kind is not None and issubclass(kind, PanelStrategy)
-
-
-def walks_minutes(spec: Spec) -> bool:
-    """Return whether fills are decided minute by minute.
-
-    This is so for orders and weights, with margin, where real money may take a share of the volume only, and if the
-    better outcome of an ambiguous minute counts, too.
-    """
-    limited = spec.account == "cash" and spec.volume_share != 0
-    return spec.path != "worst" or spec.margin != "none" or limited or places_orders(spec.strategy)
-
-
-def keeps_tapes(spec: Spec) -> bool:
-    """Return whether a job's slices are decided without its account, which is settled from their tapes.
-
-    So few sets are computed beside each other in time. Of many sets the account is carried from slice to slice, and
-    nothing is stored of each fill.
-    """
-    few = spec.combinations <= FEW_SETS
-    return spec.account == "cash" and few and not walks_minutes(spec) and not sees_panel(spec.strategy)
-
-
-def sizing_of(spec: Spec) -> Sizing | None:
-    """Return the sizing of trades; None if all are one unit, which the book computes alone."""
-    if spec.sizing == "compound":
-        return Sizing(COMPOUND)
-    if spec.sizing == "notional":
-        return Sizing(NOTIONAL, 0, spec.notional or 0, spec.volume_share, spec.volume_scale)
-    if spec.volume_share:
-        return Sizing(FIXED, spec.quantity, 0, spec.volume_share, spec.volume_scale)
-    return None
-
-
-def is_per_unit(spec: Spec) -> bool:
-    """Return whether amounts are per unit of base; the figures are then multiplied by the quantity as the last step."""
-    return spec.account == "units" and sizing_of(spec) is None and not walks_minutes(spec)
-
-
-def account_rules(spec: Spec) -> AccountRules | None:
-    """Return the rules of an account of real money; None for account units."""
-    if spec.account != "cash":
-        return None
-    lot = Lot(spec.step, spec.min_quantity, spec.min_notional)
-    capital = spec.capital or DEFAULT_CAPITAL
-    return AccountRules(
-        capital, spec.size, spec.quantity, spec.notional or capital, spec.leverage, spec.borrow, lot, margin=spec.margin
-    )
-
-
-def columns_read(spec: Spec, strategies: Sequence[Strategy]) -> tuple[str, ...]:
-    """Return the columns of candles that the job reads, in the order of `COLUMNS`."""
-    names = {"t", "open", "close"}
-    if spec.stop_loss or spec.take_profit or spec.trailing_stop or walks_minutes(spec):
-        names |= {"high", "low"}
-    if spec.volume_share:
-        names.add("volume")
-    for strategy in strategies:
-        names |= needs_of(strategy)
-    return tuple(name for name in COLUMNS if name in names)
-
-
-def context_bars(spec: Spec, strategies: Sequence[Strategy], exact: bool) -> int:
-    """Return how many minute bars before the slice a task reads: lookback, and a warm-up if the start state is guessed.
-
-    A k-bar has at most k minutes; one more bar is read because the first may be incomplete. With `warm_up` stored, a
-    memory begins as many bars before the job as `warm_up()` says.
-    """
-    lookback = max(map(lookback_of, strategies), default=0)
-    decision_bars = (lookback + 1) * spec.timeframe if spec.timeframe > 1 else lookback
-    own = max(map(warm_up_of, strategies), default=0) * spec.timeframe
-    if spec.warm_up == "stored":
-        decision_bars += own
-    if exact:
-        return decision_bars + 1
-    return decision_bars + max(WARM_UP_BARS, 3 * spec.timeframe, min(own, WARM_UP_LIMIT)) + 1
-
-
-@lru_cache(4096)
-def digest_of(state: bytes) -> str:
-    """Return the digest of a state; of two paths' states that of their digests, so that it is known without them."""
-    worst, best = states_of(state)
-    return _digest_of_both(_digest(worst), _digest(best))
-
-
-def _digest(state: bytes) -> str:
-    return hashlib.sha256(state).hexdigest()[:16]
-
-
-def _digest_of_both(worst: str, best: str) -> str:
-    return worst if worst == best else _digest(f"{worst} {best}".encode())
-
-
-def states_of(state: bytes) -> tuple[bytes, bytes]:
-    """Return the states of the worst and of the best path; the same one twice where they do not differ."""
-    worst, halves, best = state.partition(HALVES)
-    return worst, best if halves else worst
 
 
 def run_slice(
@@ -258,7 +125,7 @@ def both_paths(
 def _joined(worst: SliceOutcome, best: SliceOutcome) -> SliceOutcome:
     """Return the outcomes of both paths as one: a pair of states, and numbers one after the other."""
     end = worst.end if worst.end == best.end else f"{worst.end}{HALVES.decode()}{best.end}"
-    start = _digest_of_both(worst.start, best.start)
+    start = digest_of_both(worst.start, best.start)
     lists = (worst.summary + best.summary, worst.daily + best.daily, worst.sums + best.sums)
     return SliceOutcome(worst.point, start, end, *lists)
 
@@ -503,16 +370,6 @@ def _decision_bars(bars: Bars, window: SliceWindow) -> tuple[int, int]:
     if bars.last is None:
         return window.lo, window.hi
     return int(np.searchsorted(bars.last, window.lo)), int(np.searchsorted(bars.last, window.hi))
-
-
-def join_state(state: CarriedState, memory: bytes) -> bytes:
-    """Join the engine's state and the strategy's own into canonical bytes."""
-    return state.to_bytes() + b"|" + memory
-
-
-def split_state(data: bytes) -> tuple[CarriedState, bytes]:
-    state, _, memory = data.partition(b"|")
-    return CarriedState.from_bytes(state), memory
 
 
 def summary_of(outcome: SliceOutcome) -> Summary:

@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 
 from candlemill.backtests.merge import MergedSlices, Outcomes, Repair, merge_slices
-from candlemill.backtests.slice import SliceWindow, columns_read, context_bars, run_slice
+from candlemill.backtests.slice import SliceWindow, run_slice
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import columns_read, context_bars
 from candlemill.checks.markets import Market, Rng
 from candlemill.checks.report import Counterexample, rows
 from candlemill.checks.subject import Broken, Params, Refused, Subject, one_line_of

@@ -13,8 +13,8 @@ import msgspec
 from candlemill.backtests.grid import parse_grid
 from candlemill.backtests.metric_table import RANKED, is_descending, order_of, path_of, value_of
 from candlemill.backtests.portfolio import parse_weights, symbols_of
-from candlemill.backtests.slice import sees_panel
 from candlemill.backtests.spec import OPTIONS, Score, Spec, WalkForward
+from candlemill.backtests.spec_rules import sees_panel
 from candlemill.cli.arguments import (
     Parser,
     count_argument,

@@ -12,8 +12,8 @@ import msgspec
 from candlemill.backtests.grid import grid_points
 from candlemill.backtests.merge import Outcomes
 from candlemill.backtests.plan import Plan
-from candlemill.backtests.slice import sees_panel
 from candlemill.backtests.spec import spec_from_json
+from candlemill.backtests.spec_rules import sees_panel
 from candlemill.pipeline import events
 from candlemill.pipeline.aggregate import merged_of
 from candlemill.pipeline.cache_keys import CacheKeys

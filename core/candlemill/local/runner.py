@@ -12,8 +12,8 @@ from candlemill.backtests.grid import grid_points
 from candlemill.backtests.order_chart import OrderChart, check_shown, has_chart
 from candlemill.backtests.plan import Plan, estimate_seconds
 from candlemill.backtests.replay import Replay
-from candlemill.backtests.slice import COLUMNS, columns_read, context_bars, sees_panel
 from candlemill.backtests.spec import Spec, spec_from_json
+from candlemill.backtests.spec_rules import COLUMNS, columns_read, context_bars, sees_panel
 from candlemill.engine.candles import DAY_MS, MINUTE_MS
 from candlemill.errors import CandlemillError, CandlesMissing, NoData, UnknownName
 from candlemill.exchanges.binance.outages import known_outages

@@ -25,8 +25,9 @@ from candlemill.backtests.order_chart import OrderChart, order_chart
 from candlemill.backtests.panel_replay import PanelRecorder
 from candlemill.backtests.plan import Plan, make_plan
 from candlemill.backtests.replay import Replay, replay_of
-from candlemill.backtests.slice import COLUMNS, columns_read, context_bars, decisions_of, sees_panel
+from candlemill.backtests.slice import decisions_of
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import COLUMNS, columns_read, context_bars, sees_panel
 from candlemill.backtests.tiers import TierTable
 from candlemill.engine.candles import CandleColumns
 from candlemill.errors import CandlemillError

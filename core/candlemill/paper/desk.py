@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candlemill.backtests.identity import job_id
-from candlemill.backtests.slice import context_bars, sees_panel
 from candlemill.backtests.spec import Spec, spec_from_json
+from candlemill.backtests.spec_rules import context_bars, sees_panel
 from candlemill.engine.candles import DAY_MS, MINUTE_MS
 from candlemill.errors import BadInput, CandlemillError
 from candlemill.paper.candles import Row, day_of

@@ -5,8 +5,9 @@ import msgspec
 from candlemill.backtests.account import AccountState
 from candlemill.backtests.fill_list import WHAT, fills_of_log
 from candlemill.backtests.recording import Recording
-from candlemill.backtests.slice import COLD, is_per_unit, split_state, walks_minutes
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import is_per_unit, walks_minutes
+from candlemill.backtests.states import COLD, split_state
 from candlemill.engine.candles import CandleColumns
 from candlemill.engine.decide import NEW, NONE, RESTING
 from candlemill.engine.fills import BOTH, STOP, TAKE

@@ -16,17 +16,10 @@ from candlemill.backtests.merge import MergedSlices, Outcomes, merge_slices
 from candlemill.backtests.plan import plan_of
 from candlemill.backtests.recording import Recording
 from candlemill.backtests.result import result_of
-from candlemill.backtests.slice import (
-    COLD,
-    SliceOutcomes,
-    SliceWindow,
-    columns_read,
-    context_bars,
-    digest_of,
-    run_recorded,
-    run_slice,
-)
+from candlemill.backtests.slice import SliceOutcomes, SliceWindow, run_recorded, run_slice
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import columns_read, context_bars
+from candlemill.backtests.states import COLD, digest_of
 from candlemill.engine.candles import DAY_MS, MINUTE_MS, Column, bar_origin, is_cut
 from candlemill.errors import NoData
 from candlemill.paper.candles import NAMES, CandleBuffer, Change, Row, day_of

@@ -20,8 +20,8 @@ import numpy as np
 
 from candlemill.backtests.grid import grid_points
 from candlemill.backtests.identity import code_key
-from candlemill.backtests.slice import context_bars, is_per_unit, keeps_tapes, sees_panel
 from candlemill.backtests.spec import CASH_RULES, ParamValue, Spec
+from candlemill.backtests.spec_rules import context_bars, is_per_unit, keeps_tapes, sees_panel
 from candlemill.backtests.universe import parse_universe
 from candlemill.engine.candles import DAY_MS, MINUTE_MS, Column, end_of_bar
 from candlemill.errors import BeingWritten, NoData

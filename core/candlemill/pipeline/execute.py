@@ -8,17 +8,10 @@ import msgspec
 from candlemill.backtests.grid import grid_points
 from candlemill.backtests.identity import job_id
 from candlemill.backtests.panel import run_panel_slice
-from candlemill.backtests.slice import (
-    SliceOutcomes,
-    columns_read,
-    context_bars,
-    digest_of,
-    keeps_tapes,
-    run_slice,
-    split_state,
-    states_of,
-)
+from candlemill.backtests.slice import SliceOutcomes, run_slice
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import columns_read, context_bars, keeps_tapes
+from candlemill.backtests.states import digest_of, split_state, states_of
 from candlemill.errors import BadInput, BeingWritten
 from candlemill.pipeline import events
 from candlemill.pipeline.cache_keys import CacheKeys, JobData, PanelData

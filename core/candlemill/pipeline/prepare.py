@@ -8,8 +8,8 @@ from candlemill.backtests.identity import job_id
 from candlemill.backtests.long_candles import check_long_candles
 from candlemill.backtests.plan import Plan, make_plan
 from candlemill.backtests.resolve import resolve
-from candlemill.backtests.slice import sees_panel
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import sees_panel
 from candlemill.backtests.tiers import MILLION, in_force
 from candlemill.errors import BadInput, NoData, UnknownName
 from candlemill.pipeline.cache_keys import JobData, job_data

@@ -15,7 +15,6 @@ from candlemill.backtests.options import Option, options_of
 from candlemill.backtests.plan import SLICES_LIMIT
 from candlemill.backtests.portfolio import SYMBOLS_LIMIT, parse_weights, symbols_of
 from candlemill.backtests.resolve import resolve
-from candlemill.backtests.slice import sees_panel
 from candlemill.backtests.spec import (
     OPTIONS,
     SYMBOLS_LENGTH,
@@ -23,6 +22,7 @@ from candlemill.backtests.spec import (
     Spec,
     WalkForward,
 )  # fmt: skip
+from candlemill.backtests.spec_rules import sees_panel
 from candlemill.errors import BadInput, UnknownName
 from candlemill.pipeline import events
 from candlemill.pipeline.events import Event, Requested

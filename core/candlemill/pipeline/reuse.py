@@ -7,8 +7,8 @@ from typing import Literal
 import msgspec
 
 from candlemill.backtests.plan import BATCH_SETS, Plan, plan_of
-from candlemill.backtests.slice import WARM_UP_BARS
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import WARM_UP_BARS
 from candlemill.engine.candles import DAY_MS
 from candlemill.pipeline.cache_keys import CacheKeys, JobData, ParamSetKey, job_data
 from candlemill.pipeline.interfaces import DayIndex, JobStore

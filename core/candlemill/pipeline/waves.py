@@ -16,8 +16,8 @@ from itertools import pairwise
 import msgspec
 
 from candlemill.backtests.plan import READ_SECONDS, SET_SECONDS, Plan
-from candlemill.backtests.slice import sees_panel
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import sees_panel
 from candlemill.pipeline import events
 from candlemill.pipeline.events import Event
 from candlemill.pipeline.interfaces import Waves

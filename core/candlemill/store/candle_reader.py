@@ -15,8 +15,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from candlemill.backtests.slice import COLUMNS, SliceWindow
+from candlemill.backtests.slice import SliceWindow
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import COLUMNS
 from candlemill.backtests.universe import turnover_of_days
 from candlemill.config import cache_bytes
 from candlemill.engine.candles import DAY_MS, CandleColumns, end_of_bar
