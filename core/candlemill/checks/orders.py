@@ -2,7 +2,6 @@
 
 import copy
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 from zlib import crc32
@@ -14,7 +13,8 @@ from candlemill.checks.hidden_state import Answers, Elsewhere
 from candlemill.checks.lookahead import POSITIONS, positions
 from candlemill.checks.markets import COLUMNS, FUTURES, STYLES, Market, Rng, draw, other_future
 from candlemill.checks.report import Change, Counterexample, Finding, Progress, Report, report_of, rows
-from candlemill.checks.subject import ORDINARY_PRICE, Broken, Params, Refused, one_line_of, params_of, varied
+from candlemill.checks.subject import ORDINARY_PRICE, Broken, Params, Refused, one_line_of, params_of
+from candlemill.checks.trials import Trial, Trials
 from candlemill.checks.turns import in_turns
 from candlemill.engine.candles import MINUTE_MS, Bars, CandleColumns, k_minute_bars
 from candlemill.engine.fill_tape import NO_KEY, STOP, TAKE, TARGET
@@ -118,7 +118,7 @@ def check_orders(
 
     `elsewhere` runs it in another process.
     """
-    trials = _Trials(strategy, data, list(timeframes), seed, frozenset(pinned), elsewhere, seconds)
+    trials = _Trials(Trials(strategy, list(timeframes), seed, frozenset(pinned), seconds), data, elsewhere)
     chosen = [test for test in (*TESTS, PROCESS) if not only or test in set(only)]
     label = "synthetic markets" if data is None else f"{len(data):,} candles"
     return report_of(strategy, timeframes, label, seed, chosen, trials.finding, progress)
@@ -127,58 +127,40 @@ def check_orders(
 class _Trials:
     """Inputs of one check."""
 
-    def __init__(
-        self,
-        strategy: Strategy,
-        data: Market | None,
-        timeframes: list[int],
-        seed: int,
-        pinned: frozenset[str],
-        elsewhere: Elsewhere | None,
-        seconds: float,
-    ) -> None:
-        self._strategy, self._data, self._timeframes = strategy, data, timeframes
-        self._seed, self._pinned, self._elsewhere, self._seconds = seed, pinned, elsewhere, seconds
-        self._faults: dict[str, str] = {}  # text -> the test that found it first
+    def __init__(self, trials: Trials[Strategy], data: Market | None, elsewhere: Elsewhere | None) -> None:
+        self._trials, self._data, self._elsewhere = trials, data, elsewhere
 
     def finding(self, test: str, tests: int) -> Finding:
         """Return the finding of one test."""
         if test == PROCESS:
             return self._in_another_process()
-        end, runs, fills = time.monotonic() + self._seconds / tests, 0, 0
-        while runs < TRIALS and (runs < 3 or time.monotonic() < end):
-            rng = np.random.default_rng([self._seed, crc32(test.encode()), runs])
-            strategy = varied(self._strategy, self._pinned, rng) if runs % 2 else self._strategy
-            timeframe = self._timeframes[runs // 2 % len(self._timeframes)]
-            subject = OrderSubject(strategy, params_of(strategy), timeframe, runs % len(RULES))
-            runs += 1
-            case, text = None, ""
-            try:
-                market = self._market(rng, subject)
-                whole = subject.run(market)
-                fills += len(whole.fills)
-                case = TESTS[test](subject, market, rng, whole)
-                text = case.text if case else ""
-            except Broken as error:
-                text = str(error)
-            except Refused:
-                continue
-            if text and text in self._faults:
-                return Finding(test, "skipped", f"see {self._faults[text]}: {text}", runs)
-            if text:
-                self._faults[text] = test
-                return Finding(test, "fault", text, runs, case)
+        fills = 0
+
+        def attempt(trial: Trial[Strategy]) -> Counterexample | None:
+            nonlocal fills
+            subject = OrderSubject(
+                trial.strategy, params_of(trial.strategy), trial.timeframe, trial.number % len(RULES)
+            )
+            market = self._market(trial.rng, subject)
+            whole = subject.run(market)
+            fills += len(whole.fills)
+            return TESTS[test](subject, market, trial.rng, whole)
+
+        found, runs = self._trials.run(test, tests, TRIALS, attempt)
+        if found:
+            return found
         if not fills and test == "repeat":
             return Finding(test, "warning", "no order has filled in any trial: little was tried", runs)
         return Finding(test, "ok", f"{runs:,} trials, {fills:,} fills", runs)
 
     def _in_another_process(self) -> Finding:
-        if "repeat" in self._faults.values():
+        if self._trials.found("repeat"):
             return Finding(PROCESS, "skipped", "its fills are not the same twice: see repeat")
         if self._elsewhere is None:
             return Finding(PROCESS, "skipped", "no way to start another process was given")
-        subject = OrderSubject(self._strategy, params_of(self._strategy), self._timeframes[0], 0)
-        rng = np.random.default_rng([self._seed, crc32(PROCESS.encode())])
+        strategy = self._trials.strategy
+        subject = OrderSubject(strategy, params_of(strategy), self._trials.timeframes[0], 0)
+        rng = np.random.default_rng([self._trials.seed, crc32(PROCESS.encode())])
         markets = [self._market(rng, subject) for _ in range(3)]
         try:
             answers = self._elsewhere(subject, markets)

@@ -1,9 +1,7 @@
 """Tests of strategies of many symbols: look-ahead in time and across symbols, lookback, names, repetition."""
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
-from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -12,8 +10,9 @@ from numpy.typing import NDArray
 from candlemill.backtests.panel_bars import AlignedBars, PanelWindow, SymbolWindow, aligned
 from candlemill.checks.lookahead import POSITIONS, positions
 from candlemill.checks.markets import FUTURES, STYLES, Market, Rng, draw, other_future
-from candlemill.checks.report import Counterexample, Finding, Progress, Report, report_of
-from candlemill.checks.subject import Broken, Params, one_line_of, params_of, varied
+from candlemill.checks.report import Counterexample, Finding, Progress, Report, Verdict, report_of
+from candlemill.checks.subject import Broken, Params, one_line_of, params_of
+from candlemill.checks.trials import Trial, Trials
 from candlemill.engine.candles import MINUTE_MS, Column, end_of_bar
 from candlemill.engine.panel_targets import KEEP
 from candlemill.errors import BadInput
@@ -88,7 +87,7 @@ def check_panel(
         raise BadInput(f"unknown test of a panel {unknown[0]!r}: there are {', '.join(TESTS)}")
     if data is not None and min(len(one) for one in data.values()) < 2:
         raise BadInput("a symbol has less than two candles: there is nothing to try on")
-    trials = _Trials(strategy, data, list(timeframes), seed, frozenset(pinned), seconds)
+    trials = _Trials(Trials(strategy, list(timeframes), seed, frozenset(pinned), seconds), data)
     chosen = [test for test in TESTS if not only or test in set(only)]
     label = "synthetic markets" if data is None else f"{sum(map(len, data.values())):,} candles"
     return report_of(strategy, timeframes, label, seed, chosen, trials.finding, progress)
@@ -97,46 +96,25 @@ def check_panel(
 class _Trials:
     """Inputs of one check."""
 
-    def __init__(
-        self,
-        strategy: PanelStrategy,
-        data: Markets | None,
-        timeframes: list[int],
-        seed: int,
-        pinned: frozenset[str],
-        seconds: float,
-    ) -> None:
-        self._strategy, self._data, self._timeframes = strategy, data, timeframes
-        self._seed, self._pinned, self._seconds = seed, pinned, seconds
-        self._faults: dict[str, str] = {}  # text -> the test that found it first
+    def __init__(self, trials: Trials[PanelStrategy], data: Markets | None) -> None:
+        self._trials, self._data = trials, data
         self._count = len(data) if data is not None else self._accepted()
 
     def finding(self, test: str, tests: int) -> Finding:
         """Return the finding of one test."""
-        end, runs = time.monotonic() + self._seconds / tests, 0
-        while runs < TRIALS and (runs < 2 or time.monotonic() < end):
-            rng = np.random.default_rng([self._seed, crc32(test.encode()), runs])
-            other = varied(self._strategy, self._pinned, rng) if runs % 2 else self._strategy
-            strategy = other if isinstance(other, PanelStrategy) else self._strategy
-            subject = PanelSubject(strategy, params_of(strategy), self._timeframes[runs // 2 % len(self._timeframes)])
-            runs += 1
-            case, text = None, ""
-            try:
-                case = TESTS[test](subject, self._markets(rng, subject), rng)
-                text = case.text if case else ""
-            except Broken as error:
-                text = str(error)
-            if text and text in self._faults:
-                return Finding(test, "skipped", f"see {self._faults[text]}: {text}", runs)
-            if text:
-                verdict = "warning" if test == "names" else "fault"
-                self._faults[text] = test
-                return Finding(test, verdict, text, runs, case)  # type: ignore[arg-type]
-        return Finding(test, "ok", f"{runs:,} trials of {self._count:,} symbols", runs)
+
+        def attempt(trial: Trial[PanelStrategy]) -> Counterexample | None:
+            subject = PanelSubject(trial.strategy, params_of(trial.strategy), trial.timeframe)
+            return TESTS[test](subject, self._markets(trial.rng, subject), trial.rng)
+
+        verdict: Verdict = "warning" if test == "names" else "fault"
+        found, runs = self._trials.run(test, tests, TRIALS, attempt, verdict)
+        return found or Finding(test, "ok", f"{runs:,} trials of {self._count:,} symbols", runs)
 
     def _accepted(self) -> int:
-        rng = np.random.default_rng([self._seed, 0])
-        subject = PanelSubject(self._strategy, params_of(self._strategy), self._timeframes[0])
+        strategy = self._trials.strategy
+        rng = np.random.default_rng([self._trials.seed, 0])
+        subject = PanelSubject(strategy, params_of(strategy), self._trials.timeframes[0])
         for count in COUNTS:
             self._count = count
             try:

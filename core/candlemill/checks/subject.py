@@ -1,7 +1,7 @@
 """The strategy under test: all calls of its code are made here, and their results are validated before use."""
 
 import traceback
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ from candlemill.strategies import LOOKBACK_LIMIT, Strategy
 
 ORDINARY_PRICE = 10**15  # scaled: ten million; a strategy may refuse only prices above it
 Params = dict[str, Any]
+S = TypeVar("S", bound=Strategy)
 
 
 class Broken(Exception):
@@ -114,7 +115,7 @@ def one_line_of(error: BaseException) -> str:
 # -- parameter sets ------------------------------------------------------------------------------------------------
 
 
-def varied(strategy: Strategy, pinned: frozenset[str], rng: np.random.Generator) -> Strategy:
+def varied(strategy: S, pinned: frozenset[str], rng: np.random.Generator) -> S:
     """Return the strategy with other values of the parameters that are not `pinned`.
 
     The values are within their bounds and near the given ones. Returns the strategy itself if it accepts none.
