@@ -1,6 +1,6 @@
 """The Broker and the functions' processes: at-least-once delivery, retries with back-off, dead letters.
 
-A process does with an event what `io.http.respond` does with a request.
+A process does with an event what `transport.http.respond` does with a request.
 """
 
 from collections import Counter
@@ -59,7 +59,7 @@ class _Local:
 
 
 class Function(Process):
-    """A process of one of the functions, as `io.http.handler_context` makes it."""
+    """A process of one of the functions, as `transport.http.handler_context` makes it."""
 
     def __init__(self, name: str, world: World, skew_ms: int) -> None:
         super().__init__(name, skew_ms)
@@ -192,7 +192,7 @@ class Broker:
         return Function(f"{route}-{self._born[route]}", self._world, skew)
 
     def _serve(self, process: Function, delivery: Delivery, attempt: int, settled: list[int]) -> None:
-        """What `io.http.respond` does."""
+        """What `transport.http.respond` does."""
         event, world = delivery.event, self._world
         output = (event.partitionkey[:6], process.name, "takes", event.type[15:], event.id[:6])
         world.say(*output, *delivery.place[1:], attempt, event.error)

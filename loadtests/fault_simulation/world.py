@@ -138,7 +138,7 @@ class World:
 
 
 class Store:
-    """The part of `io.store.Store` that functions use. Candles and their index do not lag: see docs/simulation.md."""
+    """The part of `store.base.Store` that functions use. Candles and their index do not lag: see docs/simulation.md."""
 
     def __init__(self, world: World) -> None:
         self._world = world
