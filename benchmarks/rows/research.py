@@ -33,7 +33,7 @@ def rows_guards(lab: Lab) -> Iterator[Row]:
 
     def guarded() -> None:
         sharpes, matrix = sweep()
-        rows = thinned(len(sharpes), int(np.argmax(sharpes)))
+        rows = thinned(np.arange(len(sharpes)), len(sharpes), int(np.argmax(sharpes)))
         sets = [(params, sharpe) for (_, params), sharpe in zip(points, sharpes, strict=True)]
         sweep_guards(matrix[rows], rows, sets, spec.grid)
 

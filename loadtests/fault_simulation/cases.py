@@ -13,6 +13,7 @@ from candlemill.backtests.resolve import resolve
 from candlemill.backtests.spec import WalkForward
 from candlemill.backtests.spec_rules import COLUMNS
 from candlemill.backtests.tiers import Tier, TierTable
+from candlemill.guards import matrix
 from candlemill.pipeline import reuse, tasks, waves
 from candlemill.pipeline.events import Requested
 from candlemill.store.candle_writer import count_days
@@ -35,6 +36,7 @@ SMALL = [
     (plan, "BATCH_SETS", 3),
     (plan, "PANEL_BATCH_SETS", 2),
     (plan, "PANEL_SLICE_CANDLES", 150),
+    (matrix, "SETS_LIMIT", 4),
     (tasks, "REPAIR_EVENT_POINTS", 2),
     (tasks, "REPAIR_EVENT_SLICES", 3),
     (merge, "REPAIR_LIMIT", 3),

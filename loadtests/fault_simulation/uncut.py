@@ -136,7 +136,8 @@ def _job(still: Still, spec: Spec, data_digest: str) -> Bits:
     if len(found) < 2:
         return Bits(results, "")
     sets = [(params, row.sharpe_ratio) for params, row in found]
-    rows = thinned(len(sets), max(range(len(sets)), key=lambda k: sets[k][1]))
+    points = np.array([point for point, _, _ in grid_points(spec, 0, spec.combinations)])
+    rows = thinned(points, spec.combinations, max(range(len(sets)), key=lambda k: sets[k][1]))
     matrix = np.stack([unpack(found[k][1].daily)[1] for k in rows])
     return Bits(results, msgspec.json.encode(sweep_guards(matrix, rows, sets, spec.grid)).decode())
 

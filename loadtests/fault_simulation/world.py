@@ -223,6 +223,10 @@ class Store:
         found = [row for row in rows if row.batch == batch and row.kind == GUESS and row.task.endswith(tasks)]
         return BatchState(len(found), batch in done, len(done))
 
+    def sweep_parts(self, job_id: str, merged: str) -> dict[int, str]:
+        rows = self.partials(job_id, MERGED_BATCH)
+        return {row.slice: row.part for row in rows if row.task == merged}
+
     def known_slices(self, set_keys: Sequence[str], code: str) -> list[KnownSlice]:
         rows = self._outcomes(set_keys, code)
         return [KnownSlice(r.slice_key, r.first_ms, r.start_ms, r.end_ms, {r.set_key}) for r in rows]

@@ -6,6 +6,7 @@ from math import sqrt
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from candlemill.guards import matrix as matrix_module
 from candlemill.guards import normal_distribution
 from candlemill.guards.deflated_sharpe import (
     Track,
@@ -91,7 +92,12 @@ def test_correlated_trials_count_less() -> None:
     assert trials_of(np.stack([common, common])).independent(2) == 1
 
 
-def test_thinning_keeps_the_best() -> None:
-    assert thinned(5, 3) == [0, 1, 2, 3, 4]
-    kept = thinned(1_000_000, 777_777, 100)
-    assert (len(kept), kept[:2], 777_777 in kept) == (101, [0, 10_000], True)
+@given(st.integers(1, 400), st.integers(1, 20), st.data())
+def test_thinning_keeps_the_best_and_points_at_even_distances(count: int, limit: int, data: st.DataObject) -> None:
+    ran = np.array(sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1))))
+    best = data.draw(st.integers(0, len(ran) - 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matrix_module, "SETS_LIMIT", limit)
+        found = thinned(ran, count, best)
+    even = set(range(count)) if count <= limit else {k * count // limit for k in range(limit)}
+    assert found == [k for k, point in enumerate(ran.tolist()) if point in even or k == best]

@@ -141,6 +141,9 @@ class World:
     def partials(self, job_id: str, batch: int | None = None) -> list[TaskRecord]:
         return [r for r in self.rows.values() if r.job_id == job_id and batch in (None, r.batch)]
 
+    def sweep_parts(self, job_id: str, merged: str) -> dict[int, str]:
+        return {row.slice: row.part for row in self.partials(job_id, MERGED_BATCH) if row.task == merged}
+
     def put_task_records(self, partials: Sequence[TaskRecord]) -> None:
         for row in partials:
             self.tasks_at[row.job_id] = self.runtime.clock_ms()

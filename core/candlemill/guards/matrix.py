@@ -28,11 +28,18 @@ class Trials(msgspec.Struct, frozen=True):
         return round(self.correlation + (1 - self.correlation) * trials)
 
 
-def thinned(count: int, best: int, limit: int = SETS_LIMIT) -> list[int]:
-    """Choose the sets to use, ascending: all of `count`, or `limit` at even distances and the best one."""
-    if count <= limit:
-        return list(range(count))
-    return sorted({k * count // limit for k in range(limit)} | {best})
+def at_even_distances(points: NDArray[np.int64], combinations: int) -> NDArray[np.bool_]:
+    """Return which points of a grid are used: all of at most SETS_LIMIT `combinations`, else so many at even
+    distances."""
+    if combinations <= SETS_LIMIT:
+        return np.ones(len(points), dtype=np.bool_)
+    after = -(-points * SETS_LIMIT // combinations)  # the first number whose point is not below this one
+    return np.equal(after * combinations // SETS_LIMIT, points)
+
+
+def thinned(points: NDArray[np.int64], combinations: int, best: int) -> list[int]:
+    """Choose the sets to use, ascending: those of `points` at even distances in the grid, and the best one."""
+    return sorted({*np.flatnonzero(at_even_distances(points, combinations)).tolist(), best})
 
 
 def small(rows: Matrix) -> Doubles:
@@ -59,6 +66,12 @@ def chunks(matrix: Matrix) -> Iterator[tuple[int, Doubles]]:
 
 def trials_of(matrix: Matrix) -> Trials:
     """Compute `Trials` from the sets whose profits vary, without the others. Zeros for fewer than two such sets."""
+    return trials_of_sums(*unit_sums(matrix))
+
+
+def unit_sums(matrix: Matrix) -> tuple[Doubles, NDArray[np.int64]]:
+    """Return each set's daily Sharpe ratio (NaN if its profits do not vary), and the sum of the sets' unit vectors,
+    times 2^40: integers, so that sums of parts of the sets add up exactly."""
     n = matrix.shape[1]
     ratios = []
     total = np.zeros(n, dtype=np.int64)
@@ -68,11 +81,16 @@ def trials_of(matrix: Matrix) -> Trials:
         moved = squares - means * sums  # n times the population's variance
         varied = moved > squares * 1e-12
         sums, means, moved, rows = sums[varied], means[varied], moved[varied], rows[varied]
-        ratios.append(means / np.sqrt(moved / max(n - 1, 1)))
-        # Unit vectors as scaled integers, so that their sum does not depend on the order.
+        ratios.append(np.full(len(varied), np.nan))
+        ratios[-1][varied] = means / np.sqrt(moved / max(n - 1, 1))
         unit = (rows - means[:, None]) / np.sqrt(moved)[:, None]
         total += np.rint(unit * 2.0**40).astype(np.int64).sum(axis=0)
-    found = np.concatenate(ratios) if ratios else np.empty(0)
+    return np.concatenate(ratios) if ratios else np.empty(0), total
+
+
+def trials_of_sums(ratios: Doubles, total: NDArray[np.int64]) -> Trials:
+    """Compute `Trials` from what `unit_sums` returns."""
+    found = ratios[~np.isnan(ratios)]
     m = len(found)
     if m < 2:
         return Trials(0.0, 0.0)

@@ -56,20 +56,23 @@ class Overfitting(msgspec.Struct, frozen=True):
 
 
 def overfitting(matrix: Matrix, spread: Spread = map) -> Overfitting | None:
-    """Compute the probability of backtest overfitting of daily profits, int64 sets x days.
+    """Compute the probability of backtest overfitting of daily profits, int64 sets x days, by their sums."""
+    return overfitting_of_sums(matrix.shape[1], *block_sums(matrix), spread)
+
+
+def overfitting_of_sums(days: int, sums: Doubles, squares: Doubles, spread: Spread = map) -> Overfitting | None:
+    """Compute the probability of backtest overfitting from what `block_sums` returns.
 
     None for fewer than 2 sets or 32 days. `spread` is used as `map` and may run the portions in parallel. Of equally
     good sets in sample the first is chosen; out of sample equal sets share their mean rank. A set without profits or
     losses in a half has a ratio of 0 there; a set that gains the same each day has the highest.
     """
-    sets, days = matrix.shape
-    blocks = min(BLOCKS, days // BLOCK_DAYS // 2 * 2)
+    blocks, sets = sums.shape
     if sets < 2 or blocks < FEWEST_BLOCKS:
         return None
-    edges = np.array([k * days // blocks for k in range(blocks)])
-    lengths = np.diff(np.append(edges, days)).astype(np.float64)
+    lengths = np.diff(np.append(_edges(days), days)).astype(np.float64)
     halves = _halves(blocks)
-    choose = partial(_choices, *_block_sums(matrix, edges))
+    choose = partial(_choices, sums, squares)
     found = np.concatenate(list(spread(choose, np.array_split(halves, PARTS)))).reshape(-1, FOUND).T
     in_half = halves @ lengths
     inside = np.stack((in_half, days - in_half), axis=1).ravel()
@@ -93,11 +96,18 @@ def overfitting(matrix: Matrix, spread: Spread = map) -> Overfitting | None:
     )
 
 
-def _block_sums(matrix: Matrix, edges: NDArray[np.int64]) -> tuple[Doubles, Doubles]:
+def _edges(days: int) -> Integers:
+    """Return the first day of each block."""
+    blocks = min(BLOCKS, days // BLOCK_DAYS // 2 * 2)
+    return np.array([k * days // blocks for k in range(blocks)], dtype=np.int64)
+
+
+def block_sums(matrix: Matrix) -> tuple[Doubles, Doubles]:
     """Return the sums of each set's profits and of their squares: two arrays, blocks x sets."""
+    edges = _edges(matrix.shape[1])
     sums = np.empty((len(edges), len(matrix)))
     squares = np.empty_like(sums)
-    for lo, rows in chunks(matrix):
+    for lo, rows in chunks(matrix) if len(edges) else ():
         columns = slice(lo, lo + len(rows))
         sums[:, columns] = np.add.reduceat(rows, edges, axis=1).T
         rows *= rows

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from candlemill.backtests.spec import ParamValue
 from candlemill.errors import BadInput
@@ -17,8 +19,9 @@ from candlemill.guards.deflated_sharpe import (
     probabilistic_sharpe,
     track_of,
 )
-from candlemill.guards.matrix import Matrix, trials_of
-from candlemill.guards.overfitting import Overfitting, Spread, overfitting
+from candlemill.guards.matrix import Matrix, Trials, trials_of_sums
+from candlemill.guards.overfitting import Overfitting, Spread, overfitting_of_sums
+from candlemill.guards.row_sums import RowSums, row_sums
 from candlemill.guards.stability import Stability, stability
 from candlemill.guards.tried import ListedSets, Params, Tried
 from candlemill.units import SCALE
@@ -49,23 +52,34 @@ def sweep_guards(
     if len(rows) != len(matrix) or best not in rows:
         raise BadInput(f"{len(rows)} sets for {len(matrix)} rows of profits: give one row each, the best set's too")
     trials = max(len(tried), trials or 0)
-    track = track_of(matrix[list(rows).index(best)])
-    found = overfitting(matrix, spread)
+    return guards_of_sums(row_sums(matrix), matrix[list(rows).index(best)], tried, axes, spread, trials)
+
+
+def guards_of_sums(
+    sums: RowSums,
+    profits: NDArray[np.int64],
+    tried: Tried,
+    axes: Mapping[str, Sequence[ParamValue]],
+    spread: Spread,
+    trials: int,
+) -> dict[str, Any]:
+    """Compute the guards from sums of the sets' daily profits, and from the daily profits of the best set."""
+    track = track_of(profits)
+    found = overfitting_of_sums(sums.days, sums.blocks, sums.squares, spread)
     steady = stability(axes, tried)
     out = {
-        "best": dict(tried.params(best)),
+        "best": dict(tried.params(tried.best())),
         "trials": trials,
-        "rows": len(matrix),
-        "days": matrix.shape[1],
-        **_sharpe_guards(matrix, track, trials),
+        "rows": len(sums.ratios),
+        "days": sums.days,
+        **_sharpe_guards(trials_of_sums(sums.ratios, sums.total), track, trials),
         "overfitting": None if found is None else msgspec.to_builtins(found),
         "stability": None if steady is None else msgspec.to_builtins(steady),
     }
     return {**out, "warnings": _warnings(out, found, steady)}
 
 
-def _sharpe_guards(matrix: Matrix, track: Track | None, trials: int) -> dict[str, int | None]:
-    of_all = trials_of(matrix)
+def _sharpe_guards(of_all: Trials, track: Track | None, trials: int) -> dict[str, int | None]:
     independent = of_all.independent(trials)
     luck = annual(expected_maximum(independent, of_all.variance))
     return {

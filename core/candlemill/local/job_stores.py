@@ -131,6 +131,9 @@ class BufferedJobStore(LocalOutcomes):
         found, done = (self._batches(job_id).get(one, _Batch()) for one in (batch, MERGED_BATCH))
         return BatchState(found.counts[GUESS, tasks], (DONE, batch, merged) in done.rows, done.counts[DONE, merged])
 
+    def sweep_parts(self, job_id: str, merged: str) -> dict[int, str]:
+        return {}
+
     def has_result(self, job_id: str) -> bool:
         return self._store.has_result(job_id)
 

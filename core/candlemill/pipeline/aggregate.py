@@ -11,9 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 import msgspec
-import numpy as np
 
-from candlemill.backtests.daily import figures as figures_of
 from candlemill.backtests.daily import pack
 from candlemill.backtests.grid import grid_points
 from candlemill.backtests.identity import job_id
@@ -41,8 +39,8 @@ from candlemill.pipeline.rows import (
     Progress,
     ResultRow,
     TaskRecord,
-    require_all,
 )
+from candlemill.pipeline.sweep_figures import part_of, sweep_figures
 from candlemill.pipeline.tasks import done_ending, guess_ending, repair_events, run_ending, task_name
 from candlemill.pipeline.watchdog import watch
 from candlemill.pipeline.waves import next_task, task_cuts
@@ -96,7 +94,7 @@ def _check_batch(job: JobRow, spec: Spec, plan: Plan, batch: int, runtime: Handl
     figures = ""
     if spec.grid:
         runtime.store.put_job(msgspec.structs.replace(job, state="merging"))
-        figures = _sweep_figures(job, spec, runtime)
+        figures = sweep_figures(job, spec, plan, runtime)
     job = msgspec.structs.replace(job, state="done", figures=figures)
     runtime.store.put_job(job)
     return ended("aggregate", job)
@@ -118,7 +116,8 @@ def _merge_batch(job: JobRow, spec: Spec, plan: Plan, batch: int, runtime: Handl
     if merged.repairs:
         return repair_events(job, spec, plan, batch, merged.repairs)
     runtime.store.put_results(merged.results)
-    runtime.store.put_task_records([TaskRecord(job.job_id, MERGED_BATCH, DONE, batch, done_ending(plan))])
+    part = part_of(spec, merged.results) if spec.grid and runtime.waves is not None else ""
+    runtime.store.put_task_records([TaskRecord(job.job_id, MERGED_BATCH, DONE, batch, done_ending(plan), part)])
     runtime.store.release(merged.set_keys)
     return None
 
@@ -171,27 +170,6 @@ def _closes(runtime: HandlerContext, spec: Spec, start: int, end: int) -> tuple[
     window = runtime.candles.window(spec, start, end, 0, ("t", "close"))
     columns = window.candles.columns()
     return columns["t"][window.lo : window.hi], columns["close"][window.lo : window.hi]
-
-
-def _sweep_figures(job: JobRow, spec: Spec, runtime: HandlerContext) -> str:
-    """Return the overfitting statistics of a sweep's best Sharpe ratio as JSON; empty with fewer than two results.
-    Raises StoreDown if the store does not show all of the sweep's results yet."""
-    from candlemill.guards import GridSets, sweep_guards, thinned  # imported here so that an executor starts faster
-
-    found = runtime.store.sweep_scores(job.job_id)
-    if found is None:
-        return ""
-    points = np.fromiter((point for point, _, _ in grid_points(spec, 0, spec.combinations)), dtype=np.int64)
-    if not np.array_equal(points, found[0]):
-        raise StoreDown(f"the store shows {len(found[0]):,} of {len(points):,} results of {job.job_id}: ask again")
-    if len(points) < 2:
-        return ""
-    sets = GridSets(spec.grid, *found, lambda point: next(grid_points(spec, point, 1))[1])
-    rows = thinned(len(sets), sets.best())
-    chosen = [job_id(spec.single(dict(sets.params(k))), job.data_digest) for k in rows]
-    daily = require_all(chosen, runtime.store.sweep_daily(job.job_id, chosen))
-    matrix = np.stack([figures_of(daily[own]) for own in chosen])
-    return msgspec.json.encode(sweep_guards(matrix, rows, sets, spec.grid, runtime.spread)).decode()
 
 
 def result_rows(

@@ -54,6 +54,9 @@ class JobStore(Protocol):
         """Return a batch's state by records whose names end with `tasks` and `merged`. Costs the same for jobs of any
         size: it reads no records of tasks of other batches."""
 
+    def sweep_parts(self, job_id: str, merged: str) -> dict[int, str]:
+        """Return what the records of merged batches, whose names end with `merged`, have for a sweep's guards."""
+
     def has_result(self, job_id: str) -> bool: ...
     def results(self, job_ids: Sequence[str]) -> list[ResultRow]: ...
     def put_results(self, results: Sequence[ResultRow]) -> None: ...

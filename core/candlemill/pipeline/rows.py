@@ -25,13 +25,15 @@ FINISHED = frozenset({"cancelled", "failed", "done"})
 class TaskRecord(msgspec.Struct, frozen=True):
     """One row of `backtest_slices`, the log of a job's finished tasks; outcomes are stored elsewhere.
     Tasks that belong together have the same ending of `task`, from its first slash on. The record of a merged batch
-    (kind DONE) has `batch` MERGED_BATCH and the batch's number as `slice`."""
+    (kind DONE) has `batch` MERGED_BATCH, the batch's number as `slice`, and of a sweep the `part` of `sweep_figures`,
+    which is not read with the log."""
 
     job_id: str
     batch: int
     kind: str
     slice: int
     task: str
+    part: str = ""
 
 
 class BatchState(msgspec.Struct, frozen=True):

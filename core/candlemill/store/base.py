@@ -151,6 +151,10 @@ class Store(ABC):
         """State of a batch by records whose names end with `tasks` and `merged`."""
 
     @abstractmethod
+    def sweep_parts(self, job_id: str, merged: str) -> dict[int, str]:
+        """What the records of merged batches, whose names end with `merged`, have for a sweep's guards, by batch."""
+
+    @abstractmethod
     def task_counts(self, job_id: str) -> dict[tuple[int, str, str], int]:
         """Number of a job's tasks that have records, by batch, kind and ending; a merged batch has one of kind DONE."""
 

@@ -164,10 +164,10 @@ class JobTable(Connection):
     def partials(self, job_id: str, batch: int | None = None) -> list[TaskRecord]:
         if self.known_keys is not None and not self.known_keys.tasks.may_have([job_id]):
             return []
-        sql = f"""
-            SELECT {", ".join(TaskRecord.__struct_fields__)} FROM backtest_slices FINAL
-            WHERE job_id = {{job:String}} AND ({{batch:Int64}} < 0 OR batch = {{batch:Int64}})
-        """  # noqa: S608
+        sql = """
+            SELECT job_id, batch, kind, slice, task FROM backtest_slices FINAL
+            WHERE job_id = {job:String} AND ({batch:Int64} < 0 OR batch = {batch:Int64})
+        """
         rows = self._rows(sql, {"job": job_id, "batch": -1 if batch is None else batch})
         return [TaskRecord(*row) for row in rows]
 
@@ -188,6 +188,14 @@ class JobTable(Connection):
         bound = {"job": job_id, "batch": batch, "merged_batch": MERGED_BATCH, "tasks": tasks, "merged": merged}
         ((found, is_merged, count),) = self._rows(sql, bound)
         return BatchState(int(found), bool(is_merged), int(count))
+
+    def sweep_parts(self, job_id: str, merged: str) -> dict[int, str]:
+        sql = """
+            SELECT slice, any(part) FROM backtest_slices
+            WHERE job_id = {job:String} AND batch = {merged_batch:UInt32} AND task = {merged:String} GROUP BY slice
+        """
+        rows = self._rows(sql, {"job": job_id, "merged_batch": MERGED_BATCH, "merged": merged})
+        return {int(row[0]): str(row[1]) for row in rows}
 
     def delete_job(self, job_id: str) -> None:
         bound: dict[str, object] = {"job": job_id}

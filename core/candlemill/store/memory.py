@@ -174,6 +174,9 @@ class MemoryStore(Store):
     def batch_state(self, job_id: str, batch: int, tasks: str, merged: str) -> BatchState:
         return BatchState(0, False, 0)
 
+    def sweep_parts(self, job_id: str, merged: str) -> dict[int, str]:
+        return {}
+
     def put_outcomes(self, rows: Sequence[OutcomeRow]) -> None:
         self._outcomes.put(rows)
 

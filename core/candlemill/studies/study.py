@@ -308,7 +308,7 @@ def _guards(
 ) -> dict[str, Any]:
     sign = 1 if descending else -1
     sets = [(trial.point, sign * (trial.score or 0)) for trial in done]
-    chosen = thinned(len(sets), list(done).index(best))
+    chosen = thinned(np.arange(len(sets)), len(sets), list(done).index(best))
     matrix = _matrix([unpack(rows[done[k].job_id].daily) for k in chosen])
     return sweep_guards(matrix, chosen, sets, {}, trials=trials)
 
