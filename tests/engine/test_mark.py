@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from candlemill.engine.candles import MINUTE_MS, CandleColumns
+from candlemill.engine.candles import BLOCK, MINUTE_MS, CandleColumns
 from candlemill.engine.mark import NO_BAR, Marks, PanelMarks, mark_symbol, outlines
-from candlemill.engine.position import BLOCK
 from candlemill.engine.settle import Quotes
 from hypothesis import example, given
 from order_candles import candle_columns

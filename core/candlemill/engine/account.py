@@ -19,9 +19,10 @@ from mypy_extensions import i64
 
 from candlemill.engine.candles import CandleColumns
 from candlemill.engine.fills import TAKE, Curve, Fills
-from candlemill.engine.position import MILLION, SCALE, ExecutionRules, at_or_far, deepest_fall, extremes
+from candlemill.engine.position import MILLION, SCALE, ExecutionRules
 from candlemill.engine.signals import PositionChanges, first_at_least
 from candlemill.engine.simulate import run
+from candlemill.engine.stretches import at_or_far, deepest_fall, extremes
 from candlemill.engine.summary import CLOSED, FINE, THROUGH, CarriedState, Summary
 
 FIXED: Final = 0

@@ -7,10 +7,11 @@ from mypy_extensions import i64
 
 from candlemill.engine.candles import CandleColumns
 from candlemill.engine.mark import NO_BAR, Marks, StretchMarks
-from candlemill.engine.position import MILLION, ExecutionRules, at_or_far, distance
+from candlemill.engine.position import MILLION, ExecutionRules, distance
 from candlemill.engine.settle import SettleRules
 from candlemill.engine.signals import PositionChanges, first_at_least
 from candlemill.engine.single_account import SingleAccount
+from candlemill.engine.stretches import at_or_far
 from candlemill.engine.summary import CarriedState, Summary
 from candlemill.engine.unstopped import opens_after
 

@@ -11,9 +11,9 @@ from librt.vecs import vec
 from mypy_extensions import i64
 
 from candlemill.engine.candles import BLOCK, CandleColumns, Column, native, view
-from candlemill.engine.position import FAR, at_or_far, deepest_fall, extremes
 from candlemill.engine.settle import Quotes
 from candlemill.engine.signals import first_at_least
+from candlemill.engine.stretches import FAR, at_or_far, deepest_fall, extremes
 from candlemill.engine.wide import SCALE, below_limit, product, size_of
 
 NO_BAR: Final = -1

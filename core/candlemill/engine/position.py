@@ -11,14 +11,15 @@ import numpy as np
 from librt.vecs import vec
 from mypy_extensions import i64
 
-from candlemill.engine.candles import BLOCK, MINUTE_MS, CandleColumns, bar_origin, native, view
+from candlemill.engine.candles import MINUTE_MS, CandleColumns, bar_origin, native, view
 from candlemill.engine.fills import BOTH, LATE, SIGNAL, STOP, TAKE, Fills
 from candlemill.engine.signals import PositionChanges, first_at_least
-from candlemill.engine.summary import CLOSED, FINE, THROUGH, CarriedState
+from candlemill.engine.stretches import FAR, at_or_far, first_outside
+from candlemill.engine.summary import FINE, CarriedState
+from candlemill.engine.unit_run import UnitRun
 
 MILLION: Final = 1_000_000
 SCALE: Final = 100_000_000
-FAR: Final = 1 << 62
 
 
 def distance(price: i64, ppm: i64) -> i64:
@@ -91,78 +92,31 @@ class ExecutionRules:
         self.needs_entry: bool = stop_loss != 0 or take_profit != 0
 
 
-class Position:
-    """Position, its marks and the counts so far, while the loop runs.
+class Position(UnitRun):
+    """Position, its marks and the counts so far, while the loop runs. Money is per unit of base.
 
-    Money is per unit of base and relative to the equity at the last mark before bar `lo`. It is exact: each amount in
-    10^-8, rounded down, has a `rest` in 10^-8 of that unit. Prices are integers, so the rest of the equity changes only
-    with a fee or funding. `log`, if given, records every fill.
+    `log`, if given, records every fill.
     """
 
     def __init__(
         self, candles: CandleColumns, rules: ExecutionRules, start: CarriedState, lo: i64, hi: i64, log: Fills | None
     ) -> None:
-        self.candles: CandleColumns = candles
+        super().__init__(candles, lo, hi, start.side, start.side != 0)
         self.rules: ExecutionRules = rules
-        self.lo: i64 = lo
-        self.hi: i64 = hi
         self.log: Fills | None = log
-        # position
         self.side: i64 = start.side
         self.entry: i64 = start.entry
         self.extreme: i64 = start.extreme
         self.locked: bool = start.locked
         self.wanted: i64 = start.desired
-        self.base: i64 = 0  # equity = base + side * close, and the rest
-        self.rest: i64 = 0
-        self.inherited: bool = start.side != 0
-        self.over_gap: bool = False
-        self.entry_base: i64 = 0  # `base` before the position was opened
-        self.entry_rest: i64 = 0
-        # needed by the Summary
-        self.peak: i64 = 0
-        self.peak_rest: i64 = 0
-        self.low: i64 = 0
-        self.low_rest: i64 = 0
-        self.drawdown: i64 = 0
-        self.drawdown_rest: i64 = 0
-        self.funding: i64 = 0
-        self.funding_rest: i64 = 0  # a sum, like the next two rests
-        self.turnover: i64 = 0
         self.maker_turnover: i64 = 0  # the part of the turnover that pays the maker's fee
-        self.fills: i64 = 0
-        self.trades: i64 = 0
-        self.wins: i64 = 0
-        self.gross_profit: i64 = 0
-        self.profit_rest: i64 = 0
-        self.gross_loss: i64 = 0
-        self.loss_rest: i64 = 0
-        self.exposure: i64 = 0
+        self.funding: i64 = 0
+        self.funding_rest: i64 = 0  # a sum
         self.ambiguous: i64 = 0
-        self.over_gaps: i64 = 0
-        self.gap_profit: i64 = 0  # from closes before missing minutes to opens after them
-        self.head: i64 = 0
-        self.head_cash: i64 = 0
-        self.head_rest: i64 = 0
-        self.head_gap: bool = False
-        # cursors
-        self.gap: i64 = first_at_least(candles.gaps, lo)
-        self.day: i64 = first_at_least(candles.day_ends, lo)
-        self.first_day: i64 = self.day
-        last_day: i64 = first_at_least(candles.day_ends, hi)
-        self.day_equity: vec[i64] = vec[i64](np.zeros(last_day - self.day, dtype=np.int64))
-        self.day_rest: vec[i64] = vec[i64](np.zeros(last_day - self.day, dtype=np.int64))
-        self.next_day: i64 = at_or_far(candles.day_ends, self.day)
-        self.next_gap: i64 = at_or_far(candles.gaps, self.gap)
         self.instant: i64 = first_at_least(candles.funding_bars, lo)
         self.next_funding: i64 = at_or_far(candles.funding_bars, self.instant)
         self.exit_price: i64 = 0
         self.exit_reason: i64 = 0
-        if self.side != 0:
-            self.head = THROUGH
-            self.base = self.entry_base = -self.side * candles.close[lo - 1]
-            if self.next_gap == lo:
-                self.cross_gap(lo)
 
     def walk(self, changes: PositionChanges) -> None:
         """Process all bars: one region up to each change of the desired position, and one after the last change."""
@@ -258,13 +212,6 @@ class Position:
         fee, rest = fee_of(fill, rate)
         self.spend(side * fill + fee, rest)
 
-    def spend(self, amount: i64, rest: i64) -> None:
-        self.base -= amount
-        self.rest -= rest
-        if self.rest < 0:
-            self.base -= 1
-            self.rest += FINE
-
     def fund(self, bar: i64) -> None:
         """Settle the funding of all instants up to `bar` with the current position.
 
@@ -284,12 +231,10 @@ class Position:
             self.next_funding = at_or_far(candles.funding_bars, self.instant)
 
     def open_position(self, bar: i64, raw: i64, side: i64, reason: i64) -> None:
-        self.entry_base, self.entry_rest = self.base, self.rest
+        self.begin_trade()
         self.pay(bar, raw, side, side, reason)
         self.side = side
         self.extreme = raw
-        self.inherited = False
-        self.over_gap = False
         if self.log is not None:
             self.log.draw(bar, self.base, self.rest, side)
 
@@ -298,31 +243,7 @@ class Position:
         self.side = 0
         if self.log is not None:
             self.log.draw(bar, self.base, self.rest, 0)
-        profit, rest = self.since_entry()
-        if self.inherited:
-            self.inherited = False
-            self.head = CLOSED
-            self.head_cash, self.head_rest = profit, rest
-            self.head_gap = self.over_gap
-            return
-        self.trades += 1
-        if self.over_gap:
-            self.over_gaps += 1
-        if profit > 0 or (profit == 0 and rest > 0):
-            self.wins += 1
-            self.gross_profit += profit
-            self.profit_rest += rest
-        else:
-            self.gross_loss -= profit
-            self.loss_rest -= rest
-
-    def since_entry(self) -> tuple[i64, i64]:
-        """Return the cash received since the position was opened, or since bar `lo`: an amount and its rest."""
-        cash: i64 = self.base - self.entry_base
-        rest: i64 = self.rest - self.entry_rest
-        if rest < 0:
-            return cash - 1, rest + FINE
-        return cash, rest
+        self.end_trade()
 
     def find_exit(self, begin: i64, end: i64, entry_bar: i64) -> i64:
         """Return the bar on which a stop or target closes the position, or `end`.
@@ -412,138 +333,10 @@ class Position:
         self.mark_stretch(begin, end)
 
     def mark_stretch(self, begin: i64, end: i64) -> None:
-        if begin >= end:
-            return
-        if not self.rules.marked:
-            if self.side != 0 and self.next_gap <= end:
-                self.see_gaps(begin, end)
-            return
-        if self.side == 0:
-            self.see(self.base, self.base)
-        else:
-            self.exposure += end - begin
-            if self.next_gap <= end:
-                self.see_gaps(begin, end)
-            self.mark_held(begin, end)
-        if self.next_day < end:
-            self.mark_days(end)
-
-    def see(self, high: i64, low: i64) -> None:
-        """Update with the highest and the lowest equity of a stretch, both with the present rest, and the fall from the
-        earlier peak.
-        """
-        rest: i64 = self.rest
-        fall: i64 = self.peak - low
-        fall_rest: i64 = self.peak_rest - rest
-        if fall_rest < 0:
-            fall -= 1
-            fall_rest += FINE
-        if fall > self.drawdown or (fall == self.drawdown and fall_rest > self.drawdown_rest):
-            self.drawdown, self.drawdown_rest = fall, fall_rest
-        if high > self.peak or (high == self.peak and rest > self.peak_rest):
-            self.peak, self.peak_rest = high, rest
-        if low < self.low or (low == self.low and rest < self.low_rest):
-            self.low, self.low_rest = low, rest
-
-    def mark_held(self, begin: i64, end: i64) -> None:
-        """Mark bars with a position.
-
-        The two extremes are enough, unless a deep fall from a new peak can lie between them.
-        """
-        highest, lowest = extremes(self.candles, begin, end)
-        high: i64 = self.base + highest
-        low: i64 = self.base + lowest
-        if self.side < 0:
-            high = self.base - lowest
-            low = self.base - highest
-        if high >= self.peak and high - low > self.drawdown:
-            fall: i64 = deepest_fall(self.candles.close, self.side, begin, end)
-            if fall > self.drawdown:
-                self.drawdown, self.drawdown_rest = fall, 0
-        self.see(high, low)
-
-    def see_gaps(self, begin: i64, end: i64) -> None:
-        """Record missing minutes after one of the marks of bars `begin` to `end - 1`, within the bars of this run."""
-        while self.next_gap <= begin:
-            self.gap += 1
-            self.next_gap = at_or_far(self.candles.gaps, self.gap)
-        while self.next_gap <= end and self.next_gap < self.hi:
-            self.cross_gap(self.next_gap)
-            self.gap += 1
-            self.next_gap = at_or_far(self.candles.gaps, self.gap)
-
-    def cross_gap(self, bar: i64) -> None:
-        """Count the profit of the position from the close before missing minutes to the open of `bar` after them."""
-        self.over_gap = True
-        self.gap_profit += self.side * (self.candles.open[bar] - self.candles.close[bar - 1])
-
-    def mark_days(self, end: i64) -> None:
-        """Record the equity at the last bar of each day that ends before bar `end`."""
-        while self.next_day < end:
-            equity: i64 = self.base
-            if self.side != 0:
-                equity += self.side * self.candles.close[self.next_day]
-            self.day_equity[self.day - self.first_day] = equity
-            self.day_rest[self.day - self.first_day] = self.rest
-            self.day += 1
-            self.next_day = at_or_far(self.candles.day_ends, self.day)
-
-
-def extremes(candles: CandleColumns, begin: i64, end: i64) -> tuple[i64, i64]:
-    """Return the highest and the lowest close of bars `begin` to `end - 1`; by whole blocks if the candles have them.
-
-    Maxima and minima are computed without branches, which the processor would often mispredict.
-    """
-    close = candles.close
-    high: i64 = 0
-    low: i64 = FAR
-    i: i64 = begin
-    if end - begin >= 2 * BLOCK and len(candles.block_top) != 0:
-        tops, bottoms = candles.block_top, candles.block_bottom
-        b: i64 = (begin + BLOCK - 1) // BLOCK
-        while i < b * BLOCK:
-            high = max(high, close[i])
-            low = min(low, close[i])
-            i += 1
-        while b < end // BLOCK:
-            high = max(high, tops[b])
-            low = min(low, bottoms[b])
-            b += 1
-        i = b * BLOCK
-    while i < end:
-        price: i64 = close[i]
-        if price > high:
-            high = price
-        if price < low:
-            low = price
-        i += 1
-    return high, low
-
-
-def deepest_fall(close: vec[i64], side: i64, begin: i64, end: i64) -> i64:
-    """Return the deepest fall of `side` times close from its earlier highest value, in bars `begin` to `end - 1`."""
-    fall: i64 = 0
-    top: i64 = -FAR
-    i: i64 = begin
-    while i < end:
-        price: i64 = side * close[i]
-        if price > top:
-            top = price
-        if top - price > fall:
-            fall = top - price
-        i += 1
-    return fall
-
-
-def first_outside(candles: CandleColumns, begin: i64, end: i64, floor: i64, ceiling: i64) -> i64:
-    """Return the first bar that touches `floor` with its low or `ceiling` with its high, or `end`."""
-    low, high = candles.low, candles.high
-    i: i64 = begin
-    while i < end:
-        if low[i] <= floor or high[i] >= ceiling:
-            return i
-        i += 1
-    return end
+        if self.rules.marked:
+            self.mark_bars(begin, end, self.side, self.side != 0)
+        elif self.side != 0 and begin < end and self.next_gap <= end:
+            self.see_gaps(begin, end, self.side)
 
 
 def fill_prices(candles: CandleColumns, changes: PositionChanges, at_close: bool) -> vec[i64]:
@@ -566,10 +359,3 @@ def late_changes(candles: CandleColumns, changes: PositionChanges, rules: Execut
     ends = view(candles.t)[view(changes.at)] + (MINUTE_MS - bar_origin(int(rules.timeframe)))
     cut = ends % width != 0
     return native(cut) if cut.any() else vec[i64]()
-
-
-def at_or_far(column: vec[i64], index: i64) -> i64:
-    """Return the element at `index`; after the last one, a bar beyond all candles."""
-    if index < len(column):
-        return column[index]
-    return FAR

@@ -326,10 +326,11 @@ class BitReader:
     def scan(self, ups: vec[i64], downs: vec[i64], has_downs: bool) -> i64:
         """Write the row's changes to `at` and `value`; return how many there are."""
         at, value, last, table = self.at, self.value, self.last, BIT_INDEX
-        mapped = self.mapped
+        mapped, first_bar = self.mapped, self.first_bar
+        low_63: i64 = LOW_63  # a boxed constant: it is read once
         words: i64 = (self.n + 63) >> 6
         rest: i64 = self.n & 63
-        kept: i64 = LOW_63 >> (63 - rest)  # of the last word; `1 << rest` would be shifted in 32 bits
+        kept: i64 = low_63 >> (63 - rest)  # of the last word; `1 << rest` would be shifted in 32 bits
         k: i64 = 0
         carry: i64 = 0  # the bits before the word
         carry_down: i64 = 0
@@ -344,7 +345,7 @@ class BitReader:
                 turns |= down ^ (((down & LOW_62) << 1) | carry_down)
                 top |= (down >> 63) ^ (down >> 62)
                 carry_down = (down >> 63) & 1
-            turns &= LOW_63
+            turns &= low_63
             top &= 1
             if w == words - 1 and rest != 0:
                 turns &= kept
@@ -357,7 +358,8 @@ class BitReader:
                     turns ^= lowest
                 else:
                     top = 0
-                at[k] = last[self.first_bar + (w << 6) + bit] if mapped else self.first_bar + (w << 6) + bit
+                bar: i64 = first_bar + (w << 6) + bit
+                at[k] = last[bar] if mapped else bar
                 value[k] = (up >> bit) & 1
                 if has_downs:
                     value[k] -= (down >> bit) & 1
@@ -393,11 +395,12 @@ def set_bits(words: vec[i64], count: int) -> vec[i64]:
     """Return the positions of the `count` set bits of little-endian 64-bit `words`, ascending."""
     out = vec[i64](np.empty(count, dtype=np.int64))
     table = BIT_INDEX
+    low_63: i64 = LOW_63
     n: i64 = len(words)
     w: i64 = 0
     k: i64 = 0
     while w < n:
-        word: i64 = words[w] & LOW_63
+        word: i64 = words[w] & low_63
         while word != 0:
             lowest: i64 = word & -word
             out[k] = (w << 6) + table[((lowest * DE_BRUIJN) >> 58) & 63]

@@ -8,12 +8,14 @@ from mypy_extensions import i64
 
 from candlemill.engine.candles import CandleColumns, view
 from candlemill.engine.fills import Fills
-from candlemill.engine.position import FAR, MILLION, SCALE, ExecutionRules, Position
+from candlemill.engine.position import MILLION, SCALE, ExecutionRules, Position
 from candlemill.engine.signals import PositionChanges
 from candlemill.engine.summary import FINE, CarriedState, Summary, count_equity
+from candlemill.engine.unit_run import exact
 from candlemill.engine.unstopped import is_unstopped, run_unstopped
 
 EQUITY_LIMIT: Final = 1 << 61  # no money amount of one pass may reach it
+TAKE_LIMIT: Final = 1 << 62  # the same for a target's distance from the entry
 
 
 def run(
@@ -50,7 +52,7 @@ def run(
         passes.append(_pass(candles, piece, rules, start, lo, stop, log))
         start, lo = _state(passes[-1]), stop
         if log is not None:
-            log.before += _equity(passes[-1])
+            log.before += passes[-1].equity(passes[-1].side)
     return _settle(passes)
 
 
@@ -68,7 +70,7 @@ def _changes_per_pass(candles: CandleColumns, rules: ExecutionRules) -> int:
     funding = int(np.abs(rates).sum()) * top // SCALE if len(rates) else 0
     take = (top // MILLION + 1) * int(rules.take_profit)
     step = (EQUITY_LIMIT - funding) // max(1, fill) // 2 - 3
-    if step < 1 or take > FAR:
+    if step < 1 or take > TAKE_LIMIT:
         raise OverflowError(f"prices up to {top} (scaled) with these costs and stops do not fit 64 bits")
     return step
 
@@ -85,18 +87,6 @@ def _pass(
     book = Position(candles, rules, start, lo, hi, log)
     book.walk(changes)
     return book
-
-
-def _equity(book: Position) -> int:
-    equity: i64 = book.base
-    if book.side != 0:
-        equity += book.side * book.candles.close[book.hi - 1]
-    return exact(equity, book.rest)
-
-
-def exact(amount: i64, rest: i64) -> int:
-    """Convert an amount of the book and its rest to the unit of a Summary."""
-    return int(amount) * FINE + int(rest)
 
 
 def _state(book: Position) -> CarriedState:
@@ -125,40 +115,15 @@ def _settle(passes: list[Position]) -> tuple[Summary, CarriedState, list[int]]:
             after = offset + equity * FINE + rest
             daily.append(after - before)
             before = after
-        offset += _equity(book)
+        offset += book.equity(book.side)
     total.count_days(daily)
     return total, _state(last), daily
 
 
 def _summary(book: Position) -> Summary:
-    here = book.side != 0 and not book.inherited
-    cash, rest = book.since_entry()
-    since_entry = exact(cash, rest) if book.side != 0 else 0
     taken, made = int(book.turnover - book.maker_turnover), int(book.maker_turnover)
-    out = Summary()
-    out.bars = int(book.hi - book.lo)
-    out.profit = _equity(book)
-    out.peak = exact(book.peak, book.peak_rest)
-    out.low = exact(book.low, book.low_rest)
-    out.drawdown = exact(book.drawdown, book.drawdown_rest)
+    out = book.totals(book.side, book.side != 0)
     out.fees = (taken * int(book.rules.fee) + made * int(book.rules.maker_fee)) * (FINE // MILLION)
     out.funding = exact(book.funding, book.funding_rest)
-    out.turnover = (taken + made) * FINE
-    out.fills = int(book.fills)
-    out.trades = int(book.trades)
-    out.wins = int(book.wins)
-    out.gross_profit = exact(book.gross_profit, book.profit_rest)
-    out.gross_loss = exact(book.gross_loss, book.loss_rest)
-    out.exposure = int(book.exposure)
     out.ambiguous = int(book.ambiguous)
-    out.over_gaps = int(book.over_gaps)
-    out.head = int(book.head)
-    out.head_cash = since_entry if book.inherited else exact(book.head_cash, book.head_rest)
-    out.head_gap = int(book.over_gap if book.inherited else book.head_gap)
-    out.tail = int(here)
-    out.tail_cash = since_entry if here else 0
-    out.tail_gap = int(here and book.over_gap)
-    out.first = int(book.candles.open[book.lo])
-    out.last = int(book.candles.close[book.hi - 1])
-    out.gap_profit = int(book.gap_profit) * FINE
     return out

@@ -247,7 +247,10 @@ def count_equity(total: Summary, equity: vec[i64], rest: vec[i64]) -> list[int]:
         if part < 0:
             size -= 1
             part += FINE
-        daily.append(int(size) * FINE + int(part))
+        if -SMALL < size < SMALL:
+            daily.append(int(size * FINE + part))
+        else:
+            daily.append(int(size) * FINE + int(part))
         loses: bool = size < 0
         if loses:
             size = -size
@@ -266,6 +269,7 @@ def count_equity(total: Summary, equity: vec[i64], rest: vec[i64]) -> list[int]:
     return daily
 
 
+SMALL: Final = 1 << 36  # an amount below it fits 64 bits in the book's unit
 LIMB: Final = 31
 MASK: Final = (1 << 31) - 1
 
