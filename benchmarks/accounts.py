@@ -19,6 +19,7 @@ from candlemill.backtests.spec_rules import account_rules, rules_of
 from candlemill.backtests.tapes import unpacked
 from candlemill.backtests.tiers import Tier, TierTable
 from candlemill.engine.candles import CandleColumns
+from candlemill.engine.fill_tape import AT_OPEN, NO_KEY, TARGET, FillTape
 from candlemill.strategies import build
 from data import synthetic
 
@@ -85,11 +86,11 @@ def events(candles: CandleColumns) -> None:
     """Entries and exits in turn, with everything around the settling."""
     t, close = candles.columns()["t"], candles.columns()["close"]
     at = np.arange(1, len(t), 3)
-    zeros = np.zeros(len(at), dtype=np.int64)
-    after = np.where(np.arange(len(at)) % 2 == 0, 10**6, 0)
-    fills = dict.fromkeys(("stage", "what", "part"), zeros)
-    fills |= {"minute": t[at], "made": t[at - 1], "before": np.append(0, after[:-1]), "after": after}
-    fills |= {"price": close[at], "raw": close[at], "rate": zeros + 1000}
+    fills, before = FillTape(), 0
+    for minute, made, price in zip(t[at].tolist(), t[at - 1].tolist(), close[at].tolist(), strict=True):
+        after = 0 if before else 10**6
+        fills.add(minute, AT_OPEN, made, TARGET, NO_KEY, before, after, after, 0, price, price, 1000, int(before == 0))
+        before = after
     rules, quotes = AccountRules(), {"X": Quotation(t, close)}
     took = seconds(lambda: settle({"X": fills}, quotes, rules, opened(rules, ["X"])))
     print(f"settle: {len(at) / took / 1e6:.1f} million events/s")

@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import msgspec
 import numpy as np
 import pytest
+from accounts import ROW, fill_tape
 from candlemill.backtests import spec_rules
 from candlemill.backtests.account import Quotation, opened
 from candlemill.backtests.marks import account_of
@@ -86,7 +87,9 @@ def test_the_quick_way_is_the_general_one(market: Market, job: tuple[Market, Spe
         bars = candles.columns()
         funding = bars["t"][bars["funding_bars"]], bars["funding_rates"]
         quotes = Quotation(bars["t"], bars["close"], -1, *funding)
-        fills = fills_of(candles, rules, log, 0)
+        columns = {name: column.tolist() for name, column in fills_of(candles, rules, log, 0).items()}
+        rows = [{name: columns[name][k] if name in columns else 0 for name in ROW} for k in range(len(columns["bar"]))]
+        fills = fill_tape(rows)
         general = account_of({SYMBOL: fills}, {SYMBOL: quotes}, account, opened(account, [SYMBOL]))
         assert of(closed(quick)) == of(general.summary)
         assert daily == general.daily

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from candlemill.engine.candles import BLOCK, MINUTE_MS, CandleColumns
 from candlemill.engine.mark import NO_BAR, Marks, PanelMarks, mark_symbol, outlines
-from candlemill.engine.settle import Quotes
+from candlemill.engine.quotes import Quotes
 from hypothesis import example, given
 from order_candles import candle_columns
 

@@ -68,11 +68,11 @@ class Panel:
 
     def slice(self, start: int, end: int, state: AccountState, order: Sequence[str] = ()) -> Accounted:
         names = list(order) or list(self.closes)
-        candles, quotes = {}, {}
+        fills, quotes = {}, {}
         for name in names:
             t = [m for m in sorted(self.closes[name]) if start <= m < end]
             instants = [x for x in sorted(self.funding.get(name, {})) if x < end]
-            candles[name] = candle_columns([row for row in self.fills[name] if start <= row["minute"] < end]).columns()
+            fills[name] = fill_tape([row for row in self.fills[name] if start <= row["minute"] < end])
             quotes[name] = Quotation(
                 column(t),
                 column([self.closes[name][m] for m in t]),
@@ -80,18 +80,18 @@ class Panel:
                 column(instants),
                 column([self.funding[name][x] for x in instants]),
             )
-        return account_of(candles, quotes, self.rules, state)
+        return account_of(fills, quotes, self.rules, state)
 
 
 def column(values: Sequence[int]) -> Any:
     return np.array(values, dtype=np.int64)
 
 
-def candle_columns(rows: Sequence[Mapping[str, int]]) -> FillTape:
-    candles = FillTape()
+def fill_tape(rows: Sequence[Mapping[str, int]]) -> FillTape:
+    fills = FillTape()
     for row in rows:
-        candles.add(*(row[name] for name in ROW))
-    return candles
+        fills.add(*(row[name] for name in ROW))
+    return fills
 
 
 @st.composite

@@ -8,28 +8,22 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from candlemill.engine.candles import DAY_MS, CandleColumns, Column
-from candlemill.engine.fill_tape import ORDER
-from candlemill.engine.settle import (
+from candlemill.engine.account_events import (
     AFTER_CLOSE,
     BEFORE_OPEN,
     BORROW,
-    CROSS,
     CUT,
     ENDING,
-    EQUITY,
     FUNDING,
-    ISOLATED,
-    NO_MARGIN,
-    NOTIONAL,
     REJECTED,
-    UNITS,
     Events,
-    Quotes,
-    Settler,
-    SettleRules,
-    quotes_of,
+    FillEvents,
 )
+from candlemill.engine.candles import DAY_MS, CandleColumns, Column
+from candlemill.engine.fill_tape import FillTape
+from candlemill.engine.quotes import Quotes, quotes_of
+from candlemill.engine.settle import Settler
+from candlemill.engine.settle_rules import CROSS, EQUITY, ISOLATED, NO_MARGIN, NOTIONAL, UNITS, SettleRules
 from candlemill.engine.wide import MILLION, SCALE
 
 Columns = dict[str, Column]
@@ -195,21 +189,20 @@ class Entries(msgspec.Struct, frozen=True):
 
 
 def settle(
-    fills: Mapping[str, Columns],
+    fills: Mapping[str, FillTape],
     quotations: Mapping[str, Quotation],
     rules: AccountRules,
     start: AccountState,
     ruin: int | None = None,
 ) -> tuple[Entries, AccountState]:
-    """Settle the fills of a slice (columns of a FillTape) from `start`; both mappings have the account's symbols as
-    keys.
+    """Settle the fills of a slice from `start`; both mappings have the account's symbols as keys.
 
     With `ruin`, a minute's open time, all positions end at that minute's closes and nothing is traded after it. Pure:
     neither the order of symbols nor where slices are cut changes a bit. Raises OverflowError for amounts from 2^60 on.
     """
     symbols = sorted(start.holdings)
     parts = [_Part(k, fills[name], quotations[name], start.holdings[name], start.t) for k, name in enumerate(symbols)]
-    end = max([start.t, *(int(part.quotes.t[-1]) for part in parts if len(part.quotes.t))])
+    end = max([start.t, *(part.last[0] for part in parts)])
     columns = _events(parts, rules, start, ruin)
     ordered = columns["instant"] >= 0
     decided = [part.quotes.decided for part in parts if part.quotes.decided != NEVER]
@@ -218,9 +211,10 @@ def settle(
     settler = _settler(parts, rules.of(symbols), start.cash)
     entries = settle_events(settler, columns, instants, symbols)
     sums = settler.of_symbols()
+    carried = list(zip(*(sums[name].tolist() for name in CARRIED), strict=True))
     ruined = start.ruined or ruin is not None
     equities = settler.equities()
-    after = {part.symbol(symbols): part.holding(sums, instants, equities, ruined) for part in parts}
+    after = {symbols[part.number]: part.holding(carried[part.number], instants, equities, ruined) for part in parts}
     whole, rest = settler.equity(end)
     return entries, AccountState(int(settler.cash), (int(whole), int(rest)), end, ruined, after)
 
@@ -256,7 +250,10 @@ EVENT = (
 
 def _events(parts: "Sequence[_Part]", rules: AccountRules, start: AccountState, ruin: int | None) -> Columns:
     """Return all events of a slice in the order of settlement. `instant` is 0 where the equity at `made` is needed."""
-    found = [part.fills() for part in parts]
+    events = FillEvents(sum(int(part.fills.n) for part in parts))
+    for part in parts:
+        part.add_fills(events)
+    found: list[Columns] = [events.columns()]
     found += [part.funding() for part in parts if len(part.quotes.funding_t)]
     found += [part.borrow(rules.borrow) for part in parts if rules.borrow]
     if start.ruined:
@@ -269,8 +266,6 @@ def _events(parts: "Sequence[_Part]", rules: AccountRules, start: AccountState, 
 
 def in_order(found: Sequence[Columns]) -> Columns:
     """Join events of several sources in the order of settlement."""
-    if len(found) == 1:
-        return found[0]
     columns = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
     order = np.lexsort([columns[name] for name in ("what", "symbol", "turn", "stage", "minute")])
     return {name: column[order] for name, column in columns.items()}
@@ -313,41 +308,23 @@ def midnights_of(t: Column, since: int, ppm: int) -> tuple[Column, Column]:
 class _Part:
     """One symbol in the settlement of a slice."""
 
-    def __init__(self, number: int, fills: Columns, quotes: Quotation, start: Holding, before: int) -> None:
+    def __init__(self, number: int, fills: FillTape, quotes: Quotation, start: Holding, before: int) -> None:
         self.number = number
         self.quotes = quotes
         self.start = start
-        self._fills = fills
+        self.fills = fills
         self._before = before  # last minute of the slices before, NEVER in the first slice
+        t = quotes.t
+        self.last = (int(t[-1]), int(quotes.close[-1])) if len(t) else (start.t, start.close)  # time and close
 
-    def symbol(self, symbols: Sequence[str]) -> str:
-        return symbols[self.number]
+    def close_at(self, time: int) -> int:
+        """Return the last close at or before a time."""
+        return int(self.quotes.quotes(self.start.close).at(time))
 
-    def close_at(self, times: Column) -> Column:
-        """Return the last close at or before each time."""
-        closes = np.append(self.start.close, self.quotes.close)
-        return closes[np.searchsorted(self.quotes.t, times, side="right")]
-
-    def fills(self) -> Columns:
-        """Return the fills as events."""
-        fills = self._fills
-        minute, stage, made = fills["minute"], fills["stage"], fills["made"]
-        n = len(minute)
-        ordered = (fills["what"] <= ORDER) & (fills["after"] != 0)
-        fresh = ordered & (made > self._before)
-        prices = np.zeros(n, dtype=np.int64)
-        prices[fresh] = self.close_at(made[fresh])
-        if (early := ordered & ~fresh).any():
-            if (made[early] != self.start.made).any():
-                raise ValueError(f"an order made at {int(made[early][0])} is none of the last that was carried")
-            prices[early] = self.start.made_price
-        own = {
-            "turn": turns_of(minute, stage),
-            "symbol": np.full(n, self.number, dtype=np.int64),
-            "instant": np.where(fresh, 0, NEVER),
-            "made_price": prices,
-        }
-        return {name: own[name] if name in own else fills[name] for name in EVENT}
+    def add_fills(self, events: FillEvents) -> None:
+        if self.fills.n:
+            start, quotes = self.start, self.quotes.quotes(self.start.close)
+            events.add(self.number, self.fills, quotes, self._before, start.made, start.made_price)
 
     def borrow(self, ppm: int) -> Columns:
         t = self.quotes.t
@@ -363,18 +340,16 @@ class _Part:
         return plain_events(self.number, self.quotes.t[bars], BEFORE_OPEN, what, rates)
 
     def holding(
-        self, sums: Mapping[str, Column], instants: Column, equities: tuple[Column, Column], ruined: bool
+        self, carried: Sequence[int], instants: Column, equities: tuple[Column, Column], ruined: bool
     ) -> Holding:
-        """Return the state of the symbol after the slice."""
-        quotes, start, k = self.quotes, self.start, self.number
-        exposures = self._fills["after"]
-        exposure = int(exposures[-1]) if len(exposures) else start.exposure
+        """Return the state of the symbol after the slice; `carried` are its sums."""
+        start = self.start
         made, price, equity = start.made, start.made_price, start.made_equity
-        if quotes.decided != NEVER:
-            made = quotes.decided
-            price = int(self.close_at(np.array([made]))[0])
+        if self.quotes.decided != NEVER:
+            made = self.quotes.decided
+            price = self.close_at(made)
             at = int(np.searchsorted(instants, made))
             equity = int(equities[0][at]), int(equities[1][at])
-        last = (int(quotes.t[-1]), int(quotes.close[-1])) if len(quotes.t) else (start.t, start.close)
-        held, cash, filled, entry, margin = (int(sums[name][k]) for name in CARRIED)
-        return Holding(held, 0 if ruined else exposure, *last, cash, filled, made, price, equity, entry, margin)
+        held, cash, filled, entry, margin = carried
+        exposure = 0 if ruined else int(self.fills.exposure(start.exposure))
+        return Holding(held, exposure, *self.last, cash, filled, made, price, equity, entry, margin)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from candlemill.backtests.marks import steps_of
 from candlemill.backtests.trades import Reason, Trades, over
+from candlemill.engine.account_events import BORROW, ENDING, FUNDING
 from candlemill.engine.candles import Column
 from candlemill.engine.fill_tape import AT_CLOSE, AT_OPEN, LIQUIDATION, ORDER, STOP, TAKE, TARGET
-from candlemill.engine.settle import BORROW, ENDING, FUNDING
 from candlemill.engine.wide import SCALE
 
 REASONS = {

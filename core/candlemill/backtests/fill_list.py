@@ -8,12 +8,12 @@ from candlemill.backtests.account_log import AccountLog
 from candlemill.backtests.spec import Spec
 from candlemill.backtests.spec_rules import rules_of
 from candlemill.engine.account import FEE
+from candlemill.engine.account_events import ENDING
 from candlemill.engine.candles import Column
 from candlemill.engine.fill_tape import LIQUIDATION, ORDER, STOP, TAKE, TARGET
 from candlemill.engine.fills import BOTH, Fills
 from candlemill.engine.fills import STOP as STOPPED
 from candlemill.engine.fills import TAKE as TAKEN
-from candlemill.engine.settle import ENDING
 from candlemill.engine.summary import FINE
 from candlemill.units import SCALE
 

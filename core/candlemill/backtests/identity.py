@@ -13,7 +13,7 @@ DECIDING = (
     *(f"strategies/{name}.py" for name in ("base", "schedule", "orders", "array_orders", "panels")),
     *(f"backtests/{name}.py" for name in ("slice", "gaps", "merge", "result", "metrics", "daily", "tiers")),
     *(f"backtests/{name}.py" for name in ("account", "margin", "marks", "single", "single_orders", "unit_orders")),
-    *(f"backtests/{name}.py" for name in ("tapes", "settlement", "panel", "panel_bars", "panel_fills", "universe")),
+    *(f"backtests/{name}.py" for name in ("tapes", "settlement", "panel", "panel_bars", "universe")),
 )  # fmt: skip
 
 

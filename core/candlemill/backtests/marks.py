@@ -1,17 +1,16 @@
 """Settle and mark a slice of an account, and settle it again if a mark ruins the account. SEMANTICS-2, section 12."""
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
 
-from candlemill.backtests.account import NEVER, AccountRules, AccountState, Columns, Entries, Holding, Quotation, settle
-from candlemill.backtests.gaps import gap_bars, held_over_gaps
-from candlemill.engine.candles import DAY_MS, MINUTE_MS, Column
-from candlemill.engine.fill_tape import LIQUIDATION
+from candlemill.backtests.account import AccountRules, AccountState, Entries, Quotation, settle
+from candlemill.engine.account_events import BORROW, ENDING, FUNDING
+from candlemill.engine.candles import DAY_MS, Column
+from candlemill.engine.fill_tape import LIQUIDATION, FillTape
 from candlemill.engine.mark import NO_BAR, Marks, PanelMarks
-from candlemill.engine.settle import BORROW, ENDING, FUNDING
+from candlemill.engine.panel_moves import PanelMoves
 from candlemill.engine.summary import Summary
 from candlemill.engine.wide import SCALE
 
@@ -20,7 +19,8 @@ class Accounted(msgspec.Struct, frozen=True):
     """Slice of an account after settlement and marks.
 
     `summary` and `daily` (the profit of each of its `days`, counted from 1970) are in 10^-16 of the quote currency;
-    `bars` of the summary counts the minutes in which any symbol has a candle; `marks` has the equity at each of them.
+    `bars` of the summary counts the minutes in which any symbol has a candle; `marks` has the equity at each of them,
+    `moves` the changes of quantities.
     """
 
     entries: Entries
@@ -29,10 +29,11 @@ class Accounted(msgspec.Struct, frozen=True):
     daily: list[int]
     end: AccountState
     marks: PanelMarks
+    moves: PanelMoves
 
 
 def account_of(
-    fills: Mapping[str, Columns],
+    fills: Mapping[str, FillTape],
     quotations: Mapping[str, Quotation],
     rules: AccountRules,
     start: AccountState,
@@ -40,66 +41,31 @@ def account_of(
 ) -> Accounted:
     """Settle and mark a slice. `minutes`, if known, are those in which any symbol has a candle."""
     if minutes is None:
-        minutes = union_of([quote.t for quote in quotations.values()], MINUTE_MS)
+        minutes = np.unique(np.concatenate([quote.t for quote in quotations.values()]))
     day_ends = _day_ends(minutes)
     entries, end = settle(fills, quotations, rules, start)
-    panel, marks = _marked(minutes, day_ends, quotations, entries, start, start.ruined)
+    moves, panel, marks = _marked(minutes, day_ends, quotations, entries, start, start.ruined)
     ruin = marks.totals()["ruin"]
     if ruin != NO_BAR:
         entries, end = settle(fills, quotations, rules, start, int(minutes[ruin]))
-        panel, marks = _marked(minutes, day_ends, quotations, entries, start, True)
-    whole, rest, names = *start.equity, entries.symbols
+        moves, panel, marks = _marked(minutes, day_ends, quotations, entries, start, True)
+    whole, rest = start.equity
     daily = np.diff(np.array([whole * SCALE + rest, *marks.days()], dtype=object)).tolist()
     summary = summarised(entries, marks, whole * SCALE + rest, len(minutes))
     summary.count_days(daily)
-    each = zip(names, moves_of(entries), strict=True)
-    summary.gap_profit = sum(_gap_profit(quotations[name], entries, own, start.holdings[name]) for name, own in each)
-    return Accounted(entries, summary, (minutes[day_ends] // DAY_MS).tolist(), daily, end, panel)
+    summary.gap_profit = _gap_profit(quotations, moves, start)
+    return Accounted(entries, summary, (minutes[day_ends] // DAY_MS).tolist(), daily, end, panel, moves)
 
 
-def moves_of(entries: Entries) -> list[Column]:
-    """Return, for each symbol, the numbers of its entries that change the quantity held."""
-    moves = np.flatnonzero(entries.moved)
-    symbols = entries.symbol[moves]
-    order = np.argsort(symbols, kind="stable")
-    edges = np.searchsorted(symbols[order], np.arange(len(entries.symbols) + 1)).tolist()
-    moves = moves[order]
-    return [moves[a:b] for a, b in pairwise(edges)]
-
-
-def _gap_profit(quote: Quotation, entries: Entries, own: Column, start: Holding) -> int:
-    """Return a symbol's profit over gaps in its candles, in 10^-16. `own` are its entries with a quantity."""
-    if quote.candles is None:
-        return 0
-    gaps = gap_bars(quote.candles, quote.lo, quote.lo + len(quote.t)) - quote.lo
-    if quote.lo == 0 and len(quote.t) and start.t != NEVER and int(quote.t[0]) - start.t > MINUTE_MS:
-        gaps = np.append(0, gaps)
-    if not len(gaps):
-        return 0
-    held = np.append(start.held, start.held + np.cumsum(entries.moved[own]))
-    before = held[np.searchsorted(entries.minute[own], quote.t[gaps])]
-    opens = quote.candles.columns()["open"][quote.lo + gaps]
-    return held_over_gaps(before, np.append(start.close, quote.close)[gaps], opens)
-
-
-def union_of(times: Sequence[Column], unit: int) -> Column:
-    """Return all times of ascending columns, each once, in order.
-
-    The times are multiples of `unit` (ms), so one flag for each unit is faster than sorting.
-    """
-    times = [t for t in times if len(t)]
-    if len(times) < 2:
-        return times[0] if times else np.empty(0, dtype=np.int64)
-    first, last = min(int(t[0]) for t in times), max(int(t[-1]) for t in times)
-    seen = np.zeros((last - first) // unit + 1, dtype=np.bool_)
-    for t in times:
-        begin, count = (int(t[0]) - first) // unit, (int(t[-1]) - int(t[0])) // unit + 1
-        if count == len(t):
-            seen[begin : begin + count] = True
-        else:
-            seen[(t - first) // unit] = True
-    found: Column = np.flatnonzero(seen) * unit + first
-    return found
+def _gap_profit(quotations: Mapping[str, Quotation], moves: PanelMoves, start: AccountState) -> int:
+    """Return the profit over gaps in the candles of all symbols, in 10^-16."""
+    total = 0
+    for number, name in enumerate(sorted(quotations)):
+        quote, before = quotations[name], start.holdings[name]
+        if quote.candles is not None:
+            end = quote.lo + len(quote.t)
+            total += moves.gap_profit(number, quote.candles, quote.lo, end, before.t, before.close)
+    return total
 
 
 def _day_ends(minutes: Column) -> Column:
@@ -140,19 +106,16 @@ def _marked(
     entries: Entries,
     start: AccountState,
     ruined: bool,
-) -> tuple[PanelMarks, Marks]:
+) -> tuple[PanelMoves, PanelMarks, Marks]:
     at = np.searchsorted(minutes, entries.minute)
     cash = start.cash + np.cumsum(entries.flow)
     steps, first_minutes = steps_of(at)
     panel = PanelMarks(minutes, first_minutes, np.append(start.cash, cash)[steps])
-    for symbol, own in zip(entries.symbols, moves_of(entries), strict=True):
-        holding = start.holdings[symbol]
-        if holding.held or len(own):
-            quantities = np.append(holding.held, holding.held + np.cumsum(entries.moved[own]))
-            steps, first_minutes = steps_of(at[own])
-            quotes = quotations[symbol].quotes(holding.close)
-            panel.add(quotes, first_minutes, quantities[steps])
-    return panel, panel.scan(*start.equity, ruined, day_ends)
+    before = [start.holdings[name] for name in entries.symbols]
+    held = np.array([holding.held for holding in before], dtype=np.int64)
+    moves = PanelMoves(entries.symbol, entries.what, entries.minute, entries.moved, at, held)
+    moves.mark(panel, [quotations[name].quotes(one.close) for name, one in zip(entries.symbols, before, strict=True)])
+    return moves, panel, panel.scan(*start.equity, ruined, day_ends)
 
 
 def steps_of(at: Column, first: int = 0) -> tuple[Column, Column]:

@@ -3,7 +3,7 @@
 The account and what each symbol's fills depend on are the state between slices, so any cut gives the same bits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 import numpy as np
@@ -12,21 +12,20 @@ from candlemill.backtests.account import (
     NEVER,
     AccountRules,
     AccountState,
-    Entries,
     Holding,
     Quotation,
     opened,
 )
-from candlemill.backtests.marks import Accounted, account_of, moves_of
+from candlemill.backtests.marks import Accounted, account_of
 from candlemill.backtests.panel_bars import NO_FUNDING, AlignedBars, PanelWindow, SymbolWindow, aligned
-from candlemill.backtests.panel_fills import SymbolFills, fills_of
 from candlemill.backtests.slice import SliceOutcome, SliceOutcomes, both_paths
 from candlemill.backtests.spec import Spec
 from candlemill.backtests.spec_rules import account_rules, rules_of
 from candlemill.backtests.states import COLD, digest_of, join_state, split_state
+from candlemill.engine.account_events import ENDING, FUNDING
 from candlemill.engine.candles import DAY_MS, MINUTE_MS, CandleColumns, Column
+from candlemill.engine.panel_fills import PanelFills
 from candlemill.engine.position import ExecutionRules
-from candlemill.engine.settle import ENDING, FUNDING
 from candlemill.engine.summary import CarriedState
 from candlemill.engine.wide import SCALE
 from candlemill.errors import BadInput, TooLarge
@@ -106,23 +105,21 @@ def run_set(window: PanelWindow, bars: AlignedBars, strategy: Strategy, rules: P
     carried, memory = split_state(start)
     before = _account_before(window, rules.account, carried.account)
     states = _memory.decode(memory) if memory else {}
-    targets = strategy.targets(bars.panel)
-    fills, quotes = {}, {}
+    source = PanelFills(bars.rows, strategy.targets(bars.panel).reshape(-1), rules.execution, rules.delist_after)
+    fills, quotes, after, ambiguous = {}, {}, {}, {}
     for k, name in enumerate(bars.panel.names):
         one, holding = window.symbols[name], before.holdings[name]
-        fills[name] = fills_of(
-            one, bars.symbols[name], bars, targets[:, k], rules.execution, rules.delist_after,
-            states.get(name, "").encode(), holding,
-        )  # fmt: skip
+        fills[name] = source.run(k, states.get(name, "").encode(), holding.t, holding.close, holding.made)
+        after[name] = source.state
+        ambiguous[name] = fills[name].ambiguous()["minute"]
         columns = one.candles.columns()
         t, close = columns["t"][one.lo : one.hi], columns["close"][one.lo : one.hi]
-        quotes[name] = Quotation(t, close, fills[name].pending, *one.funding, one.candles, one.lo)
-    candles = {name: found.columns for name, found in fills.items()}
-    accounted = account_of(candles, quotes, rules.account, before, bars.minutes)
-    accounted.summary.ambiguous = _ambiguous(accounted, before, fills)
-    sums = _sums(accounted.entries, before, bars.minutes)
-    ambiguous = {name: one.ambiguous for name, one in fills.items()}
-    return PanelRun(accounted, _state_after(accounted.end, fills), sums, ambiguous)
+        quotes[name] = Quotation(t, close, int(source.pending), *one.funding, one.candles, one.lo)
+    accounted = account_of(fills, quotes, rules.account, before, bars.minutes)
+    accounted.summary.ambiguous = _ambiguous(accounted, before, ambiguous)
+    waiting = {name for name, quote in quotes.items() if quote.decided != NEVER}
+    state = _state_after(accounted.end, after, waiting)
+    return PanelRun(accounted, state, _sums(accounted, len(bars.minutes)), ambiguous)
 
 
 # -- the state between slices ----------------------------------------------------------------------------------------
@@ -142,60 +139,47 @@ def _account_before(window: PanelWindow, rules: AccountRules, account: bytes) ->
     return msgspec.structs.replace(state, holdings=holdings)
 
 
-def _state_after(end: AccountState, fills: Mapping[str, SymbolFills]) -> bytes:
-    """Return the state as canonical bytes, without what has no influence on later bars."""
+def _state_after(end: AccountState, states: Mapping[str, bytes], waiting: Set[str]) -> bytes:
+    """Return the state as canonical bytes, without what has no influence on later bars.
+
+    `states` are those of the symbols' fills; targets of the symbols `waiting` are to be filled.
+    """
     holdings = {}
     for name, one in end.holdings.items():
-        waits = fills[name].pending != NEVER and not end.ruined
-        if not waits:
-            one = msgspec.structs.replace(one, made=NEVER, made_price=0, made_equity=(0, 0))
-        if waits or one.held or one.exposure:
+        waits = name in waiting and not end.ruined
+        if waits:
             holdings[name] = one
+        elif one.held or one.exposure:
+            holdings[name] = msgspec.structs.replace(one, made=NEVER, made_price=0, made_equity=(0, 0))
     account = msgspec.structs.replace(end, holdings=holdings).to_bytes()
-    states = {} if end.ruined else {name: one.state.decode() for name, one in fills.items() if one.state}
-    memory = msgspec.json.encode(states, order="sorted") if states else b""
+    kept = {} if end.ruined else {name: state.decode() for name, state in states.items() if state}
+    memory = msgspec.json.encode(kept, order="sorted") if kept else b""
     return join_state(CarriedState(account=account), memory)
 
 
 # -- figures ---------------------------------------------------------------------------------------------------------
 
 
-def _ambiguous(accounted: Accounted, before: AccountState, fills: Mapping[str, SymbolFills]) -> int:
+def _ambiguous(accounted: Accounted, before: AccountState, ambiguous: Mapping[str, Column]) -> int:
     """Return the number of ambiguous minutes of all symbols up to a ruin."""
     if before.ruined:
         return 0
     entries = accounted.entries
     ended = entries.minute[entries.what == ENDING]
-    last = int(ended[0]) if len(ended) else None
-    minutes = np.concatenate([one.ambiguous for one in fills.values()])
-    return len(minutes) if last is None else int(np.count_nonzero(minutes <= last))
+    minutes = np.concatenate(list(ambiguous.values()))
+    return int(np.count_nonzero(minutes <= ended[0])) if len(ended) else len(minutes)
 
 
-def _sums(entries: Entries, before: AccountState, minutes: Column) -> dict[str, tuple[int, ...]]:
+def _sums(accounted: Accounted, minutes: int) -> dict[str, tuple[int, ...]]:
     """Return the sums of each symbol; the last is the number of minutes in which it is held."""
+    entries = accounted.entries
     k = len(entries.symbols)
     flow, fees = np.zeros(k, dtype=np.int64), np.zeros(k, dtype=np.int64)
     np.add.at(flow, entries.symbol, entries.flow)
     np.add.at(fees, entries.symbol, np.where(entries.what < FUNDING, entries.paid, 0))
-    counts = (entries.trades.tolist(), entries.wins.tolist(), flow.tolist(), fees.tolist())
-    at = np.searchsorted(minutes, entries.minute) + (entries.what == ENDING)
-    out = {}
-    for number, (name, own) in enumerate(zip(entries.symbols, moves_of(entries), strict=True)):
-        exposure = _minutes_held(before.holdings[name].held, entries.moved[own], at[own], len(minutes))
-        out[name] = (*(column[number] for column in counts), exposure)
-    return out
-
-
-def _minutes_held(held: int, moved: Column, at: Column, minutes: int) -> int:
-    """Return in how many of the slice's `minutes` there is a quantity, which changes by `moved` from minute `at` on."""
-    if not held and not len(moved):
-        return 0
-    total, since = 0, 0
-    for more, minute in zip(moved.tolist(), at.tolist(), strict=True):
-        if held:
-            total += minute - since
-        held, since = held + more, minute
-    return total + (minutes - since if held else 0)
+    columns = (entries.trades, entries.wins, flow, fees, accounted.moves.minutes_held(minutes))
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return dict(zip(entries.symbols, rows, strict=True))
 
 
 def figures_of(symbols: Sequence[str], sums: Sequence[int], end: bytes) -> tuple[dict[str, dict[str, int]], int]:

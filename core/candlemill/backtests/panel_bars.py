@@ -6,12 +6,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from candlemill.backtests.marks import union_of
 from candlemill.backtests.universe import Members
-from candlemill.engine.candles import MINUTE_MS, Bars, CandleColumns, Column, k_minute_bars
+from candlemill.engine.candles import MINUTE_MS, CandleColumns, Column
+from candlemill.engine.panel_rows import PanelRows, SymbolBars
 from candlemill.strategies.panels import Panel
 
-FIELDS = ("open", "high", "low", "close", "volume")
 NO_FUNDING = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
 
@@ -37,49 +36,33 @@ class PanelWindow(msgspec.Struct, frozen=True):
     members: Members | None = None
 
 
-class Decisions(msgspec.Struct, frozen=True):
-    """Decision bars of one symbol: the `rows` of the panel, and the number of each one's `last` minute bar."""
-
-    rows: Column
-    last: Column
-
-
 class AlignedBars(msgspec.Struct, frozen=True):
     """Panel of a slice and the bars before it that are read.
 
     `instants` [T] are the open times (ms) of the minutes at whose closes the rows are decided; those of the slice are
-    rows `first` to `end - 1`. `minutes` are the slice's minutes in which any symbol has a candle.
+    rows `first` to `end - 1`. `minutes` are the slice's minutes in which any symbol has a candle. `rows` has what the
+    engine reads.
     """
 
     panel: Panel
     instants: Column
     first: int
     end: int
-    symbols: dict[str, Decisions]
     minutes: Column
+    rows: PanelRows
 
 
 def aligned(window: PanelWindow, timeframe: int) -> AlignedBars:
     """Align the bars of all symbols."""
     names = tuple(sorted(window.symbols))
-    bars = {}
-    for name in names:
-        one = window.symbols[name]
-        bars[name] = k_minute_bars(one.candles, timeframe, skip_first=not one.cold)
-    t = union_of([bars[name].t for name in names], timeframe * MINUTE_MS)
-    rows = {name: np.searchsorted(t, bars[name].t) for name in names}
-    instants = np.full(len(t), -1, dtype=np.int64)
-    symbols, times = {}, []
-    for name in names:
-        one, minutes = window.symbols[name], window.symbols[name].candles.columns()["t"]
-        ends = bars[name].last
-        last = np.arange(bars[name].n) if ends is None else ends
-        instants[rows[name]] = np.maximum(instants[rows[name]], minutes[last])
-        symbols[name] = Decisions(rows[name], last)
-        times.append(minutes[one.lo : one.hi])
-    panel = _panel(names, timeframe, t, bars, rows, _members(window, instants, len(names)))
-    first, end = np.searchsorted(instants, [window.start, window.end]).tolist()
-    return AlignedBars(panel, instants, first, end, symbols, union_of(times, MINUTE_MS))
+    symbols = [SymbolBars(one.candles, one.lo, one.hi, one.cold) for one in map(window.symbols.__getitem__, names)]
+    rows = PanelRows(symbols, timeframe, window.start, window.end)
+    times, columns = rows.times(), rows.columns()
+    member = _members(window, times["instants"], len(names))
+    for array in (times["t"], member, *columns.values()):
+        array.flags.writeable = False
+    panel = Panel(names, timeframe, times["t"], **columns, member=member)
+    return AlignedBars(panel, times["instants"], int(rows.first), int(rows.stop), times["minutes"], rows)
 
 
 def _members(window: PanelWindow, instants: Column, symbols: int) -> NDArray[np.bool_]:
@@ -87,26 +70,3 @@ def _members(window: PanelWindow, instants: Column, symbols: int) -> NDArray[np.
     if window.members is None:
         return np.ones((len(instants), symbols), dtype=np.bool_)
     return window.members.at(instants + MINUTE_MS)
-
-
-def _panel(
-    names: tuple[str, ...],
-    timeframe: int,
-    t: Column,
-    bars: Mapping[str, Bars],
-    rows: Mapping[str, Column],
-    member: NDArray[np.bool_],
-) -> Panel:
-    """Return the aligned bars; `rows` are those of each symbol's bars."""
-    columns = {field: np.zeros((len(t), len(names)), dtype=np.int64) for field in FIELDS}
-    present = np.zeros((len(t), len(names)), dtype=np.bool_)
-    for k, name in enumerate(names):
-        where = slice(None) if len(rows[name]) == len(t) else rows[name]
-        present[where, k] = True
-        for field in FIELDS:
-            values = getattr(bars[name], field)
-            if len(values):
-                columns[field][where, k] = values
-    for array in (t, present, member, *columns.values()):
-        array.flags.writeable = False
-    return Panel(names, timeframe, t, **columns, present=present, member=member)

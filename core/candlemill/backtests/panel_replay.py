@@ -19,9 +19,9 @@ from candlemill.backtests.replay import PanelDetails, Replay
 from candlemill.backtests.spec import Spec
 from candlemill.backtests.states import COLD
 from candlemill.backtests.trades import Trades
+from candlemill.engine.account_events import ENDING, FUNDING
 from candlemill.engine.candles import DAY_MS, CandleColumns, Column
 from candlemill.engine.fill_tape import AT_CLOSE
-from candlemill.engine.settle import ENDING, FUNDING
 from candlemill.engine.wide import SCALE
 from candlemill.strategies import Strategy
 

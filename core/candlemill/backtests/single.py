@@ -26,6 +26,7 @@ from candlemill.backtests.account_log import AccountLog
 from candlemill.backtests.gaps import gap_bars, held_over_gaps
 from candlemill.backtests.marks import steps_of, summarised
 from candlemill.backtests.recording import Recording
+from candlemill.engine.account_events import AFTER_CLOSE, BEFORE_OPEN, BORROW, ENDING, FUNDING
 from candlemill.engine.candles import CandleColumns, Column
 from candlemill.engine.cash import CashRun, is_plain
 from candlemill.engine.fill_tape import AT_CLOSE, AT_OPEN, IN_RANGE, STOP, TAKE, TARGET
@@ -33,7 +34,8 @@ from candlemill.engine.fills import BOTH, LATE, SIGNAL, Fills
 from candlemill.engine.fills import TAKE as TAKEN
 from candlemill.engine.mark import NO_BAR, Marks, mark_symbol
 from candlemill.engine.position import MILLION, SCALE, ExecutionRules
-from candlemill.engine.settle import AFTER_CLOSE, BEFORE_OPEN, BORROW, ENDING, FUNDING, Settler, quotes_of, quotes_on
+from candlemill.engine.quotes import quotes_of, quotes_on
+from candlemill.engine.settle import Settler
 from candlemill.engine.signals import PositionChanges
 from candlemill.engine.simulate import check_limits, run
 from candlemill.engine.summary import CLOSED, THROUGH, CarriedState, Summary
@@ -130,7 +132,8 @@ class AccountSlice:
         before it.
         """
         ruined = self._before.ruined
-        events = in_order([fills, *self.flows()])
+        flows = self.flows()
+        events = in_order([fills, *flows]) if flows else fills
         if ruined:
             events = {name: column[:0] for name, column in events.items()}
         self.settle(events, ruined)

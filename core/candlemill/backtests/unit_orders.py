@@ -13,9 +13,9 @@ import numpy as np
 from candlemill.backtests.account_log import AccountLog
 from candlemill.backtests.gaps import bars_at, gap_bars
 from candlemill.backtests.recording import Recording
+from candlemill.engine.account_events import BEFORE_OPEN, FUNDING
 from candlemill.engine.candles import CandleColumns, Column
 from candlemill.engine.fill_tape import FillTape
-from candlemill.engine.settle import BEFORE_OPEN, FUNDING
 from candlemill.engine.summary import CLOSED, THROUGH, Summary
 from candlemill.engine.unit_book import UnitBook
 from candlemill.engine.wide import MILLION, SCALE

@@ -8,7 +8,7 @@ from mypy_extensions import i64
 from candlemill.engine.candles import CandleColumns
 from candlemill.engine.mark import NO_BAR, Marks, StretchMarks
 from candlemill.engine.position import MILLION, ExecutionRules, distance
-from candlemill.engine.settle import SettleRules
+from candlemill.engine.settle_rules import SettleRules
 from candlemill.engine.signals import PositionChanges, first_at_least
 from candlemill.engine.single_account import SingleAccount
 from candlemill.engine.stretches import at_or_far

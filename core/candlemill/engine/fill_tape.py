@@ -119,6 +119,10 @@ class FillTape:
         self.rate[n] = rate
         self.entry[n] = entry
 
+    def exposure(self, before: i64) -> i64:
+        """Return the exposure after the fills; it was `before` at first."""
+        return self.after[self.n - 1] if self.n != 0 else before
+
     def grow(self) -> None:
         """Double the room of the columns."""
         self.minute = doubled(self.minute)

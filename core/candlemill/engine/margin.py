@@ -14,9 +14,12 @@ import numpy as np
 from librt.vecs import vec
 from mypy_extensions import i64
 
+from candlemill.engine.account_events import BEFORE_OPEN, JUDGED, Events
 from candlemill.engine.candles import CandleColumns, Column, native
 from candlemill.engine.fill_tape import TARGET
-from candlemill.engine.settle import BEFORE_OPEN, ISOLATED, JUDGED, Events, Settler, SettleRules, quotes_of, quotes_on
+from candlemill.engine.quotes import quotes_of, quotes_on
+from candlemill.engine.settle import Settler
+from candlemill.engine.settle_rules import ISOLATED, SettleRules
 from candlemill.engine.wide import MILLION, SCALE, ratio_of, size_of
 
 FAR: Final = 1 << 61  # above every price

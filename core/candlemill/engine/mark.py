@@ -11,7 +11,7 @@ from librt.vecs import vec
 from mypy_extensions import i64
 
 from candlemill.engine.candles import BLOCK, CandleColumns, Column, native, view
-from candlemill.engine.settle import Quotes
+from candlemill.engine.quotes import Quotes
 from candlemill.engine.signals import first_at_least
 from candlemill.engine.stretches import FAR, at_or_far, deepest_fall, extremes
 from candlemill.engine.wide import SCALE, below_limit, product, size_of
@@ -300,10 +300,12 @@ class PanelMarks:
 
     def add(self, quotes: Quotes, at: Column, held: Column) -> None:
         """Add a symbol with new quotes. From minute number `at[k]` on the quantity is `held[k]`."""
+        self.hold(quotes, native(at), native(held), len(at))
+
+    def hold(self, quotes: Quotes, bars: vec[i64], units: vec[i64], n: i64) -> None:
+        """Do the same with native columns, whose first `n` elements count."""
         minutes, times, closes = self.t, quotes.t, quotes.close
         whole, rest, holding = self.whole, self.rest, self.holding
-        bars, units = native(at), native(held)
-        n: i64 = len(bars)
         count: i64 = len(times)
         all: i64 = len(minutes)
         j: i64 = quotes.passed  # candles at or before the minute

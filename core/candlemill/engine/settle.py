@@ -4,14 +4,25 @@ Fills are already decided from prices alone. Settlement applies them to one acco
 minimums, shared cash, fees, funding and borrow. It processes events only, not bars.
 """
 
-from typing import Final
-
 import numpy as np
 from librt.vecs import vec
 from mypy_extensions import i64
 
-from candlemill.engine.candles import CandleColumns, Column, native, view
+from candlemill.engine.account_events import (
+    BORROW,
+    CUT,
+    ENDING,
+    FUNDING,
+    JUDGED,
+    REJECTED,
+    Events,
+    moment_of,
+    zeros,
+)
+from candlemill.engine.candles import Column, native, view
 from candlemill.engine.fill_tape import AT_CLOSE, LIQUIDATION, ORDER, TARGET
+from candlemill.engine.quotes import Quotes
+from candlemill.engine.settle_rules import ISOLATED, NO_MARGIN, NOTIONAL, UNITS, SettleRules
 from candlemill.engine.wide import (
     MILLION,
     SCALE,
@@ -25,144 +36,6 @@ from candlemill.engine.wide import (
     value_down,
     value_up,
 )
-
-# `size`: how an exposure becomes a quantity.
-UNITS: Final = 0
-NOTIONAL: Final = 1
-EQUITY: Final = 2
-
-# `what` of events that a FillTape does not have.
-FUNDING: Final = 5
-BORROW: Final = 6
-ENDING: Final = 7  # closes at the last close, without costs
-
-BEFORE_OPEN: Final = -1  # the stage of funding and borrow
-AFTER_CLOSE: Final = 3  # the stage of an ending
-
-# `margin`: what answers for a position.
-NO_MARGIN: Final = 0
-ISOLATED: Final = 1  # its own margin, its value at entry divided by the leverage
-CROSS: Final = 2  # the whole equity
-
-# `part` of an event that adds: a part of an order whose minimums were judged when its first part filled.
-JUDGED: Final = -1
-
-# `status` of an event.
-CUT: Final = 1
-REJECTED: Final = 2
-
-
-class SettleRules:
-    """Rules of an account, and the order limits of each symbol.
-
-    `size` is UNITS, NOTIONAL or EQUITY; `quantity` and `notional` are scaled; `leverage` is in ppm. Each symbol has a
-    step, a minimum quantity and a minimum notional, scaled. `margin` is NO_MARGIN, ISOLATED or CROSS.
-    """
-
-    def __init__(
-        self,
-        size: i64,
-        quantity: i64,
-        notional: i64,
-        leverage: i64,
-        step: Column,
-        min_quantity: Column,
-        min_notional: Column,
-        margin: i64 = NO_MARGIN,
-    ) -> None:
-        self.margin: i64 = margin
-        self.size: i64 = size
-        self.quantity: i64 = quantity
-        self.notional: i64 = notional
-        self.leverage: i64 = leverage
-        self.step: vec[i64] = native(step)
-        self.min_quantity: vec[i64] = native(min_quantity)
-        self.min_notional: vec[i64] = native(min_notional)
-
-
-class Quotes:
-    """Closes of one symbol, read forward in time; `last` is the close before the first of them, 0 if there is none."""
-
-    def __init__(self, t: Column, close: Column, last: i64) -> None:
-        self.t: vec[i64] = native(t)
-        self.close: vec[i64] = native(close)
-        self.last: i64 = last
-        self.passed: i64 = 0  # bars at or before the last instant
-
-    def at(self, time: i64) -> i64:
-        """Return the close of the last minute that opens at `time` or before it; `time` must never decrease between
-        calls.
-        """
-        t = self.t
-        n: i64 = len(t)
-        i: i64 = self.passed
-        if i < n and t[i] <= time:
-            step: i64 = 1
-            while i + step <= n and t[i + step - 1] <= time:
-                i += step
-                step += step
-            while step > 1:
-                step >>= 1
-                if i + step <= n and t[i + step - 1] <= time:
-                    i += step
-            self.passed = i
-            self.last = self.close[i - 1]
-        return self.last
-
-
-def quotes_of(candles: CandleColumns, lo: i64) -> Quotes:
-    """Return the quotes from bar `lo` on, without copying."""
-    quotes = Quotes(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), 0)
-    quotes.t = candles.t
-    quotes.close = candles.close
-    quotes.passed = lo
-    if lo > 0:
-        quotes.last = candles.close[lo - 1]
-    return quotes
-
-
-def quotes_on(candles: CandleColumns, prices: Column, lo: int) -> Quotes:
-    """Return other prices of the candles' bars, from bar `lo` on."""
-    quotes = quotes_of(candles, lo)
-    quotes.close = native(prices)
-    if lo > 0:
-        quotes.last = quotes.close[lo - 1]
-    return quotes
-
-
-class Events:
-    """Events to settle, in order: columns of a FillTape, the number of the symbol, `turn` and `instant`.
-
-    `turn` is the round within its stage. `instant` is the index into `instants` of when the order was made: -1 for an
-    order of an earlier slice, without meaning for events that have no order. Rates of FUNDING and BORROW are times
-    10^8.
-    """
-
-    def __init__(self, columns: dict[str, Column], instants: Column) -> None:
-        none = np.empty(0, dtype=np.int64)
-        self.minute: vec[i64] = native(columns.get("minute", none))
-        self.stage: vec[i64] = native(columns.get("stage", none))
-        self.turn: vec[i64] = native(columns.get("turn", none))
-        self.symbol: vec[i64] = native(columns.get("symbol", none))
-        self.what: vec[i64] = native(columns.get("what", none))
-        self.before: vec[i64] = native(columns.get("before", none))
-        self.after: vec[i64] = native(columns.get("after", none))
-        self.part: vec[i64] = native(columns.get("part", none))
-        self.price: vec[i64] = native(columns.get("price", none))
-        self.raw: vec[i64] = native(columns.get("raw", none))
-        self.rate: vec[i64] = native(columns.get("rate", none))
-        self.instant: vec[i64] = native(columns.get("instant", none))
-        self.made_price: vec[i64] = native(columns.get("made_price", none))
-        self.instants: vec[i64] = native(instants)
-
-
-def moment_of(minute: i64, stage: i64) -> i64:
-    """Return a number that distinguishes minutes, and the close of a minute from the rest of it."""
-    return 2 * minute + (1 if stage == AT_CLOSE else 0)
-
-
-def zeros(n: i64) -> vec[i64]:
-    return native(np.zeros(int(n), dtype=np.int64))
 
 
 class Settler:

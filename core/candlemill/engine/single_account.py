@@ -10,7 +10,8 @@ from mypy_extensions import i64
 
 from candlemill.engine.mark import Marks
 from candlemill.engine.position import MILLION, SCALE
-from candlemill.engine.settle import NOTIONAL, UNITS, SettleRules, due
+from candlemill.engine.settle import due
+from candlemill.engine.settle_rules import NOTIONAL, UNITS, SettleRules
 from candlemill.engine.summary import Summary
 from candlemill.engine.wide import below_limit, part_over_price, ppm_up, product, ratio_of, value_down
 

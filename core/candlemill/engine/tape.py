@@ -16,7 +16,7 @@ from candlemill.engine.bit_columns import ColumnReader, ColumnWriter
 from candlemill.engine.candles import DAY_MS, MINUTE_MS, Column, native, view
 from candlemill.engine.mark import Marks
 from candlemill.engine.position import MILLION, SCALE, distance
-from candlemill.engine.settle import SettleRules
+from candlemill.engine.settle_rules import SettleRules
 from candlemill.engine.single_account import SingleAccount
 from candlemill.engine.summary import Summary
 from candlemill.engine.wide import below_limit, product
