@@ -11,9 +11,9 @@ from candlemill.strategies import source_digest
 DECIDING = (
     "engine/*.py", "units.py", "strategies/builtin/*.py",
     *(f"strategies/{name}.py" for name in ("base", "schedule", "orders", "array_orders", "panels")),
-    *(f"backtests/{name}.py" for name in ("slice", "gaps", "merge", "result", "metrics", "daily", "tiers")),
+    *(f"backtests/{name}.py" for name in ("slice", "spec_rules", "states", "gaps", "merge", "result", "metrics")),
     *(f"backtests/{name}.py" for name in ("account", "margin", "marks", "single", "single_orders", "unit_orders")),
-    *(f"backtests/{name}.py" for name in ("tapes", "settlement", "panel", "panel_bars", "universe")),
+    *(f"backtests/{name}.py" for name in ("tapes", "settlement", "panel", "panel_bars", "universe", "daily", "tiers")),
 )  # fmt: skip
 
 
