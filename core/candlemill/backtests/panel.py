@@ -103,7 +103,7 @@ def run_set(window: PanelWindow, bars: AlignedBars, strategy: Strategy, rules: P
     if not isinstance(strategy, PanelStrategy):
         raise BadInput(f"{type(strategy).__name__} is no strategy of many symbols")
     carried, memory = split_state(start)
-    before = _account_before(window, rules.account, carried.account)
+    before = _account_before(bars, rules.account, carried.account)
     states = _memory.decode(memory) if memory else {}
     source = PanelFills(bars.rows, strategy.targets(bars.panel).reshape(-1), rules.execution, rules.delist_after)
     fills, quotes, after, ambiguous = {}, {}, {}, {}
@@ -125,17 +125,17 @@ def run_set(window: PanelWindow, bars: AlignedBars, strategy: Strategy, rules: P
 # -- the state between slices ----------------------------------------------------------------------------------------
 
 
-def _account_before(window: PanelWindow, rules: AccountRules, account: bytes) -> AccountState:
+def _account_before(bars: AlignedBars, rules: AccountRules, account: bytes) -> AccountState:
     """Return the account before the slice. A state has those symbols only that are held or wait for a fill."""
     state = AccountState.from_bytes(account) if account else opened(rules, [])
+    times, closes = bars.rows.before()
     holdings = {}
-    for name, one in window.symbols.items():
-        known = state.holdings.get(name, Holding())
-        if one.lo:
-            columns = one.candles.columns()
-            last = {"t": int(columns["t"][one.lo - 1]), "close": int(columns["close"][one.lo - 1])}
-            known = msgspec.structs.replace(known, **last)
-        holdings[name] = known
+    for name, t, close in zip(bars.panel.names, times.tolist(), closes.tolist(), strict=True):
+        known = state.holdings.get(name)
+        if known is None:
+            holdings[name] = Holding(t=t, close=close)
+        else:
+            holdings[name] = known if t == NEVER else msgspec.structs.replace(known, t=t, close=close)
     return msgspec.structs.replace(state, holdings=holdings)
 
 

@@ -167,6 +167,14 @@ class PanelRows:
     def times(self) -> dict[str, Column]:
         return {"t": view(self.t), "instants": view(self.instants), "minutes": view(self.minutes)}
 
+    def before(self) -> tuple[Column, Column]:
+        """Return the time and the close of each symbol's last candle before the slice; NO_TIME where none is known."""
+        times, closes = native(np.full(len(self.symbols), NO_TIME, dtype=np.int64)), zeros(len(self.symbols))
+        for number, one in enumerate(self.symbols):
+            if one.lo != 0:
+                times[number], closes[number] = one.candles.t[one.lo - 1], one.candles.close[one.lo - 1]
+        return view(times), view(closes)
+
 
 def extremes_of(candles: CandleColumns, begin: i64, end: i64) -> tuple[i64, i64, i64]:
     """Return highest high, lowest low and the sum of volumes of bars; 0 for what the candles do not have."""

@@ -46,6 +46,9 @@ class Panel(msgspec.Struct, frozen=True):
     def ago(self, column: Column, bars: int) -> Column:
         """Return a column shifted by `bars` bars of each symbol; 0 for too few bars or an absent symbol."""
         out = np.zeros_like(column)
+        if self.present.all():
+            out[bars:] = column[: max(0, len(column) - bars)]
+            return out
         for k in range(len(self.names)):
             rows = np.flatnonzero(self.present[:, k])
             out[rows[bars:], k] = column[rows[: max(0, len(rows) - bars)], k]
@@ -109,28 +112,34 @@ class XsMomentum(PanelStrategy, frozen=True):
         return self.lookback_bars
 
     def positions(self, panel: Panel) -> Column:
-        before = panel.ago(panel.close, self.lookback_bars)
-        out = np.full(before.shape, KEEP, dtype=np.int64)
-        for row in np.flatnonzero(panel.numbers % self.every == 0).tolist():
-            out[row] = 0
-            ranked = np.where(panel.member[row], before[row], 0)
-            out[row, self._chosen(panel.close[row], ranked)] = MILLION // self.top
+        rows = np.flatnonzero(panel.numbers % self.every == 0)
+        before = np.where(panel.member, panel.ago(panel.close, self.lookback_bars), 0)[rows]
+        now = panel.close[rows]
+        out = np.full(panel.close.shape, KEEP, dtype=np.int64)
+        out[rows] = self._targets(now, before)
         return out
 
-    def _chosen(self, now: Column, before: Column) -> list[int]:
-        """Return the symbols with the highest ratios above 1, at most `top`; 0 means no price."""
-        rising = np.flatnonzero((before > 0) & (now > before))
-        a, b = now[rising], before[rising]
-        ratios = a.astype(np.float64) / b
-        order = np.argsort(-ratios)
-        ranked = ratios[order]
+    def _targets(self, now: Column, before: Column) -> Column:
+        """Return the targets of rows of prices; 0 means no price."""
+        out = np.zeros_like(now)
+        rising = (before > 0) & (now > before)
+        ratios = np.where(rising, now / np.maximum(before, 1), 0.0)
+        order = np.argsort(-ratios, axis=1)
+        ranked = np.take_along_axis(ratios, order, axis=1)
+        best = np.where(ranked[:, : self.top] > 0, MILLION // self.top, 0)
+        np.put_along_axis(out, order[:, : self.top], best, axis=1)
         # A quotient of whole numbers below 2^53 is rounded correctly, so only equal ones are compared exactly.
-        if len(rising) and a.max() < EXACT_FLOAT and not (ranked[1:] == ranked[:-1]).any():
-            found: list[int] = rising[order[: self.top]].tolist()
-            return found
-        pairs = dict(zip(rising.tolist(), zip(a.tolist(), b.tolist(), strict=True), strict=True))
+        equal = ((ranked[:, 1:] == ranked[:, :-1]) & (ranked[:, 1:] > 0)).any(axis=1)
+        for row in np.flatnonzero(equal | (now * rising >= EXACT_FLOAT).any(axis=1)).tolist():
+            out[row] = 0
+            out[row, self._chosen(now[row], before[row], rising[row])] = MILLION // self.top
+        return out
+
+    def _chosen(self, now: Column, before: Column, rising: NDArray[np.bool_]) -> list[int]:
+        """Return the symbols with the highest ratios among those `rising`, at most `top`, by cross-multiplication."""
+        a, b = now.tolist(), before.tolist()
 
         def higher_first(x: int, y: int) -> int:
-            return pairs[y][0] * pairs[x][1] - pairs[x][0] * pairs[y][1] or x - y
+            return a[y] * b[x] - a[x] * b[y] or x - y
 
-        return sorted(pairs, key=cmp_to_key(higher_first))[: self.top]
+        return sorted(np.flatnonzero(rising).tolist(), key=cmp_to_key(higher_first))[: self.top]
