@@ -225,9 +225,9 @@ def test_no_order_of_symbols_matters(market: Market, order: list[str], costs: Co
 
 def test_ratios_that_floats_cannot_tell_apart_are_compared_exactly() -> None:
     high = 2**57
-    now, before = np.array([high + 1, high + 2, high + 3]), np.array([high, high, high])
-    assert XsMomentum(1, 2)._chosen(now, before) == [2, 1]
-    assert XsMomentum(1, 2)._chosen(np.array([3, 6, 9]), np.array([2, 4, 6])) == [0, 1]  # ties by name
+    now, before = np.array([[high + 1, high + 2, high + 3], [3, 6, 9]]), np.array([[high, high, high], [2, 4, 6]])
+    found = XsMomentum(1, 2)._targets(now, before)
+    assert found.tolist() == [[0, MILLION // 2, MILLION // 2], [MILLION // 2, MILLION // 2, 0]]  # ties by name
 
 
 def test_weights_are_rounded_once() -> None:
