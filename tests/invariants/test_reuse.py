@@ -16,7 +16,7 @@ from candlemill.backtests.resolve import resolve
 from candlemill.backtests.spec import Spec
 from candlemill.backtests.states import COLD, digest_of
 from candlemill.errors import CandlemillError
-from candlemill.pipeline import events, execute, prepare, split
+from candlemill.pipeline import aggregate, events, execute, prefix, prepare, split
 from candlemill.pipeline.cache_keys import CacheKeys, job_data
 from candlemill.pipeline.reuse import explain
 from candlemill.pipeline.rows import OutcomeRow
@@ -49,6 +49,22 @@ class Computed:
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> Computed:
     return Computed(monkeypatch)
+
+
+def short_prefixes(patch: pytest.MonkeyPatch) -> set[Address]:
+    """Keep merged prefixes from two slices on, with any end. Return the addresses of those that will be kept."""
+    found: set[Address] = set()
+    real = aggregate.prefix_rows
+
+    def keeping(*arguments: Any) -> list[OutcomeRow]:
+        rows = real(*arguments)
+        found.update((row.set_key, row.code, row.slice_key, row.start_state) for row in rows)
+        return rows
+
+    patch.setattr(prefix, "PREFIX_SLICES", 2)
+    patch.setattr(prefix, "_is_month_start", lambda ms: True)
+    patch.setattr(aggregate, "prefix_rows", keeping)
+    return found
 
 
 def shifted(market: Market, spec: Spec) -> tuple[Market, Spec]:
@@ -172,7 +188,7 @@ def test_only_what_is_new_is_computed_and_all_bits_are_the_same(warm_up: int, da
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spec_rules, "WARM_UP_BARS", warm_up)
         patch.setattr(spec_rules, "WARM_UP_LIMIT", warm_up)
-        computed = Computed(patch)
+        computed, merged = Computed(patch), short_prefixes(patch)
         for _ in range(data.draw(st.integers(2, 6))):
             change = data.draw(st.sampled_from(["range", "range", "candles", "sets", "costs"]))
             if change == "range":
@@ -190,7 +206,8 @@ def test_only_what_is_new_is_computed_and_all_bits_are_the_same(warm_up: int, da
             ran = run_both(world, spec, slices, data.draw(st.sampled_from([None, rng])), computed)
             if ran is None:
                 continue
-            new = world.kept.keys() - before
+            new = world.kept.keys() - before - merged
+            event(f"a prefix is read: {not merged.isdisjoint(needed(world, ran))}")
             assert computed.count == len(new), "computed twice"
             event(f"{change}: {'new' if new else 'nothing new'}")
             if warm_up > 3 and new:
@@ -204,7 +221,7 @@ def test_only_what_is_new_is_computed_and_all_bits_are_the_same(warm_up: int, da
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_one_address_has_one_outcome_whoever_computes_it(data: st.DataObject) -> None:
     """Jobs over other ranges and other candles, each in a world of its own that knows of none of the others. Long bars
-    of decision reach over slices and over the ends of jobs."""
+    of decision reach over slices and over the ends of jobs. A merged prefix is what one slice would be."""
     market = data.draw(weeks())
     spec = data.draw(specs(market))
     spec = msgspec.structs.replace(spec, timeframe=data.draw(st.sampled_from([spec.timeframe, 1, 600, 1441])))
@@ -217,9 +234,10 @@ def test_one_address_has_one_outcome_whoever_computes_it(data: st.DataObject) ->
         other = changed_bars(data.draw, market) if data.draw(st.booleans()) else market
         if start >= end:
             continue
-        world = other.world()
-        with suppress(CandlemillError):
-            world.run(msgspec.structs.replace(spec, start=start, end=end), DAYS)
+        world, slices = other.world(), data.draw(st.sampled_from([DAYS, DAYS, 1]))
+        with suppress(CandlemillError), pytest.MonkeyPatch.context() as patch:
+            short_prefixes(patch)
+            world.run(msgspec.structs.replace(spec, start=start, end=end), slices)
         same = world.kept.keys() & kept.keys()
         event(f"same addresses: {bool(same)}")
         for key in same:

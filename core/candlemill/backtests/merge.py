@@ -106,6 +106,23 @@ def merge_slices(outcomes: Outcomes, point: int, slices: int) -> MergedSlices | 
     return msgspec.structs.replace(worst, best=best[0]) if best else worst
 
 
+def merged_prefix(outcomes: Outcomes, point: int, slices: int) -> SliceOutcome | None:
+    """Merge the first `slices` slices of a parameter set that `merge_slices` can merge, as the outcome of one slice.
+
+    None where an outcome is more than the sums of an account: for panels, both paths, and jobs that keep tapes.
+    """
+    state, total = COLD, Summary()
+    daily: list[int] = []
+    for number in range(slices):
+        outcome = outcomes.find(point, number, digest_of(state))
+        if outcome is None or outcome.sums or outcome.tape or len(paths_of(outcome)) > 1:
+            return None
+        total = total.merge(summary_of(outcome))
+        daily += outcome.daily
+        state = outcome.end.encode()
+    return SliceOutcome(point, digest_of(COLD), state.decode(), total.to_list(), daily)
+
+
 def _merged(chain: list[SliceOutcome], repaired: int, days: Column) -> MergedSlices:
     """Merge consecutive slices of one path."""
     total = Summary()

@@ -21,6 +21,7 @@ from candlemill.pipeline.events import Event
 from candlemill.pipeline.execute import run_sets
 from candlemill.pipeline.interfaces import HandlerContext, MergedSets
 from candlemill.pipeline.outcomes import rows_of
+from candlemill.pipeline.prefix import prefix_rows
 from candlemill.pipeline.prepare import data_of
 from candlemill.pipeline.rows import GUESS, JobRow, OutcomeRow, TaskRecord
 from candlemill.pipeline.tasks import guess_ending, task_name
@@ -69,6 +70,8 @@ def run_batch(runtime: HandlerContext, job: JobRow, plan: Plan, batch: int, keep
     addresses = CacheKeys(spec, data, plan.run)
     keys = addresses.of(points)
     rows = [row for cuts, done in computed for row in rows_of(addresses, keys, cuts, done, True)]
+    if not repairs:
+        rows += prefix_rows(addresses, keys, plan, outcomes)
     return BatchDone(rows, None if repairs else MergedSets(results, [], [key.key for key in keys.values()]))
 
 

@@ -215,6 +215,7 @@ class Broker:
                 [row for part in parts for row in part.results],
                 [repair for part in parts for repair in part.repairs],
                 [key for part in parts for key in part.set_keys],
+                [row for part in parts for row in part.prefixes],
             )
         if self._pool is None or count < MERGED_APART:
             return merge_here(self._runtime, job, plan, first, count)

@@ -4,6 +4,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from candlemill.local.outcomes import LocalOutcomes
 from candlemill.pipeline.job_state import WORKFLOWS, later
 from candlemill.pipeline.rows import (
@@ -24,6 +26,7 @@ RESULT_SECONDS = 1.0  # a crash loses the batches of so long
 RESULTS_AT_ONCE = 4_096  # results in memory
 LOOK_SECONDS = 1.0  # interval of checks in the store whether another process has ended a job
 DAILY_KEPT = 10_000  # sets: as many as a sweep's statistics use
+SCORES_KEPT = 10_000  # of a sweep: those of more are read from the store
 
 
 class BufferedJobStore(LocalOutcomes):
@@ -42,6 +45,8 @@ class BufferedJobStore(LocalOutcomes):
         self._looked: dict[str, float] = {}
         self.last_results: Sequence[ResultRow] = ()
         self._daily: dict[str, str] = {}  # of the last results
+        self._scores: dict[str, dict[int, int]] = {}  # Sharpe ratios of a sweep's results, by number
+        self._partial: set[str] = set()  # sweeps that have results which are not among these
         self._written_at = time.monotonic()
 
     def job(self, job_id: str) -> JobRow | None:
@@ -103,6 +108,8 @@ class BufferedJobStore(LocalOutcomes):
             self._rows[job_id] = {}
             for row in [] if self._fresh else self._store.partials(job_id):
                 self._add(row)
+            if self._rows[job_id]:  # an earlier process may have written results
+                self._partial.add(job_id)
         return self._rows[job_id]
 
     def _add(self, row: TaskRecord) -> None:
@@ -147,6 +154,12 @@ class BufferedJobStore(LocalOutcomes):
         if len(self._daily) + len(results) > DAILY_KEPT:
             self._daily = {}
         self._daily |= {row.job_id: row.daily for row in results}
+        for row in results:
+            scores = self._scores.setdefault(row.sweep_id, {})
+            if len(scores) < SCORES_KEPT:
+                scores[row.number] = row.sharpe_ratio
+            else:
+                self._partial.add(row.sweep_id)
 
     def _write_results(self) -> None:
         if self._results:
@@ -158,6 +171,10 @@ class BufferedJobStore(LocalOutcomes):
         return self._store.count_sweep(sweep_id)
 
     def sweep_scores(self, sweep_id: str) -> Scores | None:
+        scores = self._scores.get(sweep_id)
+        if scores and sweep_id not in self._partial:
+            numbers = np.array(sorted(scores), dtype=np.int64)
+            return numbers, np.array([scores[number] for number in numbers.tolist()], dtype=np.int64)
         self._write_results()
         return self._store.sweep_scores(sweep_id)
 

@@ -29,6 +29,7 @@ from candlemill.pipeline.interfaces import HandlerContext, MergedSets
 from candlemill.pipeline.job_state import plan_of
 from candlemill.pipeline.lifecycle import ended, fail
 from candlemill.pipeline.outcomes import outcomes_of
+from candlemill.pipeline.prefix import prefix_rows
 from candlemill.pipeline.prepare import data_of
 from candlemill.pipeline.rows import (
     DONE,
@@ -116,6 +117,8 @@ def _merge_batch(job: JobRow, spec: Spec, plan: Plan, batch: int, runtime: Handl
     if merged.repairs:
         return repair_events(job, spec, plan, batch, merged.repairs)
     runtime.store.put_results(merged.results)
+    if merged.prefixes:
+        runtime.store.put_outcomes(merged.prefixes)
     part = part_of(spec, merged.results) if spec.grid and runtime.waves is not None else ""
     runtime.store.put_task_records([TaskRecord(job.job_id, MERGED_BATCH, DONE, batch, done_ending(plan), part)])
     runtime.store.release(merged.set_keys)
@@ -134,7 +137,8 @@ def merge_here(runtime: HandlerContext, job: JobRow, plan: Plan, first: int, cou
     sets = cache_keys.of(points)
     outcomes = outcomes_of(cache_keys, sets, plan.cuts, runtime.store)
     results, repairs = merged_of(runtime, job, spec, plan, data, points, outcomes)
-    return MergedSets(results, repairs, [set_key.key for set_key in sets.values()])
+    prefixes = [] if repairs else prefix_rows(cache_keys, sets, plan, outcomes)
+    return MergedSets(results, repairs, [set_key.key for set_key in sets.values()], prefixes)
 
 
 def merged_of(

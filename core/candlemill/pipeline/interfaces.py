@@ -146,11 +146,13 @@ class HandlerContext(msgspec.Struct, frozen=True):
 
 
 class MergedSets(msgspec.Struct, frozen=True):
-    """Result of merging parameter sets: their results, or the repairs that must come first."""
+    """Result of merging parameter sets: their results and the outcomes of prefixes (see `pipeline.prefix`), or the
+    repairs that must come first."""
 
     results: list[ResultRow]
     repairs: list[Repair]
     set_keys: list[str]
+    prefixes: list[OutcomeRow] = []
 
 
 # Merge this many grid points of a job's plan from the first on. None: still running; deliver the event again later.

@@ -99,11 +99,24 @@ def look_up(data: JobData, store: JobStore, spec: Spec, plan: Plan, cutting: boo
 
 
 def with_known_cuts(spec: Spec, plan: Plan, data: JobData, known: KnownOutcomes) -> Plan:
-    """Return the plan with cuts at the ends of known slices: yesterday's last slice becomes a piece of today's."""
-    cuts = [plan.cuts[0]]
-    for start, end in pairwise(plan.cuts):
+    """Return the plan with cuts at the ends of known slices: yesterday's last slice becomes a piece of today's.
+    Slices at the beginning that are known as one (`pipeline.prefix`) become one."""
+    prefix = _prefix(plan, data, known)
+    cuts = [plan.cuts[0], *plan.cuts[prefix : prefix + 1]] if prefix else [plan.cuts[0]]
+    for start, end in pairwise(plan.cuts[prefix:]):
         cuts += [*_pieces(data, known, start, end), end]
     return plan if cuts == plan.cuts else plan_of(spec, cuts, plan.bars)
+
+
+def _prefix(plan: Plan, data: JobData, known: KnownOutcomes) -> int:
+    """Return how many slices at the beginning all sets know as one slice; 0 for none."""
+    begin = data.bounds(plan.cuts[0], plan.cuts[1])[0]
+    ends = {one.end_ms for one in known.found if one.start_ms == begin}
+    for k in range(plan.slices, 1, -1):
+        start, end = plan.cuts[0], plan.cuts[k]
+        if data.bounds(start, end)[1] in ends and not known.missing(start, end):
+            return k
+    return 0
 
 
 def _pieces(data: JobData, known: KnownOutcomes, start: int, end: int) -> list[int]:

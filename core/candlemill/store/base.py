@@ -85,7 +85,7 @@ class Store(ABC):
         """Symbols that have candles."""
 
     @abstractmethod
-    def days(self, symbol: str, start: int | None = None, end: int | None = None) -> list[Day]:
+    def days(self, symbol: str, start: int | None = None, end: int | None = None) -> Sequence[Day]:
         """Metadata index of `symbol`, ascending; with `start` or `end`, only days that overlap `start <= t < end`."""
 
     @abstractmethod

@@ -14,23 +14,32 @@ from numpy.typing import NDArray
 from candlemill.backtests.tiers import TierTable, tiers_of
 from candlemill.engine.candles import DAY_MS
 from candlemill.store.base import NEWEST, PRICES
-from candlemill.store.connection import REPLY_SECONDS, Connection, connect, failures
+from candlemill.store.connection import REPLY_SECONDS, Connection, append, connect_writer, failures, folder_of
+from candlemill.store.kept_days import KeptDays, count_write
 from candlemill.store.native import block_of, repeated_texts
 from candlemill.stored_days import Day, Funding
 from candlemill.telemetry import instrument
 from candlemill.units import FIRST_MS, LAST_MS, clock_ms
 
 if TYPE_CHECKING:
-    from clickhouse_connect.driver.client import Client
+    from candlemill.store.connection import Writer
 
 WRITERS = 2
 SYMBOLS_AT_ONCE = 500
 SPANS_BOUND = 64  # in one statement
+INSERT_ONCE = {
+    "optimize_on_insert": "0",  # the rows are sorted and unique already
+    "insert_deduplicate": "0",  # replicated tables would drop a block equal to an earlier one: it may be a correction
+    "max_threads": "1",  # more take turns with one block
+    "max_execution_time": str(REPLY_SECONDS),  # it must not complete after the writer's lease (see candle_writer)
+}
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 
 class CandleTable(Connection):
     """The tables of candles; the methods are documented in `store.base.CandleStore`."""
+
+    _kept: KeptDays | None = None
 
     def read_columns(self, symbol: str, start: int, end: int, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         columns = self._column_blocks(symbol, start, end, names, "")
@@ -109,17 +118,17 @@ class CandleTable(Connection):
 
     def insert_candles(self, symbol: str, parts: Iterable[dict[str, NDArray[Any]]]) -> None:
         while len(self._writers) < WRITERS:
-            self._writers.append(connect(self.dsn))
-        idle: SimpleQueue[Client] = SimpleQueue()
-        for client in self._writers:
-            idle.put(client)
+            self._writers.append(connect_writer(self.dsn))
+        idle: SimpleQueue[Writer] = SimpleQueue()
+        for writer in self._writers:
+            idle.put(writer)
 
         def insert(part: dict[str, NDArray[Any]]) -> None:
-            client = idle.get()
+            writer = idle.get()
             try:
-                self._insert_block(client, [(symbol, len(part["t"]))], part)
+                self._insert_block(writer, [(symbol, len(part["t"]))], part)
             finally:
-                idle.put(client)
+                idle.put(writer)
 
         with ThreadPoolExecutor(WRITERS) as pool:
             list(pool.map(insert, parts))
@@ -129,7 +138,7 @@ class CandleTable(Connection):
         self._insert_block(self._client, [(symbol, len(part["t"])) for symbol, part in parts], joined)
 
     def _insert_block(
-        self, client: "Client", symbols: Sequence[tuple[str, int]], columns: dict[str, NDArray[Any]]
+        self, writer: "Writer", symbols: Sequence[tuple[str, int]], columns: dict[str, NDArray[Any]]
     ) -> None:
         """Insert candles of symbols, each with its number of rows."""
         block = block_of(
@@ -141,21 +150,7 @@ class CandleTable(Connection):
             ],
         )
         with failures("candles"):
-            # optimize_on_insert: the rows are sorted and unique already. insert_deduplicate: replicated tables would
-            # drop a block equal to an earlier one, but it may revert a correction. max_execution_time: an insert must
-            # not complete after the writer's lease (see candle_writer). max_threads: more take turns with one block.
-            client.raw_insert(
-                "market_data_1m",
-                ["symbol", "timestamp", *PRICES, "volume"],
-                block,
-                settings={
-                    "optimize_on_insert": "0",
-                    "insert_deduplicate": "0",
-                    "max_threads": "1",
-                    "max_execution_time": str(REPLY_SECONDS),
-                },
-                fmt="Native",
-            )
+            append(writer, "market_data_1m", ["symbol", "timestamp", *PRICES, "volume"], "Native", [block], INSERT_ONCE)
 
     def volume_scale(self, symbol: str) -> int | None:
         sql = "SELECT volume_scale FROM symbols WHERE symbol = {symbol:String} ORDER BY created_at LIMIT 1"
@@ -169,7 +164,14 @@ class CandleTable(Connection):
         rows = self._rows("SELECT DISTINCT symbol FROM coverage_days WHERE rows > 0 OR digest = '' ORDER BY symbol", {})
         return [str(row[0]) for row in rows]
 
-    def days(self, symbol: str, start: int | None = None, end: int | None = None) -> list[Day]:
+    def days(self, symbol: str, start: int | None = None, end: int | None = None) -> Sequence[Day]:
+        return self._read_days(symbol, start, end) if self._kept is None else self._kept.days(symbol, start, end)
+
+    def keep_days(self) -> None:
+        """Keep the index in memory between the calls, of an embedded database."""
+        self._kept = KeptDays(folder_of(self.dsn), self._read_days)
+
+    def _read_days(self, symbol: str, start: int | None = None, end: int | None = None) -> list[Day]:
         # The latest row of a day is chosen here: FINAL and date arithmetic in SQL take twice as long.
         sql = """
             SELECT toInt64(day), toInt64(rows), first_ms, last_ms, toInt64(version), digest FROM coverage_days
@@ -253,7 +255,11 @@ class CandleTable(Connection):
             for symbol, days in found.items()
             for day in days
         ]
-        self._insert("coverage_days", rows)
+        try:
+            self._insert("coverage_days", rows)
+        finally:
+            if self.embedded:
+                count_write(folder_of(self.dsn))
 
     # -- writers of candles: see candle_writer -----------------------------------------------------------------------
 

@@ -27,6 +27,8 @@ class ClickHouseStore(
         if self.embedded:
             self.known_keys = KnownKeys()
             self.load_known_keys()
+            self.keep_days()
+            self.keep_inserter()
 
     def load_known_keys(self) -> None:
         """Load `known_keys`, which all writers of this embedded database share."""

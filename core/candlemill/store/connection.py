@@ -10,7 +10,7 @@ Values are bound as parameters, never put into SQL text.
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,7 @@ from candlemill.config import DSN_VARIABLE, bundled
 from candlemill.errors import BadInput, StoreDown, StoreError
 from candlemill.store import fatal_signals
 from candlemill.store.folder_lock import check_unlocked
+from candlemill.store.inserter import NO_SETTINGS, Inserter
 from candlemill.store.known_keys import KnownKeys
 from candlemill.store.native import native_block
 from candlemill.store.schema import missing_in, statements
@@ -29,6 +30,8 @@ from candlemill.telemetry import instrument
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
+
+    Writer = Client | Inserter
 
 CONNECT_SECONDS = 10
 REPLY_SECONDS = 120
@@ -50,7 +53,8 @@ class Connection:
         self.dsn = dsn
         self.embedded = dsn.startswith("chdb:")
         self._client = connect(dsn)
-        self._writers: list[Client] = []
+        self._writers: list[Writer] = []
+        self._inserter: Inserter | None = None  # of an embedded database that stays open for many jobs
         self._merges: Literal["on", "paused", "to resume"] = "on"
         self._unmerged = 0  # inserts of results since merges are paused
         try:
@@ -60,8 +64,12 @@ class Connection:
             raise
 
     def close(self) -> None:
-        for client in (*self._writers, self._client):
-            client.close()
+        for writer in (*self._writers, *filter(None, [self._inserter]), self._client):
+            writer.close()
+
+    def keep_inserter(self) -> None:
+        """Insert into an embedded database without temporary files from now on."""
+        self._inserter = Inserter(str(folder_of(self.dsn)))
 
     def _apply_schema(self) -> None:
         """Create missing tables, columns and codecs. Sends no DDL if all exist, so that readers need no right to
@@ -109,7 +117,7 @@ class Connection:
         settings = {"async_insert": "1", "wait_for_async_insert": "1"} if waits else {}
         lines = b"\n".join(msgspec.json.encode(row) for row in rows)
         with failures("insert"):
-            self._client.raw_insert(table, insert_block=lines, settings=settings, fmt="JSONEachRow")
+            append(self._inserter or self._client, table, (), "JSONEachRow", [lines], settings)
 
     def _insert_many(self, table: str, rows: Sequence[msgspec.Struct]) -> None:
         """Append many rows of texts, whole numbers of 64 bits and booleans. The embedded engine gets them as columns,
@@ -123,7 +131,7 @@ class Connection:
             for k in range(0, len(rows), BLOCK_ROWS)
         )
         with failures("insert"):
-            self._client.raw_insert(table, names, blocks, {"max_threads": "1"}, "Native")
+            append(self._inserter or self._client, table, names, "Native", blocks, {"max_threads": "1"})
         self._unmerged += table == "backtest_results"
         if self._merges == "paused" and self._unmerged > UNMERGED_LIMIT:
             self._start_merges()
@@ -148,13 +156,33 @@ class Connection:
             self._start_merges()
 
 
+def append(
+    writer: "Writer",
+    table: str,
+    names: Sequence[str],
+    form: str,
+    pieces: Iterable[bytes],
+    settings: Mapping[str, str] = NO_SETTINGS,
+) -> None:
+    """Append rows, encoded in ClickHouse's format `form`, as one insert."""
+    if isinstance(writer, Inserter):
+        writer.insert(table, names, form, pieces, settings)
+    else:
+        writer.raw_insert(table, names or None, (piece for piece in pieces), dict(settings), form)
+
+
+def connect_writer(dsn: str) -> "Writer":
+    """Open a further connection that inserts."""
+    return Inserter(str(folder_of(dsn))) if dsn.startswith("chdb:") else connect(dsn)
+
+
 def connect(dsn: str) -> "Client":
     import clickhouse_connect  # imported late: it takes 0.3 s, which not every command needs
 
     # Do not log failures, which are raised as exceptions.
     logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     if dsn.startswith("chdb:"):
-        folder = _folder(dsn)
+        folder = folder_of(dsn)
         with failures("connect"):
             folder.mkdir(parents=True, exist_ok=True)
             check_unlocked(folder)
@@ -171,7 +199,7 @@ def connect(dsn: str) -> "Client":
         )
 
 
-def _folder(dsn: str) -> Path:
+def folder_of(dsn: str) -> Path:
     text = dsn.removeprefix("chdb://")
     if not text.startswith("/") or "?" in text:  # the engine would parse options after a question mark
         raise BadInput(f"{DSN_VARIABLE}={dsn} names no folder: write it like chdb:///home/me/candles, without '?'")

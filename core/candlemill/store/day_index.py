@@ -22,7 +22,7 @@ class RequestIndex:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._latest: dict[str, list[Day]] = {}
+        self._latest: dict[str, Sequence[Day]] = {}
         self._latest_funding: dict[str, Funding] = {}
         self._request = threading.local()
 
@@ -35,8 +35,8 @@ class RequestIndex:
     def symbols(self) -> list[str]:
         return self._store.symbols()
 
-    def days(self, symbol: str) -> list[Day]:
-        known: dict[str, list[Day]] = self._request.days
+    def days(self, symbol: str) -> Sequence[Day]:
+        known: dict[str, Sequence[Day]] = self._request.days
         if symbol not in known:
             now = self._store.days(symbol)
             latest = self._latest.get(symbol)
