@@ -143,6 +143,36 @@ def test_points_are_the_trials_themselves(tmp_path: Path) -> None:
     assert study.run(2).job_id == alone.job_id
 
 
+def test_options_are_axes_of_a_walk_forward(database: Path, capsys: Any) -> None:
+    own, grid = candles(), {"fast": [5, 9], "slow": [40, 60], "train": "5d", "test": "2d"}
+    apart = [cm.walk_forward(own, "sma_cross", stop_loss=stop, timeframe="5m", **grid) for stop in ("1%", "2%")]
+    both = cm.walk_forward(own, "sma_cross", stop_loss=["1%", "2%"], timeframe=["5m"], **grid)
+    assert both.sweep_guards is not None and both.sweep_guards["trials"] == 8
+    used = set()
+    for k, fold in enumerate(both._folds):
+        scores = [one._folds[k]["in_sample"] for one in apart]
+        chosen = scores.index(max(scores))  # of equal sets the first
+        used.add(chosen)
+        assert fold == {
+            **apart[chosen]._folds[k],
+            "params": {**apart[chosen]._folds[k]["params"], "stop_loss": f"{chosen + 1}%", "timeframe": "5m"},
+        }
+    assert used == {0, 1}
+    spec = both.result["spec"]
+    assert [leg["options"] for leg in spec["schedule"]] == [
+        {"stop_loss": int(fold["params"]["stop_loss"][0]) * 10_000, "timeframe": 5} for fold in both._folds
+    ]
+    words = ["--symbol", "AAAUSDT", "--strategy", "sma_cross", "--grid", "fast=5,9", "--param", "slow=40"]
+    words += ["--grid", "stop-loss=1%:2%:1%", "--train", "5d", "--test", "2d"]
+    assert main(["walk-forward", *words, "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["guards"]["trials"] == 4 and {fold["params"]["fast"] for fold in first["folds"]} <= {5, 9}
+    assert main(["walk-forward", *words, "--slices", "7", "--no-cache", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["result"]["result_digest"] == first["result"]["result_digest"]
+    with pytest.raises(cm.BadInput, match="a walk-forward chooses fee"):
+        cm.walk_forward(own, "sma_cross", fill=["close", "next_open"], **grid)
+
+
 def test_options_are_axes_of_a_sweep(database: Path, capsys: Any) -> None:
     own = candles()
     study = cm.sweep(own, "sma_cross", fast=[5, 9], slow=40, stop_loss=["1%", "2%"], timeframe=["1m", "5m"])
@@ -154,11 +184,6 @@ def test_options_are_axes_of_a_sweep(database: Path, capsys: Any) -> None:
     assert main(["sweep", "--symbol", "AAAUSDT", "--strategy", "sma_cross", *grid, "--json"]) == 0
     output = json.loads(capsys.readouterr().out)
     assert [trial["state"] for trial in output["trials"]] == ["done"] * 4 and output["guards"]["trials"] == 4
-    with pytest.raises(cm.BadInput, match="stop_loss has several values, and the run of a walk-forward has one"):
-        cm.walk_forward(own, "sma_cross", fast=[5, 9], slow=40, stop_loss=["1%", "2%"], train="5d", test="2d")
-    words = ("--symbol", "AAAUSDT", "--strategy", "sma_cross", *grid)
-    assert main(["walk-forward", *words]) != 0
-    assert "stop-loss has several values, and the run of a walk-forward" in capsys.readouterr().err
     with pytest.raises(cm.BadInput, match="5x"):
         cm.sweep(own, "sma_cross", fast=[5, 9], stop_loss=["5x"])
 

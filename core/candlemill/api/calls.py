@@ -43,7 +43,7 @@ from candlemill.store.candle_writer import CANDLE_COLUMNS, current_days
 from candlemill.store.integrity import read_checked
 from candlemill.stored_days import missing_in, missing_of, months_of
 from candlemill.strategies import REGISTERED, build, parameter_fields
-from candlemill.studies.space import SEARCHED, every_point, no_axis_of_walk_forward
+from candlemill.studies.space import SEARCHED, every_point
 from candlemill.studies.study import TRIALS_LIMIT, run_study, study_request
 from candlemill.tables.table import Kind, Series, Table
 from candlemill.units import FIRST_MS, LAST_MS, SCALE, amount, parse_range, parse_timeframe
@@ -194,25 +194,23 @@ def walk_forward(
 
     Spans are texts like "90d" or "6mo". A WalkForward is the run of all choices up to the range's end, with its folds.
     `score` is "sharpe_ratio", "sortino_ratio" or "total_pnl"; with `anchored` every training span begins at the
-    range's start; the other options are those of `sweep`.
+    range's start; the other options are those of `sweep`. Stops, costs and the timeframe may have several values too:
+    each window then has those that were best before it.
     """
     spans = parse_span(train), parse_span(test)
-    if several := next((name for name in SEARCHED if _is_axis(options.get(name))), None):
-        raise BadInput(no_axis_of_walk_forward(several))
+    own = {name: _values(options.pop(name)) for name in SEARCHED if _is_axis(options.get(name))}
     call = _CallArguments(symbol, strategy, options, grid=True)
     if call.several:
-        return _walk_forwards(call, walk_forward_of(*spans, anchored, score))
+        return _walk_forwards(call, walk_forward_of(*spans, anchored, score, own))
     with call.source.runner(call.strategy_seconds) as runner, progress_of("walk-forward", call.shown) as update:
         spec = call.spec(runner, call.symbols[0])
-        found = run_walk_forward(runner, spec, *spans, anchored, score, call.options, update)
+        found = run_walk_forward(runner, spec, *spans, anchored, score, call.options, update, own)
         return _stored_walk_forward(call, runner, found, score)
 
 
 def _stored_walk_forward(call: "_CallArguments", runner: JobRunner, found: WalkForwardRun, score: str) -> WalkForward:
     row = fetch(runner.store, str(found.result["job_id"]))
-    job = runner.store.job(found.sweep_id)
-    guards = msgspec.json.decode(job.figures) if job is not None and job.figures else None
-    return WalkForward(call.source, call.chosen, row, found.folds, score, found.sweep_id, guards)
+    return WalkForward(call.source, call.chosen, row, found.folds, score, found.sweep_id, found.guards)
 
 
 def _walk_forwards(call: "_CallArguments", walk: WalkForwardOptions) -> WalkForwards:

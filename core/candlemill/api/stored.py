@@ -19,7 +19,7 @@ from candlemill.local.runner import JobRunner
 from candlemill.pipeline.job_search import search as find
 from candlemill.pipeline.job_state import steps_of
 from candlemill.pipeline.rows import Notes
-from candlemill.pipeline.workflows import fold_choices
+from candlemill.pipeline.workflows import fold_choices, guards_of
 from candlemill.strategies import loader
 from candlemill.tables.table import Kind, Series, Table
 
@@ -133,7 +133,6 @@ def _loaded(source: Source, runner: JobRunner, found: Exported, metric: str, str
         return Portfolio(source, chosen, found.joint, parts, [])
     if found.kind == "walk_forward" and job is not None:
         choices = fold_choices(job)
-        sweep = runner.store.job(choices.sweep_id)
-        of_sweep = msgspec.json.decode(sweep.figures) if sweep is not None and sweep.figures else None
-        return WalkForward(source, chosen, row, choices.folds, choices.score, choices.sweep_id, of_sweep)
+        guards = guards_of(runner.store, choices)
+        return WalkForward(source, chosen, row, choices.folds, choices.score, choices.sweep_id, guards)
     return Run(source, chosen, row)

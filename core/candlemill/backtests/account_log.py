@@ -1,5 +1,6 @@
 """Log of an account of one symbol over a whole run, and the marks and trades that follow from it."""
 
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -56,6 +57,12 @@ class AccountLog(msgspec.Struct, frozen=True):
     def is_real(self) -> NDArray[np.bool_]:
         """Fills that make a trade count: in an account of real money those with a quantity."""
         return self.is_fill if self.fine > 1 else self.is_fill & (self.moved != 0)
+
+
+def joined(logs: Sequence[AccountLog]) -> AccountLog:
+    """Return the log of consecutive stretches of one run."""
+    columns = {name: np.concatenate([getattr(one, name) for one in logs]) for name in AccountLog.__struct_fields__[:-1]}
+    return AccountLog(**columns, fine=logs[0].fine)
 
 
 def marks_of(log: AccountLog, close: Column) -> tuple[Column, NDArray[np.int8]]:

@@ -1,6 +1,7 @@
 """Command line that runs a spec again."""
 
 import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,15 +15,15 @@ _APART = frozenset(
 )
 
 
-def command_of(spec: Spec, verb: str | None = None, **more: str) -> str:
+def command_of(spec: Spec, verb: str | None = None, axes: Mapping[str, Sequence[ParamValue]] = {}, **more: str) -> str:
     """Return one command line for a POSIX shell.
 
-    Options with their default value are omitted; `more` are options that are not part of a spec. A schedule has no
-    option.
+    Options with their default value are omitted; `axes` are further axes of the grid, `more` options that are not part
+    of a spec. A schedule has no option.
     """
     options = [("symbol", spec.symbol), ("strategy", spec.strategy)]
     options += [("param", f"{name}={value_text(value)}") for name, value in spec.params.items()]
-    options += [("grid", f"{name}={grid_text(values)}") for name, values in spec.grid.items()]
+    options += [("grid", f"{name}={grid_text(values)}") for name, values in {**spec.grid, **axes}.items()]
     options.append(("range", range_of(spec.start, spec.end)))
     defaults = {field.name: field.default for field in msgspec.structs.fields(spec)}
     for name in spec.__struct_fields__:
@@ -41,12 +42,12 @@ def value_text(value: ParamValue) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def grid_text(values: list[ParamValue]) -> str:
+def grid_text(values: Sequence[ParamValue]) -> str:
     """Return grid values as text; evenly spaced values become a span such as `5:50:5`."""
     if len(values) > 2 and all(type(v) is int and v >= 0 for v in values):
         first, second = int(values[0]), int(values[1])
         span = range(first, int(values[-1]) + 1, max(second - first, 1))
-        if list(span) == values:
+        if list(span) == list(values):
             return f"{first}:{values[-1]}" + (f":{span.step}" if span.step > 1 else "")
     return ",".join(value_text(v) for v in values)
 

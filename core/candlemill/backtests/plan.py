@@ -86,7 +86,22 @@ def make_plan(spec: Spec, days: Sequence[Day], slices: int | None) -> Plan:
         inner = []  # a guess of an account's state is never right: each cut would need a repair
     else:
         inner = calendar_cuts(spec, days) if slices is None else _cuts(days, min(slices, len(days)), bars)
+    if spec.varies:
+        inner = _with_legs(spec, days, inner)
     return plan_of(spec, [spec.start, *inner, spec.end], bars)
+
+
+def _with_legs(spec: Spec, days: Sequence[Day], inner: list[int]) -> list[int]:
+    """Return the cuts with the starts of all legs; another cut stays if there are candles on either side of it."""
+    starts = [day.start for day in days]
+    legs = [leg.start for leg in spec.schedule if leg.start > spec.start]
+    cuts: list[int] = []
+    for cut in sorted({*inner, *legs}):
+        before = bisect_left(starts, cuts[-1] if cuts else spec.start)
+        after = bisect_left(starts, next((leg for leg in legs if leg > cut), spec.end))
+        if cut in legs or before < bisect_left(starts, cut) < after:
+            cuts.append(cut)
+    return cuts
 
 
 def plan_of(spec: Spec, cuts: list[int], bars: int) -> Plan:

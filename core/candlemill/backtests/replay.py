@@ -3,15 +3,16 @@
 Columns are NumPy arrays, times UTC milliseconds, money and prices scaled by 10^8, money for the job's quantity.
 """
 
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from candlemill.backtests.account_log import marks_of, trades_of
+from candlemill.backtests.account_log import AccountLog, joined, marks_of, trades_of
 from candlemill.backtests.fill_list import FillList, fills_of_log, fills_of_run
+from candlemill.backtests.grid import grid_points
 from candlemill.backtests.merge import MergedSlices
 from candlemill.backtests.order_chart import OrderChart, last_orders
 from candlemill.backtests.recording import Recording
@@ -19,11 +20,12 @@ from candlemill.backtests.result import Returns
 from candlemill.backtests.slice import SliceWindow, run_recorded, summary_of
 from candlemill.backtests.spec import Spec
 from candlemill.backtests.spec_rules import rules_of, sizing_of
+from candlemill.backtests.states import COLD
 from candlemill.backtests.trades import Trades, over
 from candlemill.engine.account import FEE
 from candlemill.engine.candles import DAY_MS, CandleColumns, Column
 from candlemill.engine.fills import BOTH, LATE, SIGNAL, STOP, TAKE, Fills
-from candlemill.engine.summary import FINE
+from candlemill.engine.summary import FINE, Summary
 from candlemill.errors import TooLarge
 from candlemill.strategies import Strategy
 from candlemill.units import SCALE
@@ -94,12 +96,8 @@ def replay_of(
 def _traced(
     spec: Spec, candles: CandleColumns, strategy: Strategy, result: dict[str, Any], marks: CandleColumns | None
 ) -> Replay:
-    window = SliceWindow(candles, 0, int(candles.n), True, marks)
-    record = Recording()
-    days, outcome = run_recorded(spec, window, strategy, record)
-    returns = Returns(
-        spec, MergedSlices(summary_of(outcome), outcome.end.encode(), 0, np.array(days, np.int64), outcome.daily)
-    )
+    record, merged = _run_legs(spec, candles) if spec.varies else _run(spec, candles, strategy, marks)
+    days, returns = merged.days, Returns(spec, merged)
     daily = np.array(returns.profits, dtype=np.int64)
     bars = candles.columns()
     if record.account is not None:
@@ -122,13 +120,41 @@ def _traced(
         bars["close"],
         profit,
         position,
-        np.array(days, dtype=np.int64) * DAY_MS,
+        days * DAY_MS,
         daily,
         np.array(returns.daily, dtype=np.int64),
         trades,
         fills,
         orders=last_orders(spec, candles, strategy, marks, fills.t),
     )
+
+
+def _run(
+    spec: Spec, candles: CandleColumns, strategy: Strategy, marks: CandleColumns | None
+) -> tuple[Recording, MergedSlices]:
+    record = Recording()
+    days, outcome = run_recorded(spec, SliceWindow(candles, 0, int(candles.n), True, marks), strategy, record)
+    summary, end = summary_of(outcome), outcome.end.encode()
+    return record, MergedSlices(summary, end, 0, np.array(days, np.int64), outcome.daily)
+
+
+def _run_legs(spec: Spec, candles: CandleColumns) -> tuple[Recording, MergedSlices]:
+    """Run a schedule whose legs have options of their own, a leg at a time."""
+    starts = [spec.start, *(leg.start for leg in spec.schedule[1:])]
+    edges = np.searchsorted(candles.columns()["t"], [*starts, spec.end]).tolist()
+    total, state = Summary(), COLD
+    days: list[int] = []
+    daily: list[int] = []
+    logs: list[AccountLog] = []
+    for start, (lo, hi) in zip(starts, pairwise(edges), strict=True):
+        one, part = spec.at(start), Recording()
+        ((_, _, strategy),) = grid_points(one, 0, 1)
+        own, outcome = run_recorded(one, SliceWindow(candles, lo, hi, True), strategy, part, state)
+        total, state = total.merge(summary_of(outcome)), outcome.end.encode()
+        days, daily = days + own, daily + outcome.daily
+        logs += [part.account] if part.account is not None else []
+    record = Recording(account=joined(logs))
+    return record, MergedSlices(total, state, 0, np.array(days, np.int64), daily)
 
 
 def _fill_list(spec: Spec, candles: CandleColumns, log: Fills, equity: "_Equity") -> FillList:

@@ -9,9 +9,18 @@ import msgspec
 
 from candlemill.backtests.grid import SETS_LIMIT, _typed_fixed, _typed_values, parameters_of
 from candlemill.backtests.long_candles import check_long_candles, usual_timeframe
-from candlemill.backtests.spec import CASH_RULES, DEFAULT_CAPITAL, SPEC_BYTES_LIMIT, Leg, ParamValue, Spec
+from candlemill.backtests.spec import (
+    CASH_RULES,
+    DEFAULT_CAPITAL,
+    LEG_OPTIONS,
+    SPEC_BYTES_LIMIT,
+    Leg,
+    ParamValue,
+    Spec,
+)
 from candlemill.backtests.spec_rules import places_orders, sees_panel, walks_minutes
 from candlemill.backtests.universe import parse_universe
+from candlemill.engine.candles import DAY_MS
 from candlemill.errors import BadInput
 from candlemill.strategies import build
 
@@ -55,6 +64,8 @@ def resolve(
         raise BadInput(_refusal(error, given)) from None
     _check_panel(spec)
     _check_orders(spec)
+    if spec.varies:
+        _check_variants(spec)
     check_long_candles(spec)
     if len(spec.to_json()) > SPEC_BYTES_LIMIT:
         raise BadInput(f"the grid's values take more than {SPEC_BYTES_LIMIT:,} bytes: use several sweeps")
@@ -94,6 +105,28 @@ def _check_orders(spec: Spec) -> None:
         raise BadInput(f"{what} with volume_share={spec.volume_share} needs real money: give account=cash")
 
 
+def _check_variants(spec: Spec) -> None:
+    """Reject options of legs that are out of bounds, or that the job cannot change. Raises BadInput."""
+    names = {frozenset(leg.options) for leg in spec.schedule}
+    if len(names) > 1 or not min(names) <= set(LEG_OPTIONS):
+        raise BadInput(f"legs have the same options, of {', '.join(LEG_OPTIONS)}")
+    if any(leg.start % DAY_MS and leg.start != spec.start for leg in spec.schedule):
+        raise BadInput("legs with options of their own begin at UTC midnights")
+    for one in spec.variants:
+        given = msgspec.structs.asdict(one)
+        try:
+            msgspec.convert(given, Spec)
+        except msgspec.ValidationError as error:
+            raise BadInput(_refusal(error, given)) from None
+        check_long_candles(one)
+    if spec.account != "cash" or walks_minutes(spec) or sees_panel(spec.strategy):
+        raise BadInput(
+            f"{', '.join(sorted(min(names)))} can change from window to window with account=cash, path=worst, no "
+            "margin, no volume_share, and a strategy that states positions of -1, 0 and 1: leave that out, make it a "
+            "parameter of the strategy, or run a walk-forward for each value"
+        )
+
+
 def _legs(strategy: str, given: object, span: tuple[int, int], *others: object) -> list[Leg]:
     """Return a schedule with complete parameters. Raises BadInput."""
     try:
@@ -105,7 +138,7 @@ def _legs(strategy: str, given: object, span: tuple[int, int], *others: object) 
     starts = [leg.start for leg in legs]
     if starts != sorted(set(starts)) or not span[0] <= starts[0] <= starts[-1] < span[1]:
         raise BadInput("the schedule's starts are not ascending within the range")
-    return [Leg(leg.start, parameters_of(build(strategy, dict(leg.params)))) for leg in legs]
+    return [Leg(leg.start, parameters_of(build(strategy, dict(leg.params))), leg.options) for leg in legs]
 
 
 def _completed(rest: dict[str, object]) -> dict[str, object]:

@@ -172,7 +172,7 @@ def decisions_of(spec: Spec, window: SliceWindow, strategy: Strategy) -> Decisio
 
     Raises BadInput for orders and weights, which are no decisions of -1, 0 and 1.
     """
-    if isinstance(strategy, OrderStrategy | Weighted):
+    if isinstance(strategy, OrderStrategy | Weighted) or spec.varies:
         raise BadInput(f"a run of {spec.strategy} with warm_up=stored is not shown yet: leave reports and tables out")
     return Decisions(_Task(spec, window).decisions(strategy))
 
@@ -195,6 +195,7 @@ class _Task:
         self._first, self._end = _decision_bars(self._bars, window)
         last = self._bars.last
         self._begin = window.begin if last is None else int(np.searchsorted(last, window.begin))
+        self._begins_leg = spec.varies and _is_first(window, spec.schedule[0].start)
 
     def share(self) -> None:
         """Compute what only pays for many sets whose fills are decided minute by minute."""
@@ -214,6 +215,9 @@ class _Task:
             summary, end, daily = self._run_orders(strategy, start, window.lo, window.hi)
             return SliceOutcome(point, digest_of(start), end.decode(), summary.to_list(), daily)
         state, memory = split_state(start)
+        if self._begins_leg:
+            # Nothing but the money passes from leg to leg: what is held is sold at the first open.
+            state, memory = CarriedState(state.side, account=state.account), b""
         if start == COLD and self._window.lo == self._window.begin:
             memory = self._memory_at(strategy, self._first)
         desired, memory = decided(strategy, self._bars, self._first, self._end, memory)
@@ -363,6 +367,12 @@ class _Together(msgspec.Struct, frozen=True):
 def _whole_words(bits: Bits) -> Bits:
     """Return rows of whole 64-bit words: a strategy may give fewer bytes."""
     return np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8))) if bits.shape[1] % 8 else bits
+
+
+def _is_first(window: SliceWindow, start: int) -> bool:
+    """Return whether the slice's first bar is the first from `start` (ms) on."""
+    t, lo = window.candles.columns()["t"], window.lo
+    return lo < len(t) and int(t[lo]) >= start and (lo == 0 or int(t[lo - 1]) < start)
 
 
 def _decision_bars(bars: Bars, window: SliceWindow) -> tuple[int, int]:

@@ -21,6 +21,10 @@ SPEC_BYTES_LIMIT = 32 * 1024  # a spec travels in every task's event, and an eve
 SYMBOLS_LENGTH = 20_000  # characters
 
 DEFAULT_CAPITAL = 10_000 * SCALE
+# What the legs of a schedule can have of their own: stops, costs and the timeframe.
+LEG_OPTIONS: Final = (
+    "fee", "maker_fee", "slippage", "stop_loss", "take_profit", "trailing_stop", "borrow", "timeframe",
+)  # fmt: skip
 
 Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
 FeePpm = Annotated[int, Meta(ge=-100_000, le=1_000_000)]  # negative: a rebate
@@ -35,20 +39,28 @@ UNITS, CASH = {"account": "units"}, {"account": "cash"}
 FIXED, NOTIONAL = {**UNITS, "sizing": "fixed"}, {**UNITS, "sizing": "notional"}
 
 
-class Leg(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Section of a schedule: from `start` (ms) on, the strategy runs with these parameters."""
+class Leg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Section of a schedule: from `start` (ms) on, the strategy runs with these parameters.
+
+    With `options`, of LEG_OPTIONS, the leg has stops, costs and a timeframe of its own, in the units of a spec.
+    """
 
     start: Annotated[int, Meta(ge=FIRST_MS, le=LAST_MS)]
     params: dict[str, ParamValue]
+    options: dict[str, int] = {}
 
 
 class WalkForward(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Options of a walk-forward: spans such as 90d or 6mo, and the metric that selects the sets."""
+    """Options of a walk-forward: spans such as 90d or 6mo, and the metric that selects the sets.
+
+    `options` are values of LEG_OPTIONS, as texts like 1% and 15m, that are chosen together with the parameters.
+    """
 
     train: Annotated[str, Meta(max_length=16)] = "6mo"
     test: Annotated[str, Meta(max_length=16)] = "1mo"
     anchored: bool = False
     score: Score = "sharpe_ratio"
+    options: dict[str, Annotated[list[str | int], Meta(min_length=1, max_length=LEGS_LIMIT)]] = {}
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -298,6 +310,27 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def read_from(self) -> int:
         """Time in ms from which candles may be read: the job's start, or any before it with `warm_up` stored."""
         return self.start if self.warm_up == "none" else FIRST_MS
+
+    @property
+    def varies(self) -> bool:
+        """Whether the legs of the schedule have options of their own. Then each begins a slice."""
+        return any(leg.options for leg in self.schedule)
+
+    @property
+    def variants(self) -> list["Spec"]:
+        """The specs in force one after the other; without options of legs this one."""
+        return [self.at(leg.start) for leg in self.schedule] if self.varies else [self]
+
+    def at(self, start: int) -> "Spec":
+        """Return the spec of a slice from `start` (ms) on: that of its leg, if legs have options of their own."""
+        if not self.varies:
+            return self
+        leg = next((leg for leg in reversed(self.schedule) if leg.start <= start), self.schedule[0])
+        return msgspec.structs.replace(self, schedule=[leg], **leg.options)
+
+    @property
+    def longest_timeframe(self) -> int:
+        return max(one.timeframe for one in self.variants)
 
     @property
     def symbols(self) -> list[str]:

@@ -61,7 +61,8 @@ def keeps_tapes(spec: Spec) -> bool:
     nothing is stored of each fill.
     """
     few = spec.combinations <= FEW_SETS
-    return spec.account == "cash" and few and not walks_minutes(spec) and not sees_panel(spec.strategy)
+    one_way = not walks_minutes(spec) and not sees_panel(spec.strategy) and not spec.varies
+    return spec.account == "cash" and few and one_way
 
 
 def sizing_of(spec: Spec) -> Sizing | None:
@@ -94,7 +95,7 @@ def account_rules(spec: Spec) -> AccountRules | None:
 def columns_read(spec: Spec, strategies: Sequence[Strategy]) -> tuple[str, ...]:
     """Return the columns of candles that the job reads, in the order of `COLUMNS`."""
     names = {"t", "open", "close"}
-    if spec.stop_loss or spec.take_profit or spec.trailing_stop or walks_minutes(spec):
+    if walks_minutes(spec) or any(one.stop_loss or one.take_profit or one.trailing_stop for one in spec.variants):
         names |= {"high", "low"}
     if spec.volume_share:
         names.add("volume")
@@ -110,10 +111,11 @@ def context_bars(spec: Spec, strategies: Sequence[Strategy], exact: bool) -> int
     memory begins as many bars before the job as `warm_up()` says.
     """
     lookback = max(map(lookback_of, strategies), default=0)
-    decision_bars = (lookback + 1) * spec.timeframe if spec.timeframe > 1 else lookback
-    own = max(map(warm_up_of, strategies), default=0) * spec.timeframe
+    k = spec.longest_timeframe
+    decision_bars = (lookback + 1) * k if k > 1 else lookback
+    own = max(map(warm_up_of, strategies), default=0) * k
     if spec.warm_up == "stored":
         decision_bars += own
     if exact:
         return decision_bars + 1
-    return decision_bars + max(WARM_UP_BARS, 3 * spec.timeframe, min(own, WARM_UP_LIMIT)) + 1
+    return decision_bars + max(WARM_UP_BARS, 3 * k, min(own, WARM_UP_LIMIT)) + 1

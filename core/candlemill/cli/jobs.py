@@ -260,24 +260,24 @@ def run_walk_forward(args: argparse.Namespace) -> None:
     from candlemill.local.workflow_runs import run_walk_forward, walk_forward_of
 
     train, test = parse_span(args.train), parse_span(args.test)
-    if several := next((text for text in args.grid if _is_option(text, args.strategy)), None):
-        from candlemill.studies.space import no_axis_of_walk_forward
-
-        raise BadInput(no_axis_of_walk_forward(several.partition("=")[0]))
+    chosen = parse_grid([text for text in args.grid if _is_option(text, args.strategy)])
+    args.grid = [text for text in args.grid if not _is_option(text, args.strategy)]
     if names_several(args.symbol) and not is_panel(args.strategy):
-        _run_walk_forwards(args, walk_forward_of(train, test, args.anchored, args.score))
+        _run_walk_forwards(args, walk_forward_of(train, test, args.anchored, args.score, chosen))
         return
     spec, options = spec_of_arguments(args, args.grid), options_of_run(args)
     with open_store() as store:
         runner = JobRunner(store, strategy_seconds=args.strategy_seconds)
         spec = with_span(spec, args, runner)
         with progress_bar("walk-forward") as progress:
-            found = run_walk_forward(runner, spec, train, test, args.anchored, args.score, options, progress)
+            found = run_walk_forward(runner, spec, train, test, args.anchored, args.score, options, progress, chosen)
         write_notes(args, store, found.job_id)
         if args.report:
-            _write_walk_forward_report(runner, found, spec, args)
+            _write_walk_forward_report(runner, found, spec, args, chosen)
     shown_result = {"sweep_id": found.sweep_id, "score": args.score, "folds": found.folds, "result": found.result}
-    output(args, shown_result, tables.walk_forward(found.folds, list(spec.grid), found.result, args.score))
+    shown_result["guards"] = found.guards
+    names = [*spec.grid, *chosen]
+    output(args, shown_result, tables.walk_forward(found.folds, names, found.result, args.score))
 
 
 def _run_walk_forwards(args: argparse.Namespace, walk: WalkForward) -> None:
@@ -343,20 +343,20 @@ def _write_sweep_report(store: Any, sweep_id: str, args: argparse.Namespace) -> 
     )
 
 
-def _write_walk_forward_report(runner: Any, found: Any, spec: Spec, args: argparse.Namespace) -> None:
+def _write_walk_forward_report(
+    runner: Any, found: Any, spec: Spec, args: argparse.Namespace, chosen: dict[str, Any]
+) -> None:
     from candlemill.backtests.command_line import command_of
-    from candlemill.local.runner import sweep_row
     from candlemill.report import write_walk_forward_report
 
     given = {"train": args.train, "test": args.test, "score": args.score, **({"anchored": ""} if args.anchored else {})}
-    figures = sweep_row(runner.store, found.sweep_id).figures
     write_walk_forward_report(
         {
             "folds": found.folds,
             "trace": runner.trace(found.result),
-            "guards": json.loads(figures) if figures else None,
+            "guards": found.guards,
             "score": args.score,
-            "command": command_of(spec, "walk-forward", **given),
+            "command": command_of(spec, "walk-forward", chosen, **given),
         },
         args.report,
     )

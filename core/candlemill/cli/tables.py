@@ -137,7 +137,16 @@ def _drawdown(r: Mapping[str, Any]) -> str:
 
 
 def _rates(spec: Mapping[str, Any], names: Sequence[str]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {rate(spec[name])}" for name in names if spec[name] or name == "fee")
+    own = _varied(spec)
+    shown_names = [name for name in names if spec[name] or name == "fee" or name in own]
+    return ", ".join(
+        f"{name.replace('_', ' ')} {'of each window' if name in own else rate(spec[name])}" for name in shown_names
+    )
+
+
+def _varied(spec: Mapping[str, Any]) -> Mapping[str, int]:
+    """Return the options that the windows of a walk-forward have of their own."""
+    return spec["schedule"][0].get("options", {}) if spec["schedule"] else {}
 
 
 def _account(spec: Mapping[str, Any]) -> str:
@@ -166,7 +175,9 @@ def _trading(spec: Mapping[str, Any]) -> str:
         parts.append(f"{len(spec['schedule'])} parameter sets in turn")
     if spec["size"] == "units" or (spec["account"], spec["sizing"]) == ("units", "fixed"):
         parts.append(f"quantity {exact(spec['quantity'])}")
-    if spec["timeframe"] != 1:
+    if "timeframe" in _varied(spec):
+        parts.append("decided on bars of each window")
+    elif spec["timeframe"] != 1:
         parts.append(f"decided on {spec['timeframe']}-minute bars")
     if spec["fill"] != "next_open":
         parts.append("filled at the deciding close")

@@ -14,19 +14,21 @@ from candlemill.local.workflows import WorkflowRunner
 from candlemill.pipeline import events
 from candlemill.pipeline.job_state import OF_SYMBOLS, request_of, steps_of
 from candlemill.pipeline.rows import JobRow
-from candlemill.pipeline.workflows import fold_choices, prepare_workflow
+from candlemill.pipeline.workflows import fold_choices, guards_of, prepare_workflow
 from candlemill.store.base import Store
 from candlemill.units import SCALE
 
 
 class WalkForwardRun(msgspec.Struct, frozen=True):
-    """The folds with their choices, the sweep that they were chosen from, and the run of the choices."""
+    """The folds with their choices, the sweep that they were chosen from, the run of the choices, and the guards of all
+    sets that they were chosen from."""
 
     job_id: str
     sweep_id: str
     folds: list[dict[str, Any]]
     spec: Spec
     result: dict[str, Any]
+    guards: dict[str, Any] | None
 
 
 def run_portfolio(
@@ -46,18 +48,23 @@ def run_walk_forward(
     score: str,
     options: Options,
     progress: Progress,
+    chosen: Mapping[str, Sequence[Any]] | None = None,
 ) -> WalkForwardRun:
-    """Choose the best set of each training span, and trade the choices through the tests, one after the other."""
-    walk = walk_forward_of(train, test, anchored, score)
+    """Choose the best set of each training span, and trade the choices through the tests, one after the other.
+
+    `chosen` are values of stops, costs and the timeframe that are chosen too, as texts.
+    """
+    walk = walk_forward_of(train, test, anchored, score, chosen or {})
     request = events.Requested(spec, options.slices, options.fresh, walk_forward=walk)
     return walk_forward_run(runner.store, _run(runner, request, options, progress))
 
 
-def walk_forward_of(train: Span, test: Span, anchored: bool, score: str) -> WalkForward:
+def walk_forward_of(
+    train: Span, test: Span, anchored: bool, score: str, chosen: Mapping[str, Sequence[Any]] = {}
+) -> WalkForward:
     """Return the options of a walk-forward. Raises msgspec.ValidationError for an unknown score."""
-    return msgspec.convert(
-        {"train": _text(train), "test": _text(test), "anchored": anchored, "score": score}, WalkForward
-    )
+    given = {"train": _text(train), "test": _text(test), "anchored": anchored, "score": score}
+    return msgspec.convert({**given, "options": {name: list(values) for name, values in chosen.items()}}, WalkForward)
 
 
 def stored_walk_forward(store: Store, job_id: str) -> WalkForwardRun:
@@ -71,7 +78,8 @@ def stored_walk_forward(store: Store, job_id: str) -> WalkForwardRun:
 def walk_forward_run(store: Store, row: JobRow) -> WalkForwardRun:
     """Return what a finished walk-forward has chosen and made."""
     chosen = fold_choices(row)
-    return WalkForwardRun(row.job_id, chosen.sweep_id, chosen.folds, chosen.spec, workflow_result(store, row)["result"])
+    result = workflow_result(store, row)["result"]
+    return WalkForwardRun(row.job_id, chosen.sweep_id, chosen.folds, chosen.spec, result, guards_of(store, chosen))
 
 
 def run_of_symbols(
@@ -121,4 +129,5 @@ def workflow_result(store: Store, row: JobRow) -> dict[str, Any]:
         return {"parts": parts_of_symbols(row)}
     chosen = fold_choices(row)
     result = msgspec.json.decode(fetch(store, chosen.job_id).result)
-    return {"sweep_id": chosen.sweep_id, "score": chosen.score, "folds": chosen.folds, "result": result}
+    found = {"sweep_id": chosen.sweep_id, "score": chosen.score, "folds": chosen.folds, "result": result}
+    return {**found, "guards": guards_of(store, chosen)}

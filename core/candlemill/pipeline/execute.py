@@ -97,6 +97,9 @@ def run_sets(
     starts: dict[int, bytes] | None,
 ) -> SliceOutcomes:
     """Compute the outcomes of parameter sets on the slice between `cuts`, from `starts` or from guesses."""
+    if spec.varies:
+        spec = spec.at(cuts[0])
+        sets = [(point, strategy) for point, _, strategy in grid_points(spec, 0, 1)]
     strategies = [strategy for _, strategy in sets]
     columns = columns_read(spec, strategies)
     if isinstance(data, PanelData):

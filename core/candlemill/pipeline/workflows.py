@@ -6,6 +6,9 @@ workflow that waits for it checks all of its jobs again, so repeated and reorder
 """
 
 import hashlib
+import math
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import msgspec
@@ -16,9 +19,10 @@ from candlemill.backtests.daily import pack, unpack
 from candlemill.backtests.grid import grid_points
 from candlemill.backtests.identity import job_id
 from candlemill.backtests.portfolio import Part, parts_of, portfolio_id, portfolio_result
-from candlemill.backtests.spec import Leg, Spec, WalkForward
+from candlemill.backtests.spec import LEG_OPTIONS, OPTIONS, Leg, Spec, WalkForward
 from candlemill.engine.candles import DAY_MS, Column
-from candlemill.errors import BadInput, CandlemillError, NoData, TooLarge
+from candlemill.errors import BadInput, CandlemillError, NoData, TooLarge, UnknownName
+from candlemill.guards.daily_sums import Stretches, score_of
 from candlemill.guards.walk_forward import Fold, make_folds, parse_span, walk_forward
 from candlemill.pipeline import events
 from candlemill.pipeline.events import Event
@@ -42,6 +46,7 @@ from candlemill.pipeline.watchdog import OTHER_RELEASE
 from candlemill.units import SCALE
 
 INT64 = 2**63
+COMBINATIONS_LIMIT = 64  # of options in a walk-forward: each has a sweep of its own
 MATRIX_LIMIT = 100_000_000  # set-days that a walk-forward reads: 800 MB
 
 
@@ -59,13 +64,18 @@ class Workflow(msgspec.Struct, frozen=True):
 
 
 class FoldChoices(msgspec.Struct, frozen=True):
-    """A walk-forward's `figures`: the choices, their sweep, and the job that trades them."""
+    """A walk-forward's `figures`: the choices, their sweep, and the job that trades them.
+
+    Where options were chosen too, there was a sweep for each combination of them: `sweep_id` is that of the first, and
+    `guards` count the sets of all.
+    """
 
     sweep_id: str
     score: str
     folds: list[dict[str, Any]]
     job_id: str
     spec: Spec
+    guards: dict[str, Any] | None = None
 
 
 _chosen = msgspec.json.Decoder(FoldChoices)
@@ -78,13 +88,17 @@ def prepare_workflow(index: DayIndex, request: events.Requested) -> Workflow:
         if not spec.grid:
             raise BadInput("a walk-forward chooses among parameter sets: give at least one --grid")
         _folds(spec, walk)
+        _combinations(spec, walk)
     if spec.grid and request.weights:
         return _of_symbols(index, request, spec)
     if walk is not None:
-        sweep = prepare(index, spec, request.slices)
-        identity = f"walk_forward {sweep.job_id} {walk.train} {walk.test} {walk.anchored} {walk.score}"
+        base = prepare(index, spec, request.slices)
+        specs = [one for _, one in _combinations(spec, walk)] if walk.options else []
+        sweeps = [prepare(index, one, request.slices) for one in specs] or [base]
+        steps = [sweep.job_id for sweep in sweeps]
+        identity = f"walk_forward {' '.join(steps)} {walk.train} {walk.test} {walk.anchored} {walk.score}"
         name = hashlib.sha256(identity.encode()).hexdigest()[:32]
-        return Workflow(name, sweep.spec, sweep.data_digest, [sweep], [sweep.job_id])
+        return Workflow(name, base.spec, base.data_digest, sweeps, steps)
     jobs = [prepare(index, part, request.slices) for part in parts_of(spec, request.weights)]
     name = portfolio_id([(job.job_id, request.weights[job.spec.symbol]) for job in jobs])
     return Workflow(name, spec, _digest_of(jobs), jobs, [job.job_id for job in jobs])
@@ -110,7 +124,9 @@ def _of_symbols(index: DayIndex, request: events.Requested, spec: Spec) -> Workf
 def _requests_of(spec: Spec, request: events.Requested) -> list[events.Requested]:
     """Return the requests of a workflow's first steps, in the order of its steps."""
     if not request.weights:
-        return [events.Requested(spec, request.slices, request.fresh)]
+        walk = request.walk_forward
+        specs = [one for _, one in _combinations(spec, walk)] if walk is not None else [spec]
+        return [events.Requested(one, request.slices, request.fresh) for one in specs]
     if not spec.grid:
         specs = parts_of(spec, request.weights)
     elif any(weight != SCALE for weight in request.weights.values()):
@@ -184,7 +200,7 @@ def advance(row: JobRow, runtime: HandlerContext, asking: bool = False) -> list[
     try:
         if waiting := [k for k, step in enumerate(steps) if not is_done(step, children.get(step.job_id))]:
             return _ask(row, request, steps, waiting) if asking else []
-        if request.walk_forward is not None and not request.weights and len(steps) == 1:
+        if request.walk_forward is not None and not request.weights and not row.figures:
             row = _choose(row, request, request.walk_forward, runtime)
             runtime.store.put_job(row)
             return advance(row, runtime, asking=True)
@@ -261,11 +277,11 @@ def _choose(row: JobRow, request: events.Requested, walk: WalkForward, runtime: 
     The sweep over the whole range has every set's daily profits; a set is scored by those of a fold's days.
     """
     spec = msgspec.json.decode(row.spec, type=Spec)
-    (step,) = steps_of(row)
+    steps = steps_of(row)
     if prepare(runtime.index, spec, request.slices).data_digest != row.data_digest:
         raise BadInput(f"the candles of {spec.shown_symbols} have changed since the job was planned: request it again")
     folds = _folds(spec, walk)
-    params, days, matrix = sweep_matrix(runtime.store, spec, step.job_id, row.data_digest)
+    sets, days, matrix = _all_sets(runtime.store, spec, walk, steps, row.data_digest)
     choices = walk_forward(matrix, days, folds, walk.score)
     chosen = [(fold, choice) for fold, choice in zip(folds, choices, strict=True) if choice is not None]
     if not chosen:
@@ -273,24 +289,93 @@ def _choose(row: JobRow, request: events.Requested, walk: WalkForward, runtime: 
     identity = [
         {
             **msgspec.to_builtins(fold),
-            "params": params[choice.row] if choice else {},  # no candles in training or test
+            "params": sets[choice.row].shown if choice else {},  # no candles in training or test
             "in_sample": choice.in_sample if choice else None,
             "out_of_sample": choice.out_of_sample if choice else None,
             "efficiency": choice.efficiency if choice else None,
         }
         for fold, choice in zip(folds, choices, strict=True)
     ]
-    stitched = _stitched(spec, [(fold, params[choice.row]) for fold, choice in chosen])
+    stitched = _stitched(spec, [(fold, sets[choice.row]) for fold, choice in chosen])
     job = prepare(runtime.index, stitched, request.slices)
     known = runtime.store.job(job.job_id)
-    figures = FoldChoices(step.job_id, walk.score, identity, job.job_id, job.spec)
-    row = _with_steps(row, [step, step_of(job.job_id, known, row.attempt, request.fresh)])
+    guards = _guards(sets, matrix) if walk.options and len(sets) > 1 else None
+    figures = FoldChoices(steps[0].job_id, walk.score, identity, job.job_id, job.spec, guards)
+    row = _with_steps(row, [*steps, step_of(job.job_id, known, row.attempt, request.fresh)])
     return msgspec.structs.replace(row, state="merging", figures=msgspec.json.encode(figures).decode())
 
 
-def _stitched(spec: Spec, chosen: list[tuple[Fold, dict[str, Any]]]) -> Spec:
+class ChosenFrom(msgspec.Struct, frozen=True):
+    """A set that a walk-forward chooses from: parameters, and the options that it has of its own, as given and in the
+    units of a spec."""
+
+    params: dict[str, Any]
+    texts: dict[str, str | int]
+    options: dict[str, int]
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        return {**self.params, **self.texts}
+
+
+def _combinations(spec: Spec, walk: WalkForward) -> list[tuple[dict[str, str | int], Spec]]:
+    """Return a walk-forward's combinations of options, as given, and the spec of the sweep of each. Raises BadInput."""
+    if unknown := sorted(walk.options.keys() - set(LEG_OPTIONS)):
+        raise UnknownName("option", unknown[0], list(LEG_OPTIONS), f"a walk-forward chooses {', '.join(LEG_OPTIONS)}")
+    count = math.prod(map(len, walk.options.values()))
+    if count > COMBINATIONS_LIMIT:
+        raise BadInput(f"the options have {count:,} combinations, the limit is {COMBINATIONS_LIMIT}: use fewer values")
+    names = sorted(walk.options)
+    found = []
+    for values in product(*(dict.fromkeys(walk.options[name]) for name in names)):
+        texts = dict(zip(names, values, strict=True))
+        own = {name: OPTIONS[name].parse(value) for name, value in texts.items()}
+        found.append((texts, validated(msgspec.structs.replace(spec, **own))))
+    if walk.options:
+        own = {name: getattr(found[0][1], name) for name in names}
+        leg = Leg(spec.start, next(grid_points(spec, 0, spec.combinations))[1], own)
+        validated(msgspec.structs.replace(spec, params={}, grid={}, schedule=[leg]))  # before anything runs
+    return found
+
+
+def _all_sets(
+    store: JobStore, spec: Spec, walk: WalkForward, steps: Sequence[Step], data_digest: str
+) -> tuple[list[ChosenFrom], Column, NDArray[np.int64]]:
+    """Return all sets of a walk-forward's sweeps, the days (midnights in ms), and the daily figures of each set."""
+    sets: list[ChosenFrom] = []
+    parts = []
+    for (texts, one), step in zip(_combinations(spec, walk), steps, strict=True):
+        params, days, matrix = sweep_matrix(store, one, step.job_id, data_digest)
+        own = {name: getattr(one, name) for name in texts}
+        sets += [ChosenFrom(each, texts, own) for each in params]
+        parts.append(matrix)
+        if len(sets) * len(days) > MATRIX_LIMIT:
+            raise TooLarge(f"more than {MATRIX_LIMIT:,} daily figures of all sets: use fewer values of options")
+    return sets, days, np.concatenate(parts)
+
+
+def _guards(sets: Sequence[ChosenFrom], matrix: NDArray[np.int64]) -> dict[str, Any]:
+    """Return what the sets of several sweeps together say of the luck of the best."""
+    from candlemill.guards import sweep_guards, thinned
+
+    whole = (0, matrix.shape[1])
+    scores = Stretches(matrix, whole).scores([whole], score_of("sharpe_ratio"))
+    chosen = thinned(np.arange(len(scores)), len(scores), scores.index(max(scores)))
+    return sweep_guards(matrix[chosen], chosen, [(one.shown, own) for one, own in zip(sets, scores, strict=True)], {})
+
+
+def guards_of(store: JobStore, choices: FoldChoices) -> dict[str, Any] | None:
+    """Return the guards of all sets that a walk-forward chose from; None where it had one."""
+    if choices.guards is not None:
+        return choices.guards
+    sweep = store.job(choices.sweep_id)
+    found: dict[str, Any] | None = msgspec.json.decode(sweep.figures) if sweep is not None and sweep.figures else None
+    return found
+
+
+def _stitched(spec: Spec, chosen: list[tuple[Fold, ChosenFrom]]) -> Spec:
     """Return the spec of the job that trades each fold's choice during its test."""
-    legs = [Leg(fold.test_start, params) for fold, params in chosen]
+    legs = [Leg(fold.test_start, one.params, one.options) for fold, one in chosen]
     start, end = chosen[0][0].test_start, chosen[-1][0].test_end
     return validated(msgspec.structs.replace(spec, params={}, grid={}, schedule=legs, start=start, end=end))
 

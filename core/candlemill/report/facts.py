@@ -45,7 +45,11 @@ def spec_rows(spec: Spec, result: Mapping[str, Any]) -> list[tuple[str, Cell]]:
         ("bars", f"{result['bars']:,} of {spec.minutes:,} minutes"),
         ("missing minutes", f"{result['missing_minutes']:,}"),
     ]
+    varied = spec.schedule[0].options if spec.varies else {}
+    rows += [(name.replace("_", " "), "of each window") for name in varied]
     for name in spec.__struct_fields__:
+        if name in varied:
+            continue
         value = getattr(spec, name)
         idle = name in OPTIONS and not OPTIONS[name].belongs(spec)
         if name not in _APART and not idle and (value not in (0, None, "") or name in ("fee", "slippage")):

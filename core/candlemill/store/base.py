@@ -180,14 +180,14 @@ class Store(ABC):
         return Progress(0, 1, 0) if row is None else self.progress(row)
 
     def progress(self, row: JobRow) -> Progress:
-        """Progress of a job: a portfolio counts its jobs, a walk-forward the tasks of its two jobs."""
+        """Progress of a job: a portfolio counts its jobs, a walk-forward the tasks of its jobs."""
         if row.kind in WORKFLOWS and row.kind != "walk_forward" and not row.finished:
             steps = steps_of(row)
             children = self.job_rows([step.job_id for step in steps]) if steps else {}
             return Progress(sum(is_done(s, children.get(s.job_id)) for s in steps), max(1, len(steps)), 0)
         if row.kind == "walk_forward" and not row.finished:
             found = [self.progress_of(step.job_id) for step in steps_of(row)]
-            not_started = 2 - len(found)
+            not_started = (not found) + (not row.figures)
             return Progress(
                 *(sum(getattr(one, name) for one in found) + not_started * (name == "total") for name in _COUNTS)
             )

@@ -78,14 +78,6 @@ def parse_space(texts: Sequence[str]) -> dict[str, list[ParamValue]]:
     return parse_axes(texts, "space", "fast=5:50:5 or stop_loss=1%,2%")
 
 
-def no_axis_of_walk_forward(name: str) -> str:
-    """Return why a walk-forward has no axis of an option, and what to do instead."""
-    return (
-        f"{name} has several values, and the run of a walk-forward has one: make it a parameter of the strategy, which "
-        "may state stops and read longer bars, or run a walk-forward for each value"
-    )
-
-
 def spec_at(base: Spec, point: Mapping[str, ParamValue]) -> Spec:
     """Return the spec of a point. Raises BadInput where the strategy or the job does not accept it."""
     rest = msgspec.structs.asdict(base)

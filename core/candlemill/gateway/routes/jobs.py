@@ -171,9 +171,7 @@ def _result(world: JobService, row: JobRow) -> dict[str, Any]:
         best = [msgspec.json.decode(one) for one in found]
         return {"sets": world.store.count_sweep(row.job_id), "guards": guards, "best": best}
     if row.kind == "walk_forward":
-        problem_responses = workflow_runs.workflow_result(world.store, row)
-        sweep = world.store.job(problem_responses["sweep_id"])
-        return {**problem_responses, "guards": msgspec.json.decode(sweep.figures) if sweep and sweep.figures else None}
+        return workflow_runs.workflow_result(world.store, row)
     if row.kind == "study":
         study: dict[str, Any] = msgspec.json.decode(row.figures)
         return study | {"importance": importance(study_of(row))}

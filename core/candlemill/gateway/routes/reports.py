@@ -20,7 +20,7 @@ from candlemill.gateway.routes.results import finished, trace_of
 from candlemill.local import workflow_runs
 from candlemill.pipeline.job_state import OF_SYMBOLS, request_of
 from candlemill.pipeline.rows import JobRow, ResultRow
-from candlemill.pipeline.workflows import fold_choices
+from candlemill.pipeline.workflows import fold_choices, guards_of
 from candlemill.report.pivot import Sets
 from candlemill.studies.importance import importance
 from candlemill.studies.study import study_of
@@ -99,7 +99,7 @@ def _walk_part(world: JobService, row: JobRow, symbol: str) -> Any:
     result = msgspec.json.decode(stored.result)
     days, daily = unpack(stored.daily)
     profits = np.asarray(profits_of(result, daily), dtype=np.int64)
-    guards = _guards(world.store.job(choices.sweep_id)) or {}
+    guards = guards_of(world.store, choices) or {}
     return Part(symbol, result, guards, len(choices.folds), days=days, daily=profits)
 
 
@@ -131,7 +131,7 @@ def _report(world: JobService, row: JobRow | None, stored: ResultRow, result: di
 
         chosen = fold_choices(row)
         content = {"folds": chosen.folds, "trace": trace, "score": chosen.score}
-        content |= {"guards": _guards(world.store.job(chosen.sweep_id)), "command": _command(row)}
+        content |= {"guards": guards_of(world.store, chosen), "command": _command(row)}
         return str(walk.page(content))
     from candlemill.guards.run import with_guards
     from candlemill.report import run
@@ -151,7 +151,8 @@ def _command(row: JobRow) -> str:
     options = {} if walk is None else {"train": walk.train, "test": walk.test, "score": walk.score}
     if walk is not None and walk.anchored:
         options["anchored"] = ""
-    return command_of(spec, "walk-forward" if walk is not None else None, **options)
+    chosen = {} if walk is None else walk.options
+    return command_of(spec, "walk-forward" if walk is not None else None, chosen, **options)
 
 
 def _study_command(row: JobRow) -> str:
