@@ -14,18 +14,16 @@ import hypothesis.strategies as st
 import pytest
 from candlemill.backtests.grid import parameters_of
 from candlemill.backtests.spec import Spec
-from candlemill.backtests.universe import Universe, parse_universe
 from candlemill.config import DSN_VARIABLE
 from candlemill.errors import CandlemillError, TooLarge
 from candlemill.strategies import build
 from candlemill.units import SCALE
 from conftest import Cli, said
 from hypothesis import given, reject, settings
-from panel_world import PanelWorld
 from reference.candles import DAY, MINUTE, Bar, read
 from reference.cash import run_cash
 from reference.units import run_units
-from world import Market, bar_lists, daily_of, markets
+from world import Market, daily_of, markets
 
 SPOT = Path(__file__).parents[3] / "shared/data/spot"
 FILES = sorted(path.name for path in SPOT.glob("*.zip"))
@@ -220,96 +218,6 @@ def test_units_on_random_candles(case: tuple[Market, Spec], slices: int | None, 
 @settings(max_examples=60)
 def test_an_account_of_cash_on_random_candles(case: tuple[Market, Spec], slices: int | None, seed: int) -> None:
     check(*case, slices, seed)
-
-
-# -- panels --------------------------------------------------------------------------------------------------------
-
-NAMES = ("AAA", "BBB", "CCC", "DDD", "EEE")
-
-
-UNIVERSES = st.fixed_dictionaries(
-    {
-        "universe": st.just("")
-        | st.builds(
-            lambda top, over, every: str(Universe((), top, over, every)),
-            st.integers(1, 3), st.integers(1, 4), st.integers(1, 3),
-        ),
-        "delist_after": st.sampled_from([1_440, 60, 3, 4_000]),
-    }
-)  # fmt: skip
-
-
-def check_panel(
-    candles: dict[str, list[Bar]],
-    params: dict[str, int],
-    funding: Any,
-    slices: int | None = None,
-    seed: int | None = None,
-    **options: Any,
-) -> dict[str, Any]:
-    """xs_momentum over all symbols with one account of cash, through the handlers, cut and shuffled."""
-    times = [bar.t for bars in candles.values() for bar in bars]
-    start, end = min(times) // DAY * DAY, (max(times) // DAY + 1) * DAY
-    symbols, strategy = ",".join(sorted(candles)), parameters_of(build("xs_momentum", params))
-    rates = {name: rows for name, rows in funding.items() if any(start <= t < end for t, _ in rows)}
-    spec = Spec(
-        symbol=symbols, strategy="xs_momentum", params=strategy, start=start, end=end, account="cash",
-        funding=len(rates) == len(candles), **options,
-    )  # fmt: skip
-    try:
-        (found,) = PanelWorld(candles, rates).run(spec, slices, None if seed is None else random.Random(seed))
-    except CandlemillError as error:
-        assert isinstance(error, TooLarge) or "does not fit" in str(error), error
-        reject()
-    given_ = options_of(spec, rates) | {"delist_after": spec.delist_after * MINUTE}
-    if spec.universe:
-        rule = parse_universe(spec.universe)
-        given_["universe"] = {"top": rule.top, "over": rule.over, "every": rule.every}
-    wanted = run_cash(candles, ("xs_momentum", spec.params), given_)
-    compared(found, wanted, OF_CASH)
-    by_symbol: dict[str, int] = dict.fromkeys(candles, 0)
-    for event in wanted["events"]:
-        by_symbol[event.symbol] += event.fee
-    assert {name: own["fees"] for name, own in found["symbols"].items()} == by_symbol
-    profit = sum(own["profit"] for own in found["symbols"].values())
-    assert abs(profit - found["total_pnl"]) <= len(candles)
-    return found
-
-
-@st.composite
-def panels(draw: Any) -> tuple[dict[str, list[Bar]], dict[str, Any]]:
-    """One to five symbols, each with candles of its own; some with funding."""
-    candles = {name: of_reference(draw(bar_lists(60))) for name in NAMES[: draw(st.integers(1, 5))]}
-    rates = st.sampled_from([10_000, -7_777, 3_000_000])
-    offset = st.integers(-MINUTE, DAY)
-    return candles, {
-        name: sorted(draw(st.dictionaries(offset.map(lambda ms, t=bars[0].t: t + ms), rates, max_size=4)).items())
-        for name, bars in candles.items()
-        if draw(st.booleans())
-    }
-
-
-@given(
-    panels(),
-    st.fixed_dictionaries({"lookback": st.integers(1, 4), "top": st.integers(1, 3), "every": st.integers(1, 4)}),
-    st.fixed_dictionaries(COSTS),
-    of_cash(),
-    UNIVERSES,
-    st.sampled_from([None, 2, 7]),
-    st.integers(0, 99),
-)
-@settings(max_examples=80)
-def test_panels_of_random_candles(
-    panel: Any,
-    params: dict[str, int],
-    costs: Any,
-    rules: dict[str, Any],
-    universe: dict[str, Any],
-    slices: int | None,
-    seed: int,
-) -> None:
-    rules = {name: value for name, value in rules.items() if name != "account"}
-    check_panel(panel[0], params, panel[1], slices, seed, **costs, **rules, **universe)
 
 
 # -- through the command line --------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from candlemill.errors import CandlemillError
 from candlemill.strategies import build
 from hypothesis import given, reject, settings
 from panel_world import PanelWorld
-from panels import NAMES, panels
+from panels import panels
 from slow_engine import Bar
 from world import DAY
 
@@ -54,23 +54,6 @@ def test_what_is_stored_of_a_panel_is_found_again_and_right(
         reject()
     found = [one for one in world.results.values() if one["end"] == end and one["start"] == other.start]
     assert [one["result_digest"] for one in found] == [outcome(candles, other, 1, 0)["result_digest"]]
-
-
-@given(panels(), st.permutations(NAMES))
-@settings(max_examples=40)
-def test_names_change_nothing_but_ties(case: Any, names: list[str]) -> None:
-    """Other names put the symbols in another order; `inverse_volatility` has no ties."""
-    candles, spec = case
-    others = dict(zip(NAMES, names, strict=True))
-    params = parameters_of(build("inverse_volatility", {"length": 3, "every": 2}))
-    one = msgspec.structs.replace(spec, strategy="inverse_volatility", params=params, universe="")
-    other = msgspec.structs.replace(one, symbol=",".join(sorted(others[name] for name in candles)))
-    left = outcome(candles, one, 2, 1)
-    right = outcome({others[name]: bars for name, bars in candles.items()}, other, 3, 2)
-    kept = set(left) - {"job_id", "result_digest", "data_digest", "spec", "symbol", "symbols", "slices", "interval",
-                        "repaired_slices"}  # fmt: skip
-    assert {name: left[name] for name in kept} == {name: right[name] for name in kept}
-    assert {others[name]: figures for name, figures in left["symbols"].items()} == right["symbols"]
 
 
 def test_a_symbol_that_comes_back_is_traded_at_the_target_that_it_had_before_it_ended() -> None:

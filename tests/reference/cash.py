@@ -4,10 +4,12 @@ One pass through time does it all: per minute the opens of all symbols, their ra
 close, the mark. Every flow of cash is a whole number of 10^-8, rounded against the account; equity is exact, in 10^-16.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from .books import Book
 from .candles import DAY, MINUTE, PPM, SCALE, Bar, cut_candles, k_bar_number, k_bars, settled_in
 from .costs import ceil_div
 from .figures import Curve
@@ -51,6 +53,17 @@ class Stretch:
 
 
 @dataclass
+class OfSymbol:
+    """What one symbol made of the account."""
+
+    trades: int = 0
+    wins: int = 0
+    fees: int = 0
+    exposure_bars: int = 0
+    cash: int = 0  # all that flowed
+
+
+@dataclass
 class Account:
     """Money and quantities. `price` is what each symbol is valued at now."""
 
@@ -63,6 +76,7 @@ class Account:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     turnover: int = 0  # 10^-16
     events: list[Event] = field(default_factory=list)
+    of: dict[str, OfSymbol] = field(default_factory=lambda: defaultdict(OfSymbol))
 
     def equity(self) -> int:
         """Cash and positions at the present prices, exact, in 10^-16."""
@@ -140,6 +154,7 @@ class Account:
 
     def pay(self, symbol: str, amount: int) -> None:
         self.cash += amount
+        self.of[symbol].cash += amount
         self.stretch[symbol].cash += amount
 
     def trade(self, event: Event, traded: int) -> None:
@@ -153,6 +168,7 @@ class Account:
         self.held[symbol] = self.held.get(symbol, 0) + traded
         self.stretch[symbol].ever = True
         self.sums["fees"] += fee
+        self.of[symbol].fees += fee
         self.counts["fills"] += 1
         self.turnover += abs(traded) * fill.price
 
@@ -162,6 +178,8 @@ class Account:
         if stretch.ever:
             self.counts["trades"] += 1
             self.counts["wins"] += stretch.cash > 0
+            self.of[symbol].trades += 1
+            self.of[symbol].wins += stretch.cash > 0
             self.sums["gross_profit" if stretch.cash > 0 else "gross_loss"] += abs(stretch.cash)
 
     def charge(self, symbol: str, name: str, close: int, rate: int) -> None:
@@ -302,6 +320,7 @@ class Run:
             if self.universe:
                 self.panel.universe = self.universe.members(t + MINUTE)
             books = self.panel.decide_all(k_bar_number(t, self.options.timeframe), views)
+            books = {s: self.allowed(s, book) for s, book in books.items()}
             self.closed = {}
         else:
             return {}
@@ -312,10 +331,18 @@ class Run:
             fills[s] = self.symbols[s].state_book(book, (equity, self.last[s].close), self.last[s].close)
         return fills
 
+    def allowed(self, symbol: str, book: Book) -> Book:
+        """A book as the universe allows it: outside of it each target is 0 (§13)."""
+        if self.universe and symbol not in self.panel.universe and book.target is not None:
+            return replace(book, target=0)
+        return book
+
     def mark(self, t: int) -> None:
         """Equity at the close; an account at 0 or less is ruined: closed at these closes, without costs."""
         account = self.account
         account.counts["exposure_bars"] += any(account.held.values())
+        for s, held in account.held.items():
+            account.of[s].exposure_bars += held != 0
         if self.ruined is None and account.equity() <= 0:
             self.ruined = t
             for s in self.names:
@@ -335,12 +362,24 @@ class Run:
         end = self.minutes[-1] + MINUTE if self.options.end is None else self.options.end
         return (end - start) // MINUTE
 
+    def by_symbol(self) -> dict[str, dict[str, int]]:
+        """Counts of each symbol, and its profit: all cash that flowed and what is held at its last close."""
+        found = {}
+        for s in self.names:
+            own = asdict(self.account.of[s])
+            mark = self.account.held.get(s, 0) * self.account.price.get(s, 0)
+            own["profit"] = (own.pop("cash") * SCALE + mark) // SCALE
+            found[s] = own
+        return found
+
     def result(self) -> dict[str, Any]:
         account = self.account
         open_symbols = {s: q for s, q in account.held.items() if q}
-        open_position = sign(sum(open_symbols.values())) if len(self.names) == 1 else len(open_symbols)
+        alone = len(self.names) == 1 and self.panel is None
+        open_position = sign(sum(open_symbols.values())) if alone else len(open_symbols)
         return {
             "symbols": self.names,
+            "by_symbol": self.by_symbol(),
             "bars": len(self.minutes),
             "missing_minutes": self.range_minutes() - len(self.minutes),
             **self.curve.figures(SCALE),

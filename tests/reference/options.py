@@ -42,7 +42,7 @@ class Options:
     leverage: int = PPM
     borrow: int | Mapping[str, Rates] = 0  # ppm a day, or (instant, rate times 10^8) by symbol
     # §13
-    universe: dict[str, int] | None = None
+    universe: Mapping[str, Any] | None = None
     delist_after: int | None = None  # ms
 
     @classmethod

@@ -4,7 +4,6 @@ A strategy of one symbol has `decide(view) -> Book`; one of a panel has `decide_
 `number` being that of the k-bar (`candles.k_bar_number`). An object lives through one run of one symbol (or panel).
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from .books import KEEP, Book, Order, View
@@ -12,6 +11,7 @@ from .candles import PPM, Bar, k_bars
 from .desired import STRATEGIES, desired
 from .minute import Symbol
 from .options import Options
+from .panel_strategies import InverseVolatility, PairReversion, XsMomentum
 from .units import Decided
 
 
@@ -100,39 +100,13 @@ class Grid:
         return Book(None, (*buys, *out))
 
 
-class XsMomentum:
-    """Panel: at a calendar of k-bars hold the `top` symbols with the highest ratio of closes over `lookback` bars."""
-
-    def __init__(self, lookback: int = 1440, top: int = 3, every: int = 1440) -> None:
-        self.lookback, self.top, self.every = lookback, top, every
-        self.universe: set[str] | None = None  # symbols that may be chosen; none: all
-
-    def decide_all(self, number: int, views: Mapping[str, View]) -> dict[str, Book]:
-        if number % self.every:
-            return dict.fromkeys(views, KEEP)
-        rising: list[tuple[str, int, int]] = []
-        for symbol, view in views.items():
-            if view.i >= self.lookback and (self.universe is None or symbol in self.universe):
-                now, before = view.bars[-1].close, view.bars[view.i - self.lookback].close
-                if now > before:
-                    rising.append((symbol, now, before))
-        chosen: list[str] = []
-        while rising and len(chosen) < self.top:
-            best = rising[0]
-            for other in rising[1:]:
-                left, right = other[1] * best[2], best[1] * other[2]  # other's ratio against the best's
-                if left > right or (left == right and other[0] < best[0]):
-                    best = other
-            rising.remove(best)
-            chosen.append(best[0])
-        return {symbol: Book(PPM // self.top if symbol in chosen else 0) for symbol in views}
-
-
 NAMED: dict[str, Any] = {
     "pullback_limit": PullbackLimit,
     "breakout_stop": BreakoutStop,
     "grid": Grid,
     "xs_momentum": XsMomentum,
+    "pair_reversion": PairReversion,
+    "inverse_volatility": InverseVolatility,
 }
 
 

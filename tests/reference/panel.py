@@ -1,6 +1,7 @@
 """Panels: instants of decision over many symbols, and the universe as it was (SEMANTICS-2 §13)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from .candles import DAY, MINUTE, Bar, k_bar_number
 
@@ -14,14 +15,17 @@ def ends_of_panel_bars(minutes: list[int], k: int) -> set[int]:
 class Universe:
     """At each instant of a calendar the `top` symbols by turnover over the days before it.
 
-    `rule` is {"top": N, "over": days, "every": days}; instants are multiples of `every` days since 1970.
+    `rule` is {"top": N, "over": days, "every": days}; instants are multiples of `every` days since 1970. A fixed
+    list is {"names": [...]}.
     """
 
-    def __init__(self, candles: Mapping[str, list[Bar]], rule: Mapping[str, int]) -> None:
+    def __init__(self, candles: Mapping[str, list[Bar]], rule: Mapping[str, Any]) -> None:
         self.candles, self.rule = candles, rule
 
     def members(self, now: int) -> set[str]:
         """Symbols of the universe at a time: those chosen at the latest instant at or before it."""
+        if "names" in self.rule:
+            return set(self.rule["names"])
         every = self.rule["every"] * DAY
         return set(self.chosen(now // every * every))
 

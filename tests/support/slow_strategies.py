@@ -249,7 +249,7 @@ def inverse_volatility(rows: Sequence[Row], number: int, length: int, every: int
             continue
         returns = [(b - a) * 10**6 // a for a, b in pairwise(own[-length - 1 :])]
         mean = Fraction(sum(returns), length)
-        # the deviation times the length, rounded down
-        deviation = isqrt(int(sum((one - mean) ** 2 for one in returns) * length))
-        inverses.append(10**18 // deviation if deviation else 0)
+        # the deviation times the length in 10^-6 ppm, rounded down
+        deviation = isqrt(int(sum((one - mean) ** 2 for one in returns) * length) * 10**12)
+        inverses.append(10**30 // deviation if deviation else 0)
     return [gross * one // sum(inverses) if one else 0 for one in inverses]

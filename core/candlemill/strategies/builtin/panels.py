@@ -14,7 +14,8 @@ from candlemill.strategies.panels import MILLION, Panel, PanelStrategy
 
 HALF: Final = MILLION // 2
 RATIO: Final = 10**9  # a ratio of prices is a whole number of billionths
-INVERSE: Final = 10**18
+FINE: Final = 10**6  # a deviation counts in 10^-6 ppm, so that weights of quiet symbols are right too
+INVERSE: Final = 10**30
 SMALL: Final = 1 << 43  # differences of prices below it times 10^6 fit 64 bits
 
 
@@ -104,7 +105,7 @@ class InverseVolatility(PanelStrategy, frozen=True):
             if at < len(own) and own[at] == row and at >= self.length:
                 window = returns[at - self.length : at].tolist()
                 total, squares = sum(window), sum(one * one for one in window)
-                deviation = isqrt(self.length * squares - total * total)
+                deviation = isqrt((self.length * squares - total * total) * FINE * FINE)
                 inverse = INVERSE // deviation if deviation else 0
             out.append(inverse)
         return out
