@@ -2,13 +2,11 @@
 
 A year of minutes of each symbol, `xs_momentum` on hourly bars with an account of cash; the same in 12 and 120 slices;
 and vectorbt with shared cash and target percentages, which marks at hours only. All take turns in one run, and the
-figures are medians of processor time. `--memory` runs 500 symbols through the slices of their plan instead, and tells
-the largest resident size.
+figures are medians of processor time.
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import tempfile
 import time
@@ -22,21 +20,19 @@ from candlemill.backtests.grid import parameters_of
 from candlemill.backtests.merge import Outcomes, merge_slices
 from candlemill.backtests.panel import run_panel_slice
 from candlemill.backtests.panel_bars import PanelWindow, SymbolWindow
-from candlemill.backtests.plan import panel_cuts
 from candlemill.backtests.slice import SliceOutcomes
 from candlemill.backtests.spec import Spec
 from candlemill.backtests.spec_rules import context_bars
 from candlemill.backtests.states import COLD
 from candlemill.engine.candles import CandleColumns
 from candlemill.engine.compiled import COMPILED
-from candlemill.stored_days import Day
 from candlemill.strategies import build
 from data import synthetic
 from twins.peers import vectorbt_python
 
 PEER = Path(__file__).parent / "twins/peer_vectorbt_panel.py"
 LOOKBACK, TOP, ROUNDS = 24, 10, 3
-DAY_MS, MINUTE_MS = 86_400_000, 60_000
+DAY_MS = 86_400_000
 
 Columns = dict[str, Any]
 
@@ -136,31 +132,9 @@ def speed(count: int, python: Path | None) -> None:
     )
 
 
-def memory(count: int) -> None:
-    """One month of many symbols in the slices of their plan; each slice's candles are made when it begins."""
-    month = {name: column[: 31 * 1440] for name, column in synthetic.year(1, 2024, 1000.0).items()}
-    names = [f"S{k:03}" for k in range(count)]
-    candles = {name: {one: month[one] + (k if one != "t" else 0) for one in ("t", "open", "close")}
-               for k, name in enumerate(names)}  # fmt: skip
-    start, end = int(month["t"][0]) // DAY_MS * DAY_MS, (int(month["t"][-1]) // DAY_MS + 1) * DAY_MS
-    held = sum(column.nbytes for one in candles.values() for column in one.values())
-    spec = spec_of(names, start, end)
-    days = [Day(at, count * 1440, at, at + DAY_MS - MINUTE_MS, "") for at in range(start, end, DAY_MS)]
-    cuts = [start, *panel_cuts(spec, days), end]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    took = seconds(lambda: run(spec, candles, cuts))
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{count} symbols x a month in {len(cuts) - 1} slices: {took:.1f} s of processor time, "
-          f"{(after - before) / 1024:,.0f} MiB beside the month's own columns ({held / 2**20:,.0f} MiB)")  # fmt: skip
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("symbols", type=int, nargs="?", default=50)
     parser.add_argument("--vectorbt-python", type=Path)
-    parser.add_argument("--memory", action="store_true")
     given = parser.parse_args()
-    if given.memory:
-        memory(max(given.symbols, 500))
-    else:
-        speed(given.symbols, vectorbt_python(given.vectorbt_python))
+    speed(given.symbols, vectorbt_python(given.vectorbt_python))
