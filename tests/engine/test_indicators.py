@@ -7,14 +7,11 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import talib
+from candlemill.engine.deviations import DEVIATION_LIMIT, FLOAT_DEVIATION_LIMIT, Deviations, in_ticks
 from candlemill.engine.indicators import (
-    DEVIATION_LIMIT,
-    FLOAT_DEVIATION_LIMIT,
     Buffer,
-    Deviations,
     exponential,
     hold,
-    in_ticks,
     moves,
     smooth,
     smooth_gap,

@@ -6,8 +6,8 @@ from librt.vecs import append, vec
 from mypy_extensions import i64
 
 from candlemill.engine.candles import Column, view
+from candlemill.engine.levels import FAR
 from candlemill.engine.minute import MinuteEngine
-from candlemill.engine.walk import FAR
 
 LEVEL_STOP: Final = -1  # `key` of the protective stop of the position
 LEVEL_TAKE: Final = -2  # of its target

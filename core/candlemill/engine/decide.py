@@ -13,12 +13,12 @@ from candlemill.engine.book import Book
 from candlemill.engine.book_trace import BookTrace
 from candlemill.engine.candles import Bars, CandleColumns, Column, native
 from candlemill.engine.fill_tape import LIQUIDATION, ORDER, STOP, TAKE, TARGET, FillTape
+from candlemill.engine.levels import FAR, MILLION
 from candlemill.engine.margin import MarginAccount
 from candlemill.engine.minute import MinuteEngine
 from candlemill.engine.position import ExecutionRules
 from candlemill.engine.ranges import Ranges
 from candlemill.engine.signals import PositionChanges
-from candlemill.engine.walk import FAR, MILLION
 
 NONE: Final = "-"
 NUMBERS: Final = 11  # integers in the first line of a state

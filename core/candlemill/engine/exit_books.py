@@ -7,12 +7,12 @@ from librt.vecs import vec
 from mypy_extensions import i64
 
 from candlemill.engine.books import WHOLE
-from candlemill.engine.builtin_books import BUY, LIMIT, SELL, STOP, UNIT, NativeSource
 from candlemill.engine.candles import MINUTE_MS, Bars, CandleColumns, Column, native
 from candlemill.engine.fill_tape import TARGET
+from candlemill.engine.levels import FAR
 from candlemill.engine.minute import MinuteEngine
+from candlemill.engine.native_books import BUY, LIMIT, SELL, STOP, UNIT, BreakoutSource, NativeSource, RiseSource
 from candlemill.engine.ranges import Ranges
-from candlemill.engine.walk import FAR
 from candlemill.engine.wide import part_of
 
 HUNDREDTHS: Final = 100  # of a mean true range
@@ -33,7 +33,7 @@ def times_of(mean: i64, hundredths: i64) -> i64:
     return whole * hundredths + (mean - whole * HUNDREDTHS) * hundredths // HUNDREDTHS
 
 
-class AtrBooks(NativeSource):
+class AtrBooks(BreakoutSource):
     """`atr_bracket`: a buy stop at the highest high, with a stop and a target in mean true ranges.
 
     The memory is the mean true range at the last decision without a position (0: no order was placed).
@@ -51,21 +51,17 @@ class AtrBooks(NativeSource):
         take: int,
         mean: int,
     ) -> None:
-        super().__init__(bars, first, max(entry, length))
+        super().__init__(candles, ranges, bars, first, entry, max(entry, length))
         found = true_ranges(bars.high, bars.low, bars.close)
         largest = int(found.max()) if len(found) else 0
         if largest * max(length, stop // HUNDREDTHS, take // HUNDREDTHS, HUNDREDTHS) > int(FAR) // 4:
             raise OverflowError(f"sums or multiples of true ranges up to {largest} (scaled) leave 64 bits")
-        self.window: i64 = entry
         self.length: i64 = length
         self.stop: i64 = stop
         self.take: i64 = take
         self.mean: i64 = mean
         # Prefix sums may wrap around; the sum of a window does not.
         self.sums: vec[i64] = native(np.append(np.zeros(1, dtype=np.int64), np.cumsum(found)))
-        if not self.minutes:
-            ranges = Ranges(self.column(candles.high, bars.high), self.column(candles.low, bars.low))
-        self.ranges: Ranges = ranges
 
     def state_bar(self, engine: MinuteEngine, i: i64, j: i64) -> None:
         now = engine.now
@@ -87,13 +83,8 @@ class AtrBooks(NativeSource):
     def take_of(self, price: i64) -> i64:
         return price + times_of(self.mean, self.take)
 
-    def first_event(self, engine: MinuteEngine, i: i64, end: i64) -> i64:
-        if engine.now.exposure != 0:
-            return engine.first_touch(i, end)
-        return self.ranges.first_breakout(max(i + 1, self.lookback + 1), end, self.window)
 
-
-class BreakEvenBooks(NativeSource):
+class BreakEvenBooks(RiseSource):
     """`break_even`: long after a rise; the stop moves to the entry once the position was far enough ahead."""
 
     def __init__(
@@ -108,34 +99,24 @@ class BreakEvenBooks(NativeSource):
         lock: int,
         hold: int,
     ) -> None:
-        super().__init__(bars, first, lookback)
+        super().__init__(candles, bars, first, lookback, rise, stop, hold)
         self.sees_best = True
-        self.close: vec[i64] = self.column(candles.close, bars.close)
         self.high: vec[i64] = self.column(candles.high, bars.high)
-        self.rise: i64 = rise
-        self.stop: i64 = stop
         self.arm: i64 = arm
         self.lock: i64 = lock
-        self.hold: i64 = hold
 
     def state_bar(self, engine: MinuteEngine, i: i64, j: i64) -> None:
         now = engine.now
         orders = engine.new_orders()
         entry: i64 = now.entry
         if now.exposure == 0:
-            rises: bool = j >= self.lookback and engine.has_no_fills() and self.rises(j)
-            close: i64 = self.close[j]
-            stop: i64 = close - part_of(close, self.stop) if rises else 0
-            engine.replace(orders, i, not rises, UNIT, stop, 0)
+            enters: bool = self.enters(engine, j)
+            engine.replace(orders, i, not enters, UNIT, self.stop_below(self.close[j]) if enters else 0, 0)
             return
-        stop = entry - part_of(entry, self.stop)
+        stop: i64 = self.stop_below(entry)
         if now.best >= entry + part_of(entry, self.arm):
             stop = entry + part_of(entry, self.lock)
         engine.replace(orders, i, now.held < self.hold, 0, stop, 0)
-
-    def rises(self, j: i64) -> bool:
-        before: i64 = self.close[j - self.lookback]
-        return self.close[j] > before + part_of(before, self.rise)
 
     def first_event(self, engine: MinuteEngine, i: i64, end: i64) -> i64:
         now = engine.now
@@ -145,7 +126,7 @@ class BreakEvenBooks(NativeSource):
             while j + 1 < end and not self.rises(j):
                 j += 1
             return min(j + 1, end)
-        event: i64 = engine.first_touch(i, min(end, i + self.hold - now.held))
+        event: i64 = self.first_exit(engine, i, end)
         level: i64 = now.entry + part_of(now.entry, self.arm)
         if now.best < level:
             while j + 1 < event and self.high[j] < level:

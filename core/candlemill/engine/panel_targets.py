@@ -11,10 +11,10 @@ from mypy_extensions import i64
 
 from candlemill.engine.candles import CandleColumns, Column, is_cut, native
 from candlemill.engine.decide import BookSource
+from candlemill.engine.levels import FAR
 from candlemill.engine.minute import MinuteEngine
 from candlemill.engine.panel_rows import PanelRows, SymbolBars, zeros
 from candlemill.engine.signals import first_at_least
-from candlemill.engine.walk import FAR
 
 KEEP: Final = -(1 << 62)  # instead of a target: trade nothing
 NOTHING: Final = KEEP - 1  # instead of the last target: there is none

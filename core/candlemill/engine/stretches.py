@@ -66,9 +66,11 @@ def deepest_fall(close: vec[i64], side: i64, begin: i64, end: i64) -> i64:
 def first_outside(candles: CandleColumns, begin: i64, end: i64, floor: i64, ceiling: i64) -> i64:
     """Return the first bar that touches `floor` with its low or `ceiling` with its high, or `end`."""
     low, high = candles.low, candles.high
+    floor += 1
+    ceiling -= 1
     i: i64 = begin
     while i < end:
-        if low[i] <= floor or high[i] >= ceiling:
+        if (low[i] - floor) | (ceiling - high[i]) < 0:  # one of them: a branch for each would cost more
             return i
         i += 1
     return end

@@ -11,32 +11,21 @@ from mypy_extensions import i64
 
 from candlemill.engine.books import ORDER_LIMIT, Orders
 from candlemill.engine.fill_tape import LIQUIDATION, ORDER, STOP, TAKE, TARGET
+from candlemill.engine.levels import FAR, MILLION, ProtectedPosition
 from candlemill.engine.margin import NOT_FILLED, MarginAccount, Wallet
 from candlemill.engine.position import ExecutionRules
 from candlemill.engine.wide import part_of, size_of
 
-MILLION: Final = 1_000_000
-FAR: Final = 1 << 61  # above every price; mypyc boxes constants from 2^62 on
 ROWS: Final = (
     64  # of a book at most: 16 orders and the target, two rows each, and an exit after each of them and before
 )
 NO_ORDER: Final = -1
-NOTHING: Final = -1  # of the two levels
-BOTH: Final = -2
 
 
-def distance(price: i64, ppm: i64) -> i64:
-    """Return `ceil(price * ppm / 10^6)`: a rate above 0 never gives 0. A result that no price reaches is FAR."""
-    whole: i64 = price // MILLION
-    if ppm > MILLION and whole > (FAR >> 2) // ppm:
-        return FAR >> 1
-    return whole * ppm + ((price - whole * MILLION) * ppm + MILLION - 1) // MILLION
-
-
-class Walk:
+class Walk(ProtectedPosition):
     """Position, its standing orders, and the fills of the current stage of a minute.
 
-    `stop` and `take` (0: none) are the protective prices of the book or bracket. `alive` has one bit for each order
+    `alive` has one bit for each order
     that has neither filled nor been cancelled, `waiting` one for each part order that must wait for the next open.
 
     Where the volume limits fills, `volume` is the quantity that is left of the bar. An order that has filled in part
@@ -45,22 +34,11 @@ class Walk:
     """
 
     def __init__(self, rules: ExecutionRules) -> None:
+        super().__init__(rules)
         zeros = [0] * ROWS
-        self.rules: ExecutionRules = rules
         self.orders: Orders = Orders()
-        self.exposure: i64 = 0
-        self.entry: i64 = 0
-        self.best: i64 = 0
-        self.held: i64 = 0
-        self.stop: i64 = 0
-        self.take: i64 = 0
         self.alive: i64 = 0
         self.waiting: i64 = 0
-        # levels of the position, including the job's own; out of reach if there are none
-        self.stop_level: i64 = 0
-        self.take_level: i64 = FAR
-        self.own_stop: bool = False  # whether the level is the job's own
-        self.own_take: bool = False
         # margin: the fills up to row `settled` are in the wallet
         self.account: MarginAccount | None = None
         self.wallet: Wallet = Wallet()
@@ -116,35 +94,7 @@ class Walk:
         self.rows = 0
         self.settled = 0
 
-    # -- levels ----------------------------------------------------------------------------------------------------
-
-    def set_levels(self) -> None:
-        """Set the nearest stop and target of the current position: the book's or bracket's, and the job's own."""
-        rules = self.rules
-        side: i64 = 1
-        if self.exposure < 0:
-            side = -1
-        stop: i64 = self.stop
-        take: i64 = self.take
-        self.own_stop = False
-        self.own_take = False
-        if rules.stop_loss != 0:
-            self.near_stop(side, self.entry - side * distance(self.entry, rules.stop_loss))
-        if rules.trailing_stop != 0:
-            self.near_stop(side, self.best - side * distance(self.best, rules.trailing_stop))
-        if rules.take_profit != 0:
-            own: i64 = max(1, self.entry + side * distance(self.entry, rules.take_profit))
-            if take == 0 or side * own < side * take:
-                take = own
-                self.own_take = True
-        if self.own_stop:
-            stop = self.stop_level
-        if side > 0 and take == 0:
-            take = FAR
-        elif side < 0 and stop == 0:
-            stop = FAR
-        self.stop_level = stop
-        self.take_level = take
+    # -- exits -----------------------------------------------------------------------------------------------------
 
     def has_levels(self) -> bool:
         """Return whether there is a position with a stop or a target, or one that can be liquidated."""
@@ -153,26 +103,6 @@ class Walk:
         if self.exposure > 0:
             return self.stop_level != 0 or self.take_level != FAR
         return self.exposure < 0 and (self.stop_level != FAR or self.take_level != 0)
-
-    def met(self, low: i64, high: i64) -> i64:
-        """Return which level of the position prices from `low` to `high` reach: STOP, TAKE, BOTH or NOTHING."""
-        if self.exposure == 0:
-            return NOTHING
-        stop: bool = low <= self.stop_level if self.exposure > 0 else high >= self.stop_level
-        take: bool = high >= self.take_level if self.exposure > 0 else low <= self.take_level
-        if stop:
-            return BOTH if take else STOP
-        return TAKE if take else NOTHING
-
-    def near_stop(self, side: i64, level: i64) -> None:
-        """Use one of the job's own stops if it is nearer to the market than the present stop."""
-        own: i64 = max(1, level)
-        before: i64 = self.stop
-        if self.own_stop:
-            before = self.stop_level
-        if before == 0 or side * own > side * before:
-            self.stop_level = own
-            self.own_stop = True
 
     def protect(self, market: i64, entered: bool) -> None:
         """Exit if the market is already beyond a level.
@@ -198,14 +128,6 @@ class Walk:
         self.trade(what, NO_ORDER, -self.exposure, raw, self.slipped(raw, -self.exposure), rate, raw, 0, 0)
 
     # -- fills -----------------------------------------------------------------------------------------------------
-
-    def slipped(self, raw: i64, side: i64) -> i64:
-        """Return the price after slippage of a buy (side > 0) or a sale, at least 1."""
-        if self.rules.slippage == 0:
-            return raw
-        if side > 0:
-            return raw + distance(raw, self.rules.slippage)
-        return max(1, raw - distance(raw, self.rules.slippage))
 
     def trade(
         self,

@@ -9,10 +9,9 @@ import operator
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Mapping, Sequence
 from math import isnan
-from types import FunctionType
+from types import FunctionType, MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -21,6 +20,7 @@ from msgspec import Meta
 
 from candlemill.engine.candles import Bars, Column, minutes_of
 from candlemill.engine.signals import Bits, Desired
+from candlemill.engine.steps import run_steps
 from candlemill.errors import BadStrategy, TooLarge, one_line
 
 LOOKBACK_LIMIT = 1_000_000  # decision bars
@@ -28,8 +28,6 @@ BARS_LIMIT = 100 * LOOKBACK_LIMIT  # of counts that a strategy computes from its
 TEXT_LIMIT = 500  # characters of the text of a strategy's error
 RATE_LIMIT = 100_000_000  # ppm
 MEMORY_LIMIT = 4_096  # bytes: events contain the state
-
-STEP_TILE = 1 << 12  # bars at a time for `step()`
 
 Length = Annotated[int, Meta(ge=1, le=LOOKBACK_LIMIT)]
 DeviationLength = Annotated[int, Meta(ge=2, le=LOOKBACK_LIMIT)]
@@ -97,6 +95,9 @@ class Windowed(Strategy, frozen=True):
         return out, b""
 
 
+NONE_CLOSED: Mapping[str, Any] = MappingProxyType({})  # the same one for every bar: a new dict would cost a tenth of it
+
+
 class Bar(msgspec.Struct, frozen=True, gc=False):
     """One decision bar: its open time in UTC ms, prices and volume times 10^8; 0 for columns not in `reads`."""
 
@@ -106,7 +107,7 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
     low: int
     close: int
     volume: int
-    closed: Mapping[str, "Bar | None"] = {}
+    closed: Mapping[str, "Bar | None"] = NONE_CLOSED
 
     def at(self, timeframe: str) -> "Bar | None":
         """Return the last bar of a longer timeframe that has closed by now; None before there is one.
@@ -147,14 +148,6 @@ def bars_of(timeframes: Sequence[str]) -> int:
     return 2 * max(map(minutes_of, timeframes), default=0)
 
 
-def _each_bar(bars: Bars, first: int, make: Callable[..., Bar]) -> Iterator[Bar]:
-    """Yield bars `first` to `bars.n - 1`; their numbers are made in stretches that stay in the cache."""
-    columns = (bars.t, bars.open, bars.high, bars.low, bars.close, bars.volume)
-    for a in range(first, bars.n, STEP_TILE):
-        b = min(a + STEP_TILE, bars.n)
-        yield from map(make, *(column[a:b].tolist() if len(column) else repeat(0, b - a) for column in columns))
-
-
 class Stateful(Strategy, frozen=True):
     """A strategy that keeps a state from bar to bar: implement `start` and either `step` or `advance`.
 
@@ -182,13 +175,8 @@ class Stateful(Strategy, frozen=True):
 
         There are `lookback()` bars before `first`. Implement this instead of `step` if `step` is too slow.
         """
-        step = self.step
-        out: list[int] = []
         make = ClosedReader(bars, self.timeframes, first).bar if self.timeframes else Bar
-        for bar in _each_bar(bars, first, make):
-            position, state = step(state, bar)
-            out.append(position)
-        return out, state
+        return run_steps(self.step, make, state, bars, first)
 
     def decide(self, bars: Bars, lo: int, hi: int, memory: bytes) -> tuple[Desired, bytes]:
         out = np.zeros(hi - lo, dtype=np.int8)

@@ -6,16 +6,8 @@ import numpy as np
 from msgspec import Meta
 
 from candlemill.engine.candles import Bars
-from candlemill.engine.indicators import (
-    HUNDRED,
-    Buffer,
-    Deviations,
-    exponential,
-    hold,
-    smooth_two,
-    true_range,
-    wilder,
-)
+from candlemill.engine.deviations import Deviations
+from candlemill.engine.indicators import HUNDRED, Buffer, exponential, hold, smooth_two, true_range, wilder
 from candlemill.engine.signals import Desired, latch, rolling_max, rolling_min
 from candlemill.strategies.base import DeviationLength, Length, Multiple, RecursiveLength, Stateful, Strategy
 from candlemill.strategies.builtin.common import EXPONENTIAL_WARM_UP, TILE, WILDER_WARM_UP, tiles

@@ -6,7 +6,8 @@ import numpy as np
 from msgspec import Meta
 
 from candlemill.engine.candles import Bars
-from candlemill.engine.indicators import Buffer, Deviations, hold, moves, smooth_two, wilder
+from candlemill.engine.deviations import Deviations
+from candlemill.engine.indicators import Buffer, hold, moves, smooth_two, wilder
 from candlemill.engine.signals import Desired
 from candlemill.strategies.base import DeviationLength, Multiple, RecursiveLength, Stateful
 from candlemill.strategies.builtin.common import TILE, WILDER_WARM_UP, tiles

@@ -6,17 +6,9 @@ import numpy as np
 from msgspec import Meta
 
 from candlemill.engine.candles import Bars
-from candlemill.engine.indicators import (
-    HUNDRED,
-    Bands,
-    Buffer,
-    Trail,
-    supertrend,
-    trailing,
-    true_range,
-    wilder,
-)
+from candlemill.engine.indicators import HUNDRED, Buffer, true_range, wilder
 from candlemill.engine.signals import Desired
+from candlemill.engine.trends import Bands, Trail, supertrend, trailing
 from candlemill.strategies.base import Multiple, RecursiveLength, Stateful
 from candlemill.strategies.builtin.common import TILE, WILDER_WARM_UP, sides, tiles
 
