@@ -8,13 +8,13 @@ from mypy_extensions import i64
 from candlemill.engine.candles import CandleColumns, Column
 from candlemill.engine.decide import restore, state_bytes
 from candlemill.engine.fill_tape import AT_CLOSE, AT_OPEN, NO_KEY, NOT_MADE, TARGET, FillTape
+from candlemill.engine.levels import FAR, MILLION
 from candlemill.engine.minute import MinuteEngine
 from candlemill.engine.panel_rows import NO_TIME, PanelRows, SymbolBars
 from candlemill.engine.panel_targets import KEEP, NOTHING, PanelTargets
 from candlemill.engine.position import ExecutionRules
 from candlemill.engine.ranges import Ranges
 from candlemill.engine.signals import first_at_least
-from candlemill.engine.walk import FAR, MILLION
 
 FLAT: Final = b"0,0,0,0,0,0,0,0,0,0,0"  # no position, target 0: the state before the first target
 KEPT: Final = b"0,0,0,0,0,0,0,0,0,-,-"  # no position, nothing to trade
