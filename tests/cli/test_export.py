@@ -140,7 +140,7 @@ def test_jobs_of_many_symbols_have_the_tables_that_make_sense(
     monkeypatch.chdir(tmp_path)
     grid = ("--strategy", "sma_cross", "--grid", "fast=5,10", "--grid", "slow=20,30", "--json")
     both = said(run("sweep", "--symbol", "AAAUSDT,BBBUSDT", *grid))["job_id"]
-    assert {symbol: len(sweep) for symbol, sweep in cm.load(both).items()} == {"AAAUSDT": 4, "BBBUSDT": 4}
+    assert {symbol: len(sweep) for symbol, sweep in cm.load(both).parts.items()} == {"AAAUSDT": 4, "BBBUSDT": 4}
     said(run("export", "--last", 1, "--to", "sweeps", "--json"))
     sets = duckdb.sql("SELECT symbol, param_fast, param_slow FROM 'sweeps/sets/*.parquet' ORDER BY ALL").fetchall()
     assert sets == [(s, f, w) for s in ("AAAUSDT", "BBBUSDT") for f in (5, 10) for w in (20, 30)]
@@ -149,7 +149,7 @@ def test_jobs_of_many_symbols_have_the_tables_that_make_sense(
     files = said(run("export", walks, "--to", "walks", "--json"))["files"]
     assert [Path(name).parent.name for name in files] == ["trades", "orders", "daily", "jobs"]
     earned = duckdb.sql("SELECT symbol, sum(profit) FROM 'walks/daily/*.parquet' GROUP BY ALL ORDER BY ALL").fetchall()
-    assert earned == [(name, _money(one.result["total_pnl"])) for name, one in sorted(loaded.items())]
+    assert earned == [(name, _money(one.result["total_pnl"])) for name, one in sorted(loaded.parts.items())]
     panel = ("--strategy", "xs_momentum", "--param", "lookback=60", "--param", "every=60", "--param", "top=1")
     more = ("--account", "cash", "--max-gap", 100_000, "--json")
     job = said(run("backtest", "--symbol", "AAAUSDT,BBBUSDT", *panel, *more))

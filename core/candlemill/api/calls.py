@@ -210,7 +210,7 @@ def walk_forward(
 
 def _stored_walk_forward(call: "_CallArguments", runner: JobRunner, found: WalkForwardRun, score: str) -> WalkForward:
     row = fetch(runner.store, str(found.result["job_id"]))
-    return WalkForward(call.source, call.chosen, row, found.folds, score, found.sweep_id, found.guards)
+    return WalkForward(call.source, call.chosen, found.job_id, row, found.folds, score, found.sweep_id, found.guards)
 
 
 def _walk_forwards(call: "_CallArguments", walk: WalkForwardOptions) -> WalkForwards:

@@ -77,7 +77,7 @@ class Run:
             self._chosen.load()
             spec = self.spec
             now = runner.prepare(spec, None).job_id
-            if now != self.job_id:
+            if now != self.result["job_id"]:
                 raise BadInput(f"{spec.strategy} or the candles of {spec.symbol} have changed since: run it again")
             return runner.trace(self.result)
 
@@ -147,12 +147,14 @@ class Run:
 
 
 class WalkForward(Run):
-    """The out-of-sample run of the parameters that were chosen in each fold; `folds` has the choices."""
+    """The out-of-sample run of the parameters that were chosen in each fold; `folds` has the choices. `job_id` is the
+    walk-forward's; that of its run is `result["job_id"]`."""
 
     def __init__(
         self,
         source: Source,
         chosen: StrategyRef,
+        job_id: str,
         row: ResultRow,
         folds: Sequence[Mapping[str, Any]],
         score: str,
@@ -160,9 +162,13 @@ class WalkForward(Run):
         guards: dict[str, Any] | None,
     ) -> None:
         super().__init__(source, chosen, row)
-        self.sweep_id, self.score = sweep_id, score
+        self._job_id, self.sweep_id, self.score = job_id, sweep_id, score
         self.sweep_guards = Guards(guards) if guards else None
         self._folds = folds
+
+    @property
+    def job_id(self) -> str:
+        return self._job_id
 
     @property
     def folds(self) -> Table:

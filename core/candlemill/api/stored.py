@@ -7,8 +7,10 @@ import msgspec
 import numpy as np
 
 from candlemill import config
+from candlemill.api.of_symbols import Sweeps, WalkForwards
 from candlemill.api.results import Portfolio, Run, Sweep, WalkForward
 from candlemill.api.session import Source, StrategyRef
+from candlemill.api.studies import Study
 from candlemill.backtests.metric_table import unit_of
 from candlemill.backtests.spec import spec_from_json
 from candlemill.errors import BadInput, UnknownName, one_line
@@ -21,6 +23,7 @@ from candlemill.pipeline.job_state import steps_of
 from candlemill.pipeline.rows import Notes
 from candlemill.pipeline.workflows import fold_choices, guards_of
 from candlemill.strategies import loader
+from candlemill.studies.study import study_of
 from candlemill.tables.table import Kind, Series, Table
 
 LISTS = frozenset({"tags", "params", "figures"})
@@ -28,8 +31,7 @@ TERMS = ("symbol", "strategy", "kind", "state", "text", "since", "until", "whole
 
 
 def load(job_id: str, *, strategy: str | None = None, metric: str = "sharpe_ratio", store: str | None = None) -> Any:
-    """Return a stored job: a Run, Sweep, Portfolio or WalkForward; of several symbols' sweeps or walk-forwards a
-    dict by symbol.
+    """Return a stored job: a Run, Sweep, Portfolio, WalkForward or Study; of several symbols Sweeps or WalkForwards.
 
     `job_id` may be its first letters, six or more. `strategy` is the file of a strategy from a file, "FILE.py:Class".
     `metric` orders a sweep's sets. Raises UnknownName, and BadInput for a job without a result.
@@ -47,7 +49,7 @@ def load(job_id: str, *, strategy: str | None = None, metric: str = "sharpe_rati
 def jobs(*, limit: int = 100, store: str | None = None, **search: Any) -> Table:
     """Return a row for each job of a search, the latest request first; a sweep is one row, with its best set's figures.
 
-    Terms, all optional: `symbol`, `strategy`, `kind` ("backtest", "sweep", "portfolio", "walk_forward"), `state`,
+    Terms, all optional: `symbol`, `strategy`, `kind` ("backtest", "sweep", "study", "walk_forward", …), `state`,
     `text` (in label, note or tag), `since` and `until` ("2023-05"), and lists: `tags`, `params` (["fast=10"]) and
     `figures` (["sharpe_ratio>1.5", "max_drawdown<=2000"]). Raises BadInput.
     """
@@ -115,13 +117,14 @@ def _loaded(source: Source, runner: JobRunner, found: Exported, metric: str, str
         spec = spec_from_json(job.spec)
         return Sweep(source, StrategyRef(strategy or spec.strategy), found.job_id, spec, found.results, guards, metric)
     if found.kind == "study":
-        raise BadInput(f"job {found.job_id} is a study: load one of its trials, or optimize again to go on with it")
+        assert job is not None
+        study = study_of(job)
+        return Study(source, StrategyRef(strategy or study.request.spec.strategy), study)
     if found.kind in ("sweeps", "walk_forwards"):
         ids = [step.job_id for step in steps_of(job)] if job is not None else []
-        return {
-            str(one.spec.symbol): one
-            for one in (_loaded(source, runner, exported(runner.store, each), metric, strategy) for each in ids)
-        }
+        loaded = [_loaded(source, runner, exported(runner.store, each), metric, strategy) for each in ids]
+        own = {str(one.spec.symbol): one for one in loaded}
+        return Sweeps(found.job_id, own, metric) if found.kind == "sweeps" else WalkForwards(found.job_id, own)
     assert found.joint is not None
     (row,) = found.rows
     chosen = StrategyRef(strategy or found.joint["strategy_id"])
@@ -134,5 +137,5 @@ def _loaded(source: Source, runner: JobRunner, found: Exported, metric: str, str
     if found.kind == "walk_forward" and job is not None:
         choices = fold_choices(job)
         guards = guards_of(runner.store, choices)
-        return WalkForward(source, chosen, row, choices.folds, choices.score, choices.sweep_id, guards)
+        return WalkForward(source, chosen, found.job_id, row, choices.folds, choices.score, choices.sweep_id, guards)
     return Run(source, chosen, row)

@@ -274,10 +274,11 @@ def run_walk_forward(args: argparse.Namespace) -> None:
         write_notes(args, store, found.job_id)
         if args.report:
             _write_walk_forward_report(runner, found, spec, args, chosen)
-    shown_result = {"sweep_id": found.sweep_id, "score": args.score, "folds": found.folds, "result": found.result}
-    shown_result["guards"] = found.guards
+    shown_result = {"job_id": found.job_id, "sweep_id": found.sweep_id, "score": args.score, "folds": found.folds}
+    shown_result |= {"result": found.result, "guards": found.guards}
     names = [*spec.grid, *chosen]
-    output(args, shown_result, tables.walk_forward(found.folds, names, found.result, args.score))
+    text = tables.walk_forward(found.folds, names, found.result, args.score)
+    output(args, shown_result, f"{text}\nwalk-forward         {found.job_id}")
 
 
 def _run_walk_forwards(args: argparse.Namespace, walk: WalkForward) -> None:

@@ -10,8 +10,11 @@ from candlemill.backtests.metric_table import RANKED, value_of
 from candlemill.backtests.spec import Spec, spec_from_json
 from candlemill.errors import CandlemillError
 from candlemill.local.exports import SWEEPS, Exported, exported
+from candlemill.pipeline.job_state import request_of
+from candlemill.pipeline.rows import JobRow
 from candlemill.store.base import Store
 
+WHOLE = (*SWEEPS, "study", "walk_forward", "walk_forwards")  # whose request is that of the whole, not of a run
 OUTCOMES = ("total_pnl", "sharpe_ratio", "max_drawdown", "trades")
 
 
@@ -57,7 +60,8 @@ class _Side:
         row = store.job(self.found.job_id)
         results = [self.found.joint] if self.found.joint is not None else self.found.results
         self.best: Mapping[str, Any] = max(results, key=lambda result: result["sharpe_ratio"])
-        is_whole = self.found.kind in SWEEPS and row is not None
+        is_whole = self.found.kind in WHOLE and row is not None
+        self.more = _more(row) if is_whole and row else {}
         self.spec: Spec = spec_from_json(row.spec if is_whole and row else msgspec.json.encode(self.best["spec"]))
         self.data_digest = str(row.data_digest if is_whole and row else self.best["data_digest"])
         self.weights: Mapping[str, int] = self.best.get("weights", {})
@@ -70,6 +74,18 @@ class _Side:
             return job_id(self.spec, self.data_digest) == self.found.job_id
         except (CandlemillError, KeyError):
             return None
+
+
+def _more(row: JobRow) -> dict[str, Any]:
+    """Return what a study's or a walk-forward's request has besides its spec."""
+    if row.kind == "study":
+        study = msgspec.json.decode(row.figures)
+        request = study["request"]
+        options = {name: request[name] for name in ("sampler", "pruner", "seed", "score")}
+        space = {f"space {name}": values for name, values in request["space"].items()}
+        return {**options, **space, "trials": len(study["trials"])}
+    request = request_of(row)
+    return msgspec.to_builtins(request.walk_forward) if request is not None and request.walk_forward else {}
 
 
 def _request(one: _Side, two: _Side) -> dict[str, tuple[Any, Any]]:
@@ -88,6 +104,7 @@ def _flat(side: _Side) -> dict[str, Any]:
         | {f"param {name}": value for name, value in params.items()}
         | {f"grid {name}": values for name, values in grid.items()}
         | {f"weight {name}": weight for name, weight in side.weights.items()}
+        | side.more
     )
 
 
