@@ -92,10 +92,10 @@ def test_colours_are_the_reports_and_can_be_read(selector: str, wanted: dict[str
         linear = [x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    for text in ("ink", "muted", "line", "up", "down"):
-        for ground in ("paper", "back"):
-            high, low = sorted((light(found[text]), light(found[ground])), reverse=True)
-            assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
+    plain = [(text, ground) for text in ("ink", "muted", "line", "up", "down") for ground in ("paper", "back")]
+    for text, ground in [*plain, ("ink", "rise"), ("ink", "fall")]:  # the last two are cells of heat maps
+        high, low = sorted((light(found[text]), light(found[ground])), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
 
 
 # -- the browser --------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from candlemill.backtests.spec import OPTIONS, Spec
 from candlemill.cli.main import parser
 from candlemill.cli.reference import commands
 from candlemill.errors import BadInput
-from candlemill.gateway.schemas import option_row
+from candlemill.gateway.schemas.catalog import option_row
 from candlemill.pipeline.request import REQUEST_OPTIONS, Request, spec_of
 from hypothesis import given
 from hypothesis import strategies as st

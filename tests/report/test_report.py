@@ -194,7 +194,9 @@ def test_closer_candles_and_trades_decode_to_the_run(month: Replay) -> None:
 @pytest.mark.parametrize("metric", ["sharpe_ratio", "max_drawdown"])
 def test_heat_map_is_the_best_or_the_mean_of_its_sets(over: str, metric: str) -> None:
     sweep = samples.sweep(128, extra=True)
-    heat = sweep_figures.heat_map(sweep, "fast", "slow", metric, over).data[0]
+    drawn = sweep_figures.heat_map(sweep, metric=metric, over=over)
+    assert (drawn.layout.xaxis.title.text, drawn.layout.yaxis.title.text) == ("fast", "slow")  # as declared
+    heat = drawn.data[0]
     for j, slow in enumerate(heat.y):
         for k, fast in enumerate(heat.x):
             inside = [
@@ -386,6 +388,7 @@ def test_metrics_by_unit_and_unknown_ones_as_counts() -> None:
     assert output == ["12.35%", "-5.00", "1,234", "100,000,000"]
     assert [shown("cagr", None), shown("note", "<b>"), shown("flag", True)] == ["–", "<b>", "True"]
     assert shown("max_drawdown", 25_000_000, "compound") == "25.00%"
+    assert [shown("sharpe_ratio", 0), shown("total_pnl", 0)] == ["–", "0.00"]  # a ratio of 0 is undefined
 
 
 def test_only_markup_is_markup() -> None:
@@ -444,6 +447,6 @@ def test_orders_are_drawn_with_their_levels_and_ambiguous_minutes(month: Replay,
     assert by_name["buys, stop order"].text[0] == "&lt;b&gt;up (filled)"
     assert (list(by_name["bought"].y), by_name["bought"].text[0]) == ([close / SCALE], "&lt;b&gt;up, ambiguous minute")
     assert [(shape.x0, shape.x1) for shape in drawn.layout.shapes] == [(t[20], t[20] + MINUTE_MS)]
-    assert "1 filled, 1 moved, 1 standing. 1 ambiguous minute: shaded. 1 lines lie outside" in drawn.layout.meta["note"]
+    assert "1 filled, 1 moved, 1 standing. 1 ambiguous minute: shaded. 1 line lies outside" in drawn.layout.meta["note"]
     page = written(write_report, replace(month, orders=OrderChart(lines, fills, [], t[0], t[-1] + MINUTE_MS)), tmp_path)
     assert "Orders on candles" in page

@@ -38,7 +38,7 @@ def local_gateway(dsn: str, allow_jobs: bool) -> Iterator[Caller]:
         with ClickHouseStore(dsn) as of_jobs:
             of_jobs.columns = store.columns
             driver = Driver(of_jobs, index.days)
-            world = JobService(store, driver.publish, driver.live, index)
+            world = JobService(store, driver.publish, driver, index)
             runs = StudyRuns(world)
             try:
                 yield InProcess(create_app(world, access, runs))

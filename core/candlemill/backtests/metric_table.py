@@ -259,11 +259,15 @@ def unit_of(key: str, sizing: str = "fixed", joint: bool = False) -> Unit:
     return BY_KEY[key].unit_of(sizing, joint) if key in BY_KEY else Unit.COUNT
 
 
+# Stored as 0 where they are undefined: without trades, over a single day. `metrics.js` has the same.
+NONE_AT_ZERO = ("sharpe_ratio", "sortino_ratio")
+
+
 def shown(key: str, value: Any, sizing: str = "fixed", largest: int | None = None) -> str:
     """Return a figure as text for people; `largest` is the largest absolute value in its column."""
     if isinstance(value, bool | str):
         return str(value)
-    return text(value, unit_of(key, sizing), largest)
+    return text(None if key in NONE_AT_ZERO and not value else value, unit_of(key, sizing), largest)
 
 
 def metric_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -25,7 +25,8 @@ from candlemill.gateway.routes.paper import PAPER
 from candlemill.gateway.routes.reports import REPORTS
 from candlemill.gateway.routes.results import EXPLORE
 from candlemill.gateway.routes.studies import optimize
-from candlemill.gateway.schemas import About, MetricRow, Metrics, Options, option_row, units_of
+from candlemill.gateway.schemas.catalog import About, MetricRow, Metrics, Options, option_row
+from candlemill.gateway.schemas.units import units_of
 from candlemill.gateway.static import pages
 from candlemill.gateway.study_runs import StudyRuns
 from candlemill.pipeline.request import REQUEST_OPTIONS

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -13,7 +14,7 @@ from candlemill.errors import CandlesMissing, UnknownName
 from candlemill.gateway.batch_loader import BatchLoader
 from candlemill.gateway.recent import RecentCache
 from candlemill.gateway.replays import ReplayCache
-from candlemill.gateway.schemas import JobLine
+from candlemill.gateway.schemas.jobs import JobLine
 from candlemill.local.runner import JobRunner
 from candlemill.pipeline import events, job_state
 from candlemill.pipeline.cache_keys import CacheKeys, ParamSetKey, job_data
@@ -41,7 +42,16 @@ EXPORTS_AT_ONCE = 2  # tables that are written to files
 JOBS_LOOKED_UP = 20  # of a workflow
 
 Publish = Callable[[Sequence[Event]], None]
-Live = Callable[[str], Progress | None]
+
+
+class RunningJobs(Protocol):
+    """The jobs that run in this process."""
+
+    def live(self, job_id: str) -> Progress | None:
+        """Return the progress of a job that runs or waits."""
+
+    def at_rest(self, job_id: str, seconds: float) -> bool:
+        """Wait until no request of a job waits or is worked on, and return whether that is so. Blocking."""
 
 
 class CachedIndex:
@@ -120,12 +130,11 @@ class JobService:
         self,
         store: Store,
         publish: Publish,
-        live: Live | None = None,
+        running: RunningJobs | None = None,
         index: CachedIndex | None = None,
         strategy_seconds: float | None = None,
     ) -> None:
-        """`live` returns the progress of a job that runs in this process, if jobs do; `strategy_seconds`: see
-        `JobRunner`."""
+        """`running` are the jobs of this process, if it runs any; `strategy_seconds`: see `JobRunner`."""
         self.store = store
         self.index = index or CachedIndex(store)
         self.job = BatchLoader(self._jobs)
@@ -135,8 +144,8 @@ class JobService:
         self.exports = asyncio.Semaphore(EXPORTS_AT_ONCE)
         self.stopping = asyncio.Event()
         self._publish = publish
-        self._live = live
-        self.live_study: Live = lambda job_id: None  # replaced by the process's own studies
+        self._running = running
+        self.live_study: Callable[[str], Progress | None] = lambda job_id: None  # replaced by the process's own studies
         self.lines: RecentCache[tuple[str, int, int], JobLine] = RecentCache(
             FINISHED_LIMIT
         )  # by job, attempt and last change
@@ -199,8 +208,8 @@ class JobService:
         """
         if row.kind == "study" and not row.finished:
             return self.live_study(row.job_id) or Progress(0, 1, 0)
-        if not row.finished and self._live is not None:
-            found = self._live(row.job_id)
+        if not row.finished and self._running is not None:
+            found = self._running.live(row.job_id)
             if found is not None:
                 return found
             row = self.store.job(row.job_id) or row
@@ -221,9 +230,9 @@ class JobService:
                 self._results.put(job_id, (time.monotonic() + FINISHED_SECONDS, row))
         return row
 
-    def at_rest(self, job_id: str) -> bool:
-        """Return whether no request of a job waits or is worked on in this process."""
-        return self._live is None or self._live(job_id) is None
+    def at_rest(self, job_id: str, seconds: float) -> bool:
+        """Wait until a job has stopped in this process, and return whether it has. Blocking."""
+        return self._running is None or self._running.at_rest(job_id, seconds)
 
     def forget(self, job_id: str) -> None:
         self._finished.drop(job_id)

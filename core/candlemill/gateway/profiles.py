@@ -10,7 +10,7 @@ from candlemill.backtests.replay import Replay
 from candlemill.backtests.trades import Trades
 from candlemill.engine.candles import Column
 from candlemill.gateway.job_service import JobService
-from candlemill.gateway.schemas import DrawdownRow, Excursions, Histogram, Profile
+from candlemill.gateway.schemas.results import DrawdownRow, Excursions, Histogram, Profile
 from candlemill.pipeline.rows import ResultRow
 from candlemill.report.figures import EXCURSIONS_SHOWN
 from candlemill.report.series import profit_bins, returns, rolling_sharpe, window_of, worst_drawdowns

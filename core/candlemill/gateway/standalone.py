@@ -55,7 +55,8 @@ class Driver:
         self._long: Queue = queue.Queue()
         self._short: Queue = queue.Queue()
         self._taken: Counter[str] = Counter()  # requests of each job that wait or are being worked on
-        self._counting = threading.Lock()
+        self._working: Counter[str] = Counter()  # those of them that a thread has
+        self._counting = threading.Condition()
         self._ending = threading.Event()
         lanes = [self._long] * LONG_JOBS + [self._short] * SHORT_JOBS
         self._threads = [threading.Thread(target=self._retry, args=(lane,)) for lane in lanes]
@@ -66,16 +67,28 @@ class Driver:
     def publish(self, published: Sequence[Event]) -> None:
         for event in published:
             if event.type == events.REQUESTED:
-                self._count(event.partitionkey, 1)
+                self._count(self._taken, event.partitionkey, 1)
                 request = events.read(event, events.Requested)
                 (self._long if request.spec.grid or request.is_workflow else self._short).put(event)
 
     def live(self, job_id: str) -> Progress | None:
-        """Return the progress of a job that runs or waits here."""
-        return self._runner.live(job_id) or (Progress(0, 1, 0) if self._taken[job_id] else None)
+        """Return the progress of a job that runs or waits here; None of one that has just ended, though its thread may
+        not have put it away."""
+        found = self._runner.live(job_id)
+        waits = found is None and self._taken[job_id] > self._working[job_id]
+        return Progress(0, 1, 0) if waits else found
+
+    def at_rest(self, job_id: str, seconds: float) -> bool:
+        """Wait until no request of a job waits or is worked on, and return whether that is so. Blocking."""
+        with self._counting:
+            return self._counting.wait_for(lambda: not self._taken[job_id], seconds)
 
     def waiting(self) -> int:
-        return len(set(self._taken) - self._runner.at_work())
+        return len(self._known() - self._runner.at_work())
+
+    def _known(self) -> set[str]:
+        with self._counting:
+            return set(self._taken)
 
     def at_work(self) -> int:
         return len(self._runner.at_work())
@@ -98,7 +111,7 @@ class Driver:
         self._store.load_known_keys()
         while True:
             try:
-                known = self._runner.at_work() | set(self._taken)
+                known = self._runner.at_work() | self._known()
                 self.publish(
                     watchdog.watch(runtime, clock_ms(), known) if is_resumed else watchdog.resume(runtime, known)
                 )
@@ -110,6 +123,7 @@ class Driver:
 
     def _retry(self, lane: Queue) -> None:
         while (event := lane.get()) is not None and not self._ending.is_set():
+            self._count(self._working, event.partitionkey, 1)
             try:
                 with instrument.working(event):
                     self._runner.run(event, index=FrozenIndex(self._store, self._days))
@@ -121,12 +135,15 @@ class Driver:
                 log.exception("job %s", event.partitionkey)
                 self._give_up(event, f"internal error: {type(error).__name__}; the log has more")
             finally:
-                self._count(event.partitionkey, -1)
+                self._count(self._taken, event.partitionkey, -1)
+                self._count(self._working, event.partitionkey, -1)
 
-    def _count(self, job_id: str, change: int) -> None:
+    def _count(self, counter: Counter[str], job_id: str, change: int) -> None:
         with self._counting:
-            self._taken[job_id] += change
-            self._taken = +self._taken  # without those that are 0
+            counter[job_id] += change
+            if not counter[job_id]:
+                del counter[job_id]
+            self._counting.notify_all()
 
     def _give_up(self, event: Event, reason: str) -> None:
         """End a job that no regular error has ended. The workflow runner ends jobs that fail."""
@@ -163,7 +180,7 @@ def serve(dsn: str, host: str, port: int, ready: Callable[[int], None], strategy
         Gauge("candlemill_serve_waiting_jobs", "Jobs that wait to be run", driver.waiting)
         Gauge("candlemill_serve_running_jobs", "Jobs that are run", driver.at_work)
         try:
-            world = JobService(store, driver.publish, driver.live, index, strategy_seconds)
+            world = JobService(store, driver.publish, driver, index, strategy_seconds)
             runs = StudyRuns(world)
             try:
                 runs.resume()

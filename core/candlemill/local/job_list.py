@@ -15,6 +15,8 @@ from candlemill.store.base import Store
 
 PAGE = 500
 
+Figures = tuple[int, int, int, int] | None  # profit, Sharpe ratio, drawdown, number of sets
+
 
 class _Space(msgspec.Struct):
     space: dict[str, list[ParamValue]]
@@ -28,6 +30,23 @@ class _Study(msgspec.Struct):
 
 
 _study = msgspec.json.Decoder(_Study)
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What a list shows of a job, whoever asks for it: the fields of `Listed` that its row and its figures tell."""
+
+    symbol: str
+    strategy: str
+    start: int
+    end: int
+    params: dict[str, object]
+    grid: dict[str, list[object]]
+    sizing: str
+    total_pnl: int | None
+    sharpe_ratio: int | None
+    max_drawdown: int | None
+    sets: int | None
+    settings: dict[str, str]
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -131,15 +150,25 @@ def _lines(store: Store, entries: list[JobEntry]) -> list[Listed]:
     ]
 
 
-def _line(entry: JobEntry, figures: tuple[int, int, int, int] | None, notes: Notes) -> Listed:
+def _line(entry: JobEntry, figures: Figures, notes: Notes) -> Listed:
     row = entry.row
+    return Listed(
+        job_id=row.job_id,
+        kind=row.kind,
+        state=row.state,
+        requested_ms=row.attempt,
+        label=notes.label,
+        note=notes.note,
+        tags=notes.tags,
+        **msgspec.structs.asdict(summary_of(row, figures)),
+    )
+
+
+def summary_of(row: JobRow, figures: Figures) -> Summary:
+    """Return what a list shows of a job with a spec; `figures` are those of `best_figures`, if it has any."""
     spec, request = spec_from_json(row.spec), job_state.request_of(row)
     profit, ratio, drawdown, sets = figures or (None, None, None, None)
-    return Listed(
-        row.job_id,
-        row.kind,
-        row.state,
-        row.attempt,
+    return Summary(
         ",".join(request.weights) if request is not None and request.weights else spec.symbol,
         spec.strategy,
         spec.start,
@@ -151,8 +180,5 @@ def _line(entry: JobEntry, figures: tuple[int, int, int, int] | None, notes: Not
         ratio,
         drawdown,
         count_of_sets(row, sets),
-        notes.label,
-        notes.note,
-        notes.tags,
         settings_of_job(row, spec),
     )

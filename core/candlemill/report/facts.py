@@ -6,11 +6,12 @@ from typing import Any
 
 from candlemill import formatting
 from candlemill.backtests.command_line import value_text
+from candlemill.backtests.metric_table import shown
 from candlemill.backtests.settings import declared, settings_text, unusual_params
 from candlemill.backtests.spec import AMOUNTS, OPTIONS, RATES, Spec
 from candlemill.engine.candles import MINUTE_MS
 from candlemill.report import times
-from candlemill.report.page import Cell, Html
+from candlemill.report.page import Cell, Html, Key
 
 _APART = frozenset(
     {"symbol", "strategy", "params", "grid", "start", "end", "capital", "schedule", "volume_scale", "tiers", "marks"}
@@ -30,6 +31,11 @@ def symbols(spec: Spec) -> str:
 
 def range_text(spec: Spec) -> str:
     return f"{times.minute(spec.start)} to {times.minute(spec.end - MINUTE_MS)} UTC"
+
+
+def sharpe_key(result: Mapping[str, Any]) -> Key:
+    below = f"Sortino {shown('sortino_ratio', result['sortino_ratio'])}"
+    return Key("Sharpe ratio", shown("sharpe_ratio", result["sharpe_ratio"]), below)
 
 
 def spec_rows(spec: Spec, result: Mapping[str, Any]) -> list[tuple[str, Cell]]:

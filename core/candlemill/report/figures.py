@@ -23,7 +23,7 @@ from candlemill.report.series import (
     underwater,
     window_of,
 )
-from candlemill.report.theme import DIVERGING, LIGHT, figure, level, upright
+from candlemill.report.theme import DATES, DIVERGING, LIGHT, figure, level, upright
 from candlemill.units import SCALE
 
 LINE_POINTS = 1600  # points of a line over the whole range; a wide screen shows it with 1,200 pixels
@@ -33,7 +33,6 @@ EXCURSIONS_SHOWN = 1500
 SYMBOLS_SHOWN = 8
 COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf")  # of symbols
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-DATES = {"type": "date", "hoverformat": "%Y-%m-%d %H:%M"}
 
 
 def equity(trace: Replay) -> Any:
@@ -43,8 +42,8 @@ def equity(trace: Replay) -> Any:
     if share:  # of the peak, in percent
         below = np.round(below / (trace.capital + trace.equity - below) * 100 * SCALE).astype(np.int64)
     data = [
-        _line(trace.t, hold, "buy and hold", LIGHT["other"], width=1.2),
-        _line(trace.t, trace.equity, "strategy", LIGHT["line"], width=1.8),
+        _line(trace.t, hold, "buy and hold", LIGHT["other"], width=1.2, legendrank=2),
+        _line(trace.t, trace.equity, "strategy", LIGHT["line"], width=1.8, legendrank=1),
         _line(trace.t, below, "drawdown", LIGHT["down"], yaxis="y2", fill="tozeroy", fillcolor=LIGHT["loss"]),
     ]
     data[-1]["showlegend"] = False
@@ -137,7 +136,7 @@ def price(trace: Replay) -> Any:
     layout = {
         "hovermode": "closest",
         "legend": {"traceorder": "normal", "entrywidth": 64},
-        "xaxis": DATES,
+        "xaxis": {**DATES, "range": [int(t[0]), int(trace.t[-1]) + MINUTE_MS]},
         "yaxis": {"title": {"text": escape(trace.spec.symbol)}, "fixedrange": True},
     }
     return figure("Price and trades", data, layout, _price_note(len(chosen), len(trace.trades), step), height=420)
@@ -216,8 +215,7 @@ def months(days: Column, daily: Column, capital: int) -> Any:
         shown_money[row, 12] = money(sum(month.profit for month in inside))
         if all(month.gain is not None for month in inside):
             whole = math.prod(1 + (month.gain or 0) / SCALE for month in inside) - 1
-            # A year's colour is that of its mean month, so that one large year does not make the months pale.
-            z[row, 12], text[row, 12] = whole * 100 / 12, _gain(round(whole * SCALE))
+            z[row, 12], text[row, 12] = 0, f"<b>{_gain(round(whole * SCALE))}</b>"  # no colour: it is not a month
     sizes = np.abs(z[:, :12][~np.isnan(z[:, :12])])
     top = float(np.quantile(sizes, 0.95)) if sizes.size else 0.0
     heat = {
@@ -229,6 +227,7 @@ def months(days: Column, daily: Column, capital: int) -> Any:
         "text": text.tolist(),
         "customdata": shown_money.tolist(),
         "texttemplate": "%{text}",
+        "textfont": {"color": LIGHT["ink"]},
         "hovertemplate": "%{x} %{y}: %{text}<br>profit %{customdata}<extra></extra>",
         "colorscale": DIVERGING,
         "zmin": -(top or 0.01),
@@ -237,9 +236,10 @@ def months(days: Column, daily: Column, capital: int) -> Any:
         "ygap": 2,
         "showscale": False,
     }
+    names = {"showgrid": False, "fixedrange": True, "ticks": "", "type": "category"}
     layout = {
-        "xaxis": {"side": "top", "showgrid": False, "fixedrange": True, "tickangle": 0, "type": "category"},
-        "yaxis": {"autorange": "reversed", "showgrid": False, "type": "category", "fixedrange": True},
+        "xaxis": {**names, "side": "top", "tickangle": 0},
+        "yaxis": {**names, "autorange": "reversed"},
         "margin": {"l": 48, "r": 8, "t": 40, "b": 8},
     }
     note = "Profit of each UTC month over the account's value when it began."
@@ -293,6 +293,8 @@ def rolling(days: Column, daily: NDArray[np.float64], whole: int, window: int) -
     t, values = rolling_sharpe(days, daily, window)
     if not len(t):
         return _empty("Rolling Sharpe ratio", f"{len(days)} days are too few.")
+    if not values.any():
+        return _empty("Rolling Sharpe ratio", "No day has a profit or a loss.")
     kept = thin.extremes(np.round(values * SCALE).astype(np.int64), LINE_POINTS)
     kept, breaks = thin.with_breaks(kept, thin.gaps(t, DAY_MS, LINE_POINTS))
     line = {

@@ -27,8 +27,8 @@ def guard_cards(guards: Mapping[str, Any] | None) -> list[Html]:
     cards = [card("Guards", Html((f'<ul class="warnings">{items}</ul>' if items else "") + body))]
     intervals = list(_intervals(guards))
     if intervals:
-        headers = ("resampled", "figure", "as it was", "low", "median", "high")
-        cards.append(card("How much of it may be chance", table(headers, intervals, left=2)))
+        headers = ("figure", "as it was", "low", "median", "high", "resampled by")
+        cards.append(card("How much of it may be chance", table(headers, intervals)))
     return cards
 
 
@@ -52,4 +52,4 @@ def _intervals(guards: Mapping[str, Any]) -> Iterator[tuple[Cell, ...]]:
         if isinstance(value, Mapping):
             for figure, interval in (value.get("figures") or {}).items():
                 ends = [interval[key] for key in ("actual", "low", "median", "high")]
-                yield (label(name), label(figure), *(shown(figure, end, largest=largest_of(ends)) for end in ends))
+                yield (label(figure), *(shown(figure, end, largest=largest_of(ends)) for end in ends), label(name))

@@ -12,11 +12,11 @@ from candlemill.backtests.settings import settings_text, unusual_params
 from candlemill.backtests.spec import Spec
 from candlemill.engine.candles import DAY_MS, Column
 from candlemill.report import figures, thin
-from candlemill.report.facts import identity_of, range_text, spec_rows
+from candlemill.report.facts import identity_of, range_text, sharpe_key, spec_rows
 from candlemill.report.page import Figures, Html, Key, card, command, facts, keys, pairs, render, table, toned
 from candlemill.report.series import returns, window_of
-from candlemill.report.theme import LIGHT, figure
-from candlemill.units import ratio
+from candlemill.report.theme import DATES, LIGHT, figure
+from candlemill.units import SCALE, divide, ratio
 
 BARS = 30  # symbols of the chart: the best and the worst where there are more
 
@@ -25,7 +25,7 @@ def page(spec: Spec, result: Mapping[str, Any], days: Column, daily: Column, aga
     """Return the page. `daily` are profits of UTC `days` (midnights, ms), [d]; `again` is the command line."""
     boxes, shares = Figures(), shares_of(result)
     values = returns(daily, result["capital"], compound=False)
-    names = ", ".join(shares)
+    names = ", ".join(part["symbol"] for part in result["parts"])
     body = [
         keys(_headline(result)),
         boxes.card("equity", equity(days, daily)),
@@ -65,7 +65,7 @@ def equity(days: Column, daily: Column) -> Any:
     layout = {
         "hovermode": "x unified",
         "showlegend": False,
-        "xaxis": {**figures.DATES, "anchor": "y2"},
+        "xaxis": {**DATES, "anchor": "y2"},
         "yaxis": {"title": {"text": "profit"}, "domain": [0.32, 1], "fixedrange": True},
         "yaxis2": {"title": {"text": "drawdown"}, "domain": [0, 0.26], "rangemode": "tozero", "nticks": 4},
     }
@@ -100,9 +100,12 @@ def _headline(r: Mapping[str, Any]) -> list[Key]:
     won = f"{formatting.percent(formatting.share(r['wins'], r['trades']))} won" if r["trades"] else "none closed"
     part = f"{formatting.percent(formatting.share(r['total_pnl'], capital))} of {formatting.money(capital)}"
     share = formatting.percent(metrics.get("max_drawdown_share"))
+    held = metrics.get("buy_and_hold")
+    kept = None if held is None else divide(held * capital, SCALE)
     return [
         Key("Profit", formatting.money(r["total_pnl"]), part, r["total_pnl"]),
-        Key("Sharpe ratio", formatting.ratio(r["sharpe_ratio"]), f"Sortino {formatting.ratio(r['sortino_ratio'])}"),
+        Key("Buy and hold", formatting.money(kept), f"{formatting.percent(held)}, before costs", kept or 0),
+        sharpe_key(r),
         Key("Max drawdown", formatting.money(r["max_drawdown"]), f"{share} of the peak day by day"),
         Key("Trades", formatting.count(r["trades"]), won),
         Key("Profit factor", factor, "won over lost"),

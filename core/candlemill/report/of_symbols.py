@@ -15,7 +15,7 @@ from candlemill.report import figures, joint, sweep_figures
 from candlemill.report.facts import range_text, spec_rows
 from candlemill.report.page import Cell, Figures, Html, Key, card, command, facts, keys, render, table, toned
 from candlemill.report.pivot import Sets
-from candlemill.report.theme import LIGHT, figure
+from candlemill.report.theme import DATES, LIGHT, figure
 from candlemill.units import SCALE
 
 MAPS = 8  # symbols whose heat maps are drawn
@@ -60,7 +60,7 @@ def _headline(parts: Sequence[Part], is_sweep: bool) -> list[Key]:
     found = [
         Key("Symbols", formatting.count(len(parts)), "each with its own account"),
         Key("With a profit", f"{gained:,} of {len(parts):,}", "by its best set" if is_sweep else "out of sample"),
-        Key("Best Sharpe ratio", formatting.ratio(best.result["sharpe_ratio"]), best.symbol),
+        Key("Best Sharpe ratio", shown("sharpe_ratio", best.result["sharpe_ratio"]), best.symbol),
         Key("Beyond luck", f"{likely:,} of {len(parts):,}", "deflated Sharpe of 95% or more"),
     ]
     if is_sweep:
@@ -108,7 +108,7 @@ def _curves(parts: Sequence[Part], boxes: Figures) -> list[Html]:
         lines.append(line | {"y": np.round(share, 4).tolist()} | more)
     layout = {
         "hovermode": "x unified",
-        "xaxis": figures.DATES,
+        "xaxis": DATES,
         "yaxis": {"title": {"text": "profit, % of the capital"}, "ticksuffix": "%", "fixedrange": True},
     }
     left_out = f" The first {LINES} of {len(parts):,} symbols." if len(parts) > LINES else ""
@@ -138,20 +138,20 @@ def _table(spec: Spec, parts: Sequence[Part]) -> Html:
     rows: list[list[Cell]] = [
         [
             part.symbol,
-            ", ".join(f"{name}={value_text(r['params'][name])}" for name in spec.grid) or "–"
-            if part.sets is not None
-            else f"{part.folds:,} folds",
-            formatting.ratio(r["sharpe_ratio"]),
             toned(formatting.money(r["total_pnl"], top["total_pnl"]), r["total_pnl"]),
             formatting.percent(formatting.share(r["total_pnl"], r["capital"])),
+            ", ".join(f"{name}={value_text(r['params'][name])}" for name in part.sets.grid) or "–"
+            if part.sets is not None
+            else f"{part.folds:,} folds",
+            shown("sharpe_ratio", r["sharpe_ratio"]),
             shown("max_drawdown", r["max_drawdown"], spec.sizing, top["max_drawdown"]),
             formatting.count(r["trades"]),
             formatting.percent(part.guards.get("deflated_sharpe")),
         ]
         for part, r in zip(parts, results, strict=True)
     ]
-    names = ("symbol", "parameters", "Sharpe ratio", "profit", "return", "max drawdown", "trades", "deflated Sharpe")
-    return table(names, rows, left=2)
+    names = ("symbol", "profit", "return", "parameters", "Sharpe ratio", "max drawdown", "trades", "deflated Sharpe")
+    return table(names, rows)
 
 
 def _note(is_sweep: bool) -> str:

@@ -10,10 +10,9 @@ from candlemill.backtests.replay import Replay
 from candlemill.engine.candles import MINUTE_MS
 from candlemill.errors import BadInput
 from candlemill.report import thin
-from candlemill.report.theme import LIGHT, figure
+from candlemill.report.theme import DATES, LIGHT, figure
 from candlemill.units import SCALE
 
-DATES = {"type": "date", "hoverformat": "%Y-%m-%d %H:%M", "rangeslider": {"visible": False}}
 NAMES = {"stop": "stop of the position", "take": "target of the position", "liquidation": "liquidation price"}
 MARGIN = 0.02  # of the prices' range, above and below
 
@@ -29,7 +28,7 @@ def orders(trace: Replay) -> Any:
     layout = {
         "hovermode": "closest",
         "legend": {"traceorder": "normal"},
-        "xaxis": DATES,
+        "xaxis": {**DATES, "rangeslider": {"visible": False}},
         "yaxis": {"title": {"text": escape(trace.spec.symbol)}, "range": [low, high], "fixedrange": True},
         "shapes": [_band(t) for t in chart.ambiguous],
     }
@@ -137,7 +136,7 @@ def _note(chart: OrderChart, low: float, high: float, bars: int) -> str:
     if unknown:
         parts.append(f"{unknown:,} ambiguous minute{'s' if unknown > 1 else ''}: shaded.")
     if hidden:
-        parts.append(f"{hidden:,} lines lie outside the prices shown.")
+        parts.append(f"{hidden:,} line{'s lie' if hidden > 1 else ' lies'} outside the prices shown.")
     return " ".join(parts)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from candlemill.backtests.command_line import value_text
 from candlemill.backtests.metric_table import is_descending, order_of, shown, unit_of
+from candlemill.backtests.settings import declared
 from candlemill.backtests.spec import Spec
 from candlemill.errors import BadInput, UnknownName
 from candlemill.formatting import Unit, largest_of
@@ -39,8 +40,8 @@ class Sets:
         self._axes: dict[str, list[Any]] = {}
         self._places: dict[str, NDArray[np.int64]] = {}
         self._columns: dict[str, Doubles] = {}
-        varied = [name for name in self.spec.grid if len(self.axis(name)) > 1]
-        self.axes = sorted(varied, key=lambda name: (-len(self.axis(name)), name))  # the longest axes first
+        self.grid = declared(self.spec.strategy, self.spec.grid)
+        self.axes = [name for name in self.grid if len(self.axis(name)) > 1]  # the first is drawn across
 
     def axis(self, name: str) -> list[Any]:
         """Return the values of a parameter, ascending."""

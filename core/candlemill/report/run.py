@@ -8,7 +8,7 @@ from candlemill.backtests.metric_table import shown
 from candlemill.backtests.replay import Replay
 from candlemill.engine.candles import DAY_MS, MINUTE_MS
 from candlemill.report import figures
-from candlemill.report.facts import identity_of, range_text, spec_rows, title
+from candlemill.report.facts import identity_of, range_text, sharpe_key, spec_rows, title
 from candlemill.report.guards_card import guard_cards
 from candlemill.report.page import Cell, Figures, Html, Key, card, command, facts, keys, render
 from candlemill.report.series import holding, worst_drawdowns
@@ -100,7 +100,7 @@ def headline(trace: Replay) -> list[Key]:
         ),
         *_interval(r),
         Key("Buy and hold", formatting.money(hold), f"{_of_capital(trace, hold)}, {held}before costs", hold),
-        Key("Sharpe ratio", formatting.ratio(r["sharpe_ratio"]), f"Sortino {formatting.ratio(r['sortino_ratio'])}"),
+        sharpe_key(r),
         Key("Max drawdown", shown("max_drawdown", r["max_drawdown"], trace.spec.sizing), below_peak),
         Key("Trades", formatting.count(r["trades"]), won),
         Key("Profit factor", factor, "won over lost"),

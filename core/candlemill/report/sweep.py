@@ -9,7 +9,7 @@ import numpy as np
 
 from candlemill import formatting
 from candlemill.backtests.command_line import command_of, value_text
-from candlemill.backtests.metric_table import MAIN, label
+from candlemill.backtests.metric_table import MAIN, label, shown
 from candlemill.report import sweep_figures
 from candlemill.report.facts import identity, range_text, spec_rows, symbols
 from candlemill.report.guards_card import guard_cards
@@ -41,7 +41,7 @@ def page(sweep: Mapping[str, Any]) -> str:
 
 def _choices(sets: Sets, metrics: list[str]) -> dict[str, Any]:
     """Return all heat maps that can be selected, by parameters, metric and reduction over the other parameters."""
-    single = (sets.axes or list(sets.spec.grid))[0]
+    single = (sets.axes or list(sets.grid))[0]
     axes = list(combinations(sets.axes, 2))[:PAIRS] or [(single, single)]
     overs = ["best", "mean"] if len(sets.axes) > 2 else ["best"]
     found = [
@@ -78,7 +78,7 @@ def headline(sets: Sets, guards: Mapping[str, Any]) -> list[Key]:
     pbo, deflated = found.get("probability"), guards.get("deflated_sharpe")
     return [
         Key("Sets", formatting.count(len(sets.results)), f"of {sets.spec.combinations:,} combinations"),
-        Key("Best Sharpe ratio", formatting.ratio(best["sharpe_ratio"]), varied(sets, best)),
+        Key("Best Sharpe ratio", shown("sharpe_ratio", best["sharpe_ratio"]), varied(sets, best)),
         Key("Median Sharpe ratio", formatting.ratio(median), "of all sets"),
         Key("Profitable sets", formatting.percent(gained), "after costs"),
         Key("Its profit", formatting.money(best["total_pnl"]), "of the best Sharpe ratio", best["total_pnl"]),
@@ -95,14 +95,14 @@ def headline(sets: Sets, guards: Mapping[str, Any]) -> list[Key]:
 
 def varied(sets: Sets, result: Mapping[str, Any]) -> str:
     """Return the values of the varied parameters of one set as text."""
-    return ", ".join(f"{name}={value_text(result['params'][name])}" for name in sets.spec.grid)
+    return ", ".join(f"{name}={value_text(result['params'][name])}" for name in sets.grid)
 
 
 def _what(sweep: Mapping[str, Any], sets: Sets) -> Html:
     spec, first = sets.spec, sets.results[0]
     grid: list[tuple[str, Cell]] = [
         (f"grid {name}", f"{value_text(values[0])} to {value_text(values[-1])}, {len(values):,} values")
-        for name, values in spec.grid.items()
+        for name, values in sets.grid.items()
     ]
     best = sets.results[sets.order("sharpe_ratio")[0]]
     names = {
@@ -137,12 +137,12 @@ def _ranking(sets: Sets, metric: str, hidden: bool) -> Html:
     largest = {name: sets.largest(name, order) for name in columns}
     rows = [
         [
-            *(value_text(sets.results[k]["params"][name]) for name in sets.spec.grid),
+            *(value_text(sets.results[k]["params"][name]) for name in sets.grid),
             *(_cell(sets, name, sets.raw(name, sets.results[k]), largest[name]) for name in columns),
         ]
         for k in order
     ]
-    headers = [*sets.spec.grid, *map(label, columns)]
+    headers = [*sets.grid, *map(label, columns)]
     body = table(headers, rows, left=0)
     title = f"The {len(rows):,} best of {len(sets.results):,} sets by {label(metric)}"
     shut = " hidden" if hidden else ""

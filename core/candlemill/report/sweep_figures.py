@@ -38,7 +38,7 @@ def heat_map_of(sets: Sets, x: str | None, y: str | None, metric: str, over: str
     if len(axes) < 2:
         axes = [*axes, *(name for name in sets.axes if name not in axes)][:2]
     if len(axes) < 2:
-        return _line(sets, axes[0] if axes else next(iter(sets.spec.grid)), metric, over)
+        return _line(sets, axes[0] if axes else next(iter(sets.grid)), metric, over)
     return _heat(sets, axes[0], axes[1], metric, over)
 
 
@@ -74,6 +74,7 @@ def _heat(sets: Sets, x: str, y: str, metric: str, over: str) -> Any:
         "hovertemplate": f"{escape(x)} %{{x}}, {escape(y)} %{{y}}<br>%{{z:,.5~r}}{unit}<extra></extra>",
         "colorbar": {"thickness": 10, "outlinewidth": 0, "ticksuffix": unit, "len": 0.9},
         **_colors(metric, low, high),
+        "textfont": {"color": LIGHT["ink"]},
         **({"texttemplate": f"%{{z:{_format(sets, metric, max(-low, high))}}}"} if text else {}),
         "xgap": 1,
         "ygap": 1,
@@ -111,7 +112,7 @@ def _colors(metric: str, low: float, high: float) -> dict[str, Any]:
     if low < 0 < high:
         top = max(-low, high)
         return {"colorscale": DIVERGING, "zmin": -top, "zmax": top}
-    strong = LIGHT["down"] if high <= 0 else LIGHT["up"]
+    strong = LIGHT["fall"] if high <= 0 else LIGHT["rise"]
     scale = [[0.0, LIGHT["paper"]], [1.0, strong]]
     return {"colorscale": scale, "reversescale": (high <= 0) == is_descending(metric)}
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from candlemill.engine.candles import DAY_MS
 from candlemill.errors import BadInput
 
 try:
@@ -22,6 +23,8 @@ LIGHT = {
     "band": "rgba(37,99,201,0.16)",
     "loss": "rgba(199,54,47,0.20)",
     "fold": "rgba(95,108,122,0.10)",
+    "rise": "#4fa194",  # behind text
+    "fall": "#d76e69",
 }
 DARK = {
     "ink": "#dde3ea",
@@ -35,9 +38,23 @@ DARK = {
     "band": "rgba(106,165,255,0.20)",
     "loss": "rgba(255,129,119,0.24)",
     "fold": "rgba(152,165,179,0.12)",
+    "rise": "#2b6c63",
+    "fall": "#824c4b",
 }
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
-DIVERGING = [[0.0, LIGHT["down"]], [0.5, LIGHT["paper"]], [1.0, LIGHT["up"]]]
+DIVERGING = [[0.0, LIGHT["fall"]], [0.5, LIGHT["paper"]], [1.0, LIGHT["rise"]]]
+
+# Of an axis of times: as fine as it has to be.
+DATES = {
+    "type": "date",
+    "hoverformat": "%Y-%m-%d %H:%M",
+    "tickformatstops": [
+        {"dtickrange": [None, DAY_MS - 1], "value": "%H:%M\n%-d %b %Y"},
+        {"dtickrange": [DAY_MS, "M1"], "value": "%-d %b\n%Y"},
+        {"dtickrange": ["M1", "M12"], "value": "%b\n%Y"},
+        {"dtickrange": ["M12", None], "value": "%Y"},
+    ],
+}
 
 _AXIS = {
     "gridcolor": LIGHT["grid"],
@@ -57,7 +74,14 @@ TEMPLATE = {
         "colorway": [LIGHT["line"], LIGHT["other"], LIGHT["up"], LIGHT["down"], LIGHT["muted"]],
         "margin": {"l": 56, "r": 16, "t": 44, "b": 36},
         "hoverlabel": {"font": {"family": FONT}, "align": "left"},
-        "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1.0,
+            "yanchor": "bottom",
+            "bgcolor": "rgba(0,0,0,0)",
+            "itemsizing": "constant",  # marks as large as they can be seen
+        },
         "xaxis": _AXIS,
         "yaxis": _AXIS,
     }

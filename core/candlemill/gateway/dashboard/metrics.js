@@ -51,12 +51,20 @@ export function unitOf(name, sizing = "fixed") {
 /** How many of a figure's integers make 1. */
 export const scaleOf = (name) => rows.get(name)?.scale ?? 1;
 
+/** Ratios that are stored as 0 where they are undefined: without trades, over a single day. */
+const NONE_AT_ZERO = ["sharpe_ratio", "sortino_ratio"];
+const isNone = (name, value) =>
+  value === null || value === undefined || (NONE_AT_ZERO.includes(name) && Number(value) === 0);
+
 /** `top` is the largest size in a column, which decides on the decimals of all of it. */
 export function shown(name, value, sizing = "fixed", top = undefined) {
-  if (value === null || value === undefined) return NONE;
+  if (isNone(name, value)) return NONE;
   if (typeof value !== "number" && typeof value !== "bigint") return String(value);
   return SHOW[unitOf(name, sizing)](value, top);
 }
 
 /** A figure of a result, or of its metrics. */
-export const figure = (result, name) => result?.metrics?.[name] ?? result?.[name] ?? null;
+export function figure(result, name) {
+  const found = result?.metrics?.[name] ?? result?.[name];
+  return isNone(name, found) ? null : found;
+}

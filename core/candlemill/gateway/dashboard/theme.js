@@ -32,15 +32,15 @@ addEventListener("afterprint", () => {
   watchers.forEach((watch) => watch());
 });
 
-const ROLES = ["ink", "muted", "grid", "paper", "back", "line", "other", "up", "down", "band", "loss", "fold"];
+const ROLES = ["ink", "muted", "grid", "paper", "back", "line", "other", "up", "down", "band", "loss", "fold", "rise", "fall"];
 
 function read() {
   const style = getComputedStyle(root);
   const colors = Object.fromEntries(ROLES.map((role) => [role, style.getPropertyValue(`--${role}`).trim()]));
-  return { ...colors, font: style.getPropertyValue("--font").trim(), dark: isDark(), most: isDark() ? 0.46 : 0.72 };
+  return { ...colors, font: style.getPropertyValue("--font").trim(), dark: isDark() };
 }
 
-/** The colours by role; again when they change. `most` is how strong a colour may be under text. */
+/** The colours by role; again when they change. Text in ink can be read on `rise` and `fall`. */
 export function useColors() {
   const [colors, setColors] = useState(read);
   useEffect(() => {

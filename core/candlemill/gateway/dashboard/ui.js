@@ -8,6 +8,9 @@ export const toned = (text, value) => {
   return kind ? html`<span class=${kind}>${text}</span>` : text;
 };
 
+/** A name that may end its line after each underscore. */
+export const broken = (name) => name.split(/(?<=_)/).flatMap((part, k) => (k ? [html`<wbr />`, part] : [part]));
+
 /** One figure of a headline; `tone` is > 0 good, < 0 bad. */
 export const Key = ({ label, value, below, tone = 0 }) => html`
   <div class=${String(value).length > 10 ? "key long" : "key"}>

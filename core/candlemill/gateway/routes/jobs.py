@@ -20,9 +20,19 @@ from candlemill.gateway.decimals import Form, shaped
 from candlemill.gateway.job_service import CheckedRequest, JobService, Submission
 from candlemill.gateway.pagination import page_cursor, position_of
 from candlemill.gateway.problems import Conflict, problem_responses
-from candlemill.gateway.schemas import Accepted, Job, JobLine, JobNotes, Jobs, PlanDetails, Planned, Progress, links_of
+from candlemill.gateway.schemas.jobs import (
+    Accepted,
+    Job,
+    JobLine,
+    JobNotes,
+    Jobs,
+    PlanDetails,
+    Planned,
+    Progress,
+    links_of,
+)
 from candlemill.local import workflow_runs
-from candlemill.local.job_list import count_of_sets, figures_job, settings_of_job
+from candlemill.local.job_list import Figures, figures_job, settings_of_job, summary_of
 from candlemill.pipeline import job_state, lifecycle
 from candlemill.pipeline.job_search import checked_notes, search
 from candlemill.pipeline.request import Request, axis_text, request_of
@@ -35,7 +45,7 @@ FIRST_POLL_SECONDS, POLL_SECONDS = 0.03, 0.25  # doubles up to the second: most 
 QUIET_POLLS = 60  # polls without a change until a comment is sent, as proxies close idle connections
 STREAM_POLLS = 14_400  # an hour; the client reconnects with Last-Event-ID
 BEST_SETS = 10
-REST_CHECKS, REST_SECONDS = 100, 0.1  # for a cancelled job to stop
+REST_SECONDS = 10.0  # for a cancelled job to stop, which else would write its state again
 
 JobId = Annotated[str, PathParameter(pattern="^[0-9a-f]{32}$", max_length=32, description="a job's id")]
 Name = Annotated[str, QueryParameter(max_length=64)]
@@ -222,18 +232,10 @@ async def remove(job_id: JobId, world: JobService) -> None:
     row = await world.known_job(job_id)
     if not row.finished:
         raise Conflict(f"job {job_id} is {row.state}: cancel it first")
-    await _at_rest(job_id, world)
+    if not await asyncio.to_thread(world.at_rest, job_id, REST_SECONDS):
+        raise Conflict(f"job {job_id} has not stopped yet, or waits for its turn to: remove it again later")
     await asyncio.to_thread(world.store.delete_job, job_id)
     world.forget(job_id)
-
-
-async def _at_rest(job_id: str, world: JobService) -> None:
-    """Wait until a cancelled job has stopped in this process, which else would write its state again."""
-    for _ in range(REST_CHECKS):
-        if world.at_rest(job_id):
-            return
-        await asyncio.sleep(REST_SECONDS)
-    raise Conflict(f"job {job_id} has not stopped yet, or waits for its turn to: remove it again later")
 
 
 # -- progress ------------------------------------------------------------------------------------------------------
@@ -392,35 +394,12 @@ def _version(entry: JobEntry) -> tuple[str, int, int]:
     return entry.row.job_id, entry.row.attempt, entry.updated_ms
 
 
-def _line(world: JobService, entry: JobEntry, figures: tuple[int, int, int, int] | None) -> JobLine:
+def _line(world: JobService, entry: JobEntry, figures: Figures) -> JobLine:
     row, found = entry.row, progress_of(world, entry.row)
+    own = (row.job_id, row.kind, found.state, row.reason, entry.created_ms, entry.updated_ms)
     if not row.spec:
-        times = (entry.created_ms, entry.updated_ms)
-        return JobLine(row.job_id, row.kind, found.state, row.reason, *times, "", "", 0, 0, {}, {}, "", found)
-    spec = msgspec.json.decode(row.spec, type=Spec)
-    request = job_state.request_of(row)
-    profit, ratio, drawdown, sets = figures or (None, None, None, None)
-    return JobLine(
-        row.job_id,
-        row.kind,
-        found.state,
-        row.reason,
-        entry.created_ms,
-        entry.updated_ms,
-        ",".join(request.weights) if request is not None and request.weights else spec.symbol,
-        spec.strategy,
-        spec.start,
-        spec.end,
-        spec.params,
-        spec.grid,
-        spec.sizing,
-        found,
-        profit,
-        ratio,
-        drawdown,
-        count_of_sets(row, sets),
-        settings=settings_of_job(row, spec),
-    )
+        return JobLine(*own, "", "", 0, 0, {}, {}, "", found)
+    return JobLine(*own, progress=found, **msgspec.structs.asdict(summary_of(row, figures)))
 
 
 RUNNING = [submit, plan, cancel, stream]

@@ -13,7 +13,7 @@ from candlemill.gateway.decimals import Form, shaped
 from candlemill.gateway.job_service import JobService
 from candlemill.gateway.problems import problem_responses
 from candlemill.gateway.routes.results import From, Points, To
-from candlemill.gateway.schemas import (
+from candlemill.gateway.schemas.market import (
     CalendarDay,
     Candles,
     Strategies,

@@ -7,10 +7,12 @@ import msgspec
 from litestar import get
 from litestar.params import PathParameter, QueryParameter
 
+from candlemill.backtests.settings import declared, settings_of
+from candlemill.backtests.spec import spec_from_json
 from candlemill.errors import UnknownName
 from candlemill.gateway.job_service import JobService
 from candlemill.gateway.problems import problem_responses
-from candlemill.gateway.schemas import PaperRunDetails, PaperRuns, PaperRunSummary
+from candlemill.gateway.schemas.paper import PaperRunDetails, PaperRuns, PaperRunSummary
 from candlemill.paper.decision import DECISION, Decision
 from candlemill.pipeline.rows import PaperRunRow
 from candlemill.store.base import Store
@@ -53,9 +55,16 @@ def _tables(store: Store) -> PaperTables | None:
 
 def _summary(store: PaperTables, row: PaperRunRow) -> PaperRunSummary:
     last = _last(store, row, 1)
-    spec = msgspec.json.decode(row.spec)
+    spec = spec_from_json(row.spec)
     return PaperRunSummary(
-        row.run_id, row.symbol, row.strategy, spec["params"], spec["start"], row.since_ms, last[0] if last else None
+        row.run_id,
+        row.symbol,
+        row.strategy,
+        declared(row.strategy, spec.params),
+        spec.start,
+        row.since_ms,
+        last[0] if last else None,
+        settings_of(spec),
     )
 
 

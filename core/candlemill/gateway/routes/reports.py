@@ -13,6 +13,7 @@ from candlemill.backtests.daily import unpack
 from candlemill.backtests.portfolio import profits_of
 from candlemill.backtests.spec import spec_from_json
 from candlemill.errors import UnknownName
+from candlemill.formatting import exact
 from candlemill.gateway.job_service import JobService
 from candlemill.gateway.problems import problem_responses
 from candlemill.gateway.routes.jobs import JobId
@@ -24,6 +25,7 @@ from candlemill.pipeline.workflows import fold_choices, guards_of
 from candlemill.report.pivot import Sets
 from candlemill.studies.importance import importance
 from candlemill.studies.study import study_of
+from candlemill.units import SCALE
 
 # A report contains its own scripts: they run only inside it, and may not send requests.
 PAGE_POLICY = (
@@ -152,7 +154,9 @@ def _command(row: JobRow) -> str:
     if walk is not None and walk.anchored:
         options["anchored"] = ""
     chosen = {} if walk is None else walk.options
-    return command_of(spec, "walk-forward" if walk is not None else None, chosen, **options)
+    weights = request.weights if request is not None else {}
+    unequal = [shlex.join(["--weight", f"{name}={exact(w)}"]) for name, w in weights.items() if w != SCALE]
+    return " ".join([command_of(spec, "walk-forward" if walk is not None else None, chosen, **options), *unequal])
 
 
 def _study_command(row: JobRow) -> str:

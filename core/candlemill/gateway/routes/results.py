@@ -24,7 +24,7 @@ from candlemill.gateway.pagination import offset_of, page_cursor
 from candlemill.gateway.problems import Conflict, problem_responses
 from candlemill.gateway.replays import within
 from candlemill.gateway.routes.jobs import JobId
-from candlemill.gateway.schemas import (
+from candlemill.gateway.schemas.results import (
     Axis,
     Equity,
     HeatMap,

@@ -11,7 +11,7 @@ from candlemill.backtests.spec import ParamValue
 from candlemill.errors import BadInput
 from candlemill.gateway.job_service import JobService
 from candlemill.gateway.problems import problem_responses
-from candlemill.gateway.schemas import Begun, links_of
+from candlemill.gateway.schemas.jobs import Begun, links_of
 from candlemill.gateway.study_runs import StudyRuns
 from candlemill.pipeline.request import Request, Values, names_several, resolve_request
 from candlemill.studies.space import Point, parse_space, points_of

@@ -1,7 +1,6 @@
 // How a sweep's figures are drawn: the options of a heat map, and of bars.
-import { float, value } from "../format.js";
+import { NONE, float, value } from "../format.js";
 import { label, scaleOf, shown, smallerIsBetter, unitOf } from "../metrics.js";
-import { between } from "../theme.js";
 import { NARROW, axisNumber, tip } from "./chart.js";
 
 const ROW = 28; // pixels
@@ -25,13 +24,12 @@ const range = (data) => {
 /** Colours over all cells: two-sided around zero where figures have both signs, else from pale to strong. */
 export function scale(colors, data, metric) {
   const { low, high } = range(data);
-  const tint = (color) => between(colors.paper, color, colors.most); // text in ink can be read on it
   if (low < 0 && high > 0) {
     const reach = Math.max(-low, high);
-    return { min: -reach, max: reach, colors: [tint(colors.down), colors.paper, tint(colors.up)] };
+    return { min: -reach, max: reach, colors: [colors.fall, colors.paper, colors.rise] };
   }
-  if (high <= 0) return { min: low, max: high > low ? high : low + 1, colors: [tint(colors.down), colors.paper] };
-  const strong = tint(smallerIsBetter(metric) ? colors.down : colors.up);
+  if (high <= 0) return { min: low, max: high > low ? high : low + 1, colors: [colors.fall, colors.paper] };
+  const strong = smallerIsBetter(metric) ? colors.fall : colors.rise;
   return { min: low, max: high > low ? high : low + 1, colors: [colors.paper, strong] };
 }
 
@@ -72,6 +70,7 @@ export const axisShown = (metric, x, sizing) =>
 /** Short enough for a cell. */
 function brief(metric, scaled, sizing) {
   if (scaled === null) return "";
+  if (shown(metric, scaled, sizing) === NONE) return NONE;
   const x = float(scaled),
     share = unitOf(metric, sizing) === "share";
   if (isWhole(metric)) return String(scaled);

@@ -95,31 +95,50 @@ export const axisNumber = (x) =>
 
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/** Dates on an axis that shows `from` to `to`: as fine as they have to be. */
-function axisDate(from, to) {
-  const days = (to - from) / 86_400_000;
-  return (ms) => {
-    const t = new Date(ms),
-      name = MONTHS[t.getUTCMonth()];
-    const clock = t.toISOString().slice(11, 16);
-    if (clock !== "00:00") return clock;
-    if (days > 1100 && t.getUTCDate() === 1 && t.getUTCMonth() === 0) return String(t.getUTCFullYear());
-    if (t.getUTCDate() === 1) return t.getUTCMonth() === 0 || days > 300 ? `${name} ${t.getUTCFullYear()}` : name;
-    return `${t.getUTCDate()} ${name}`;
-  };
+const MINUTE = 60_000,
+  DAY = 86_400_000;
+const EQUAL = [1, 2, 5, 10, 15, 30, 60, 120, 180, 240, 360, 720].map((n) => n * MINUTE).concat([1, 2, 4, 7, 14].map((n) => n * DAY));
+const MONTHLY = [1, 3, 6, 12, 24, 60, 120];
+const MONTH = 30.4 * DAY;
+
+/** The times to name from `from` to `to`, at least `least` ms apart: whole minutes, hours, days, months or years. */
+function datesOf(from, to, least) {
+  const step = EQUAL.find((one) => one >= least);
+  const found = [];
+  if (step) {
+    const shift = step === 7 * DAY || step === 14 * DAY ? 4 * DAY : 0; // weeks begin on Mondays
+    for (let t = Math.ceil((from - shift) / step) * step + shift; t <= to; t += step) found.push(t);
+    return { found, name: step < DAY ? clock : day };
+  }
+  const many = MONTHLY.find((n) => n * MONTH >= least) ?? MONTHLY.at(-1);
+  const first = new Date(from);
+  for (let k = Math.floor((first.getUTCFullYear() * 12 + first.getUTCMonth()) / many) * many; ; k += many) {
+    const t = Date.UTC(Math.floor(k / 12), k % 12);
+    if (t > to) break;
+    if (t >= from) found.push(t);
+  }
+  return { found, name: many < 12 ? month : year };
 }
 
-/** An axis of times from `from` to `to`, for a chart of `width` pixels. */
-export const timeAxis = (from, to, width) => ({
-  type: "time",
-  min: from,
-  max: to,
-  splitNumber: dateTicks(width),
-  axisLabel: { formatter: axisDate(from, to), alignMinLabel: "left", alignMaxLabel: "right" },
-});
+const year = (ms) => String(new Date(ms).getUTCFullYear());
+const month = (ms) => `${MONTHS[new Date(ms).getUTCMonth()]} ${year(ms)}`;
+const day = (ms) => `${new Date(ms).getUTCDate()} ${MONTHS[new Date(ms).getUTCMonth()]}`;
+const clock = (ms) => (ms % DAY ? new Date(ms).toISOString().slice(11, 16) : day(ms));
 
-/** About as many dates as have room. */
-const dateTicks = (width) => Math.max(2, Math.round(width / 140));
+const DATE_WIDTH = 60; // pixels that a date needs, with the room around it
+
+/** An axis of times from `from` to `to`, for a chart of `width` pixels: dates at equal distances. */
+export function timeAxis(from, to, width) {
+  const { found, name } = datesOf(from, to, ((to - from) * DATE_WIDTH) / Math.max(width - DATE_WIDTH, DATE_WIDTH));
+  const end = to - ((to - from) * 16) / width; // a name there would be cut
+  return {
+    type: "time",
+    min: from,
+    max: to,
+    axisTick: { customValues: found },
+    axisLabel: { formatter: name, customValues: found.filter((t) => t <= end) },
+  };
+}
 
 /** What a tooltip shows, without any markup: a title, and rows of [colour or null, name, value]. */
 export function tip(title, rows, foot = "") {

@@ -89,7 +89,7 @@ function optionOf(c, width, data, lines, [from, to], folds) {
     ],
     yAxis: [
       { ...y, gridIndex: 0, scale: true, ...(flat(lines.equity) && flat(lines.hold) ? { min: -1, max: 1 } : {}) },
-      { ...y, gridIndex: 1, max: 0, splitNumber: 2, ...(flat(lines.drawdown) ? { min: -1 } : {}) },
+      { ...y, gridIndex: 1, max: 0, splitNumber: 2, ...(flat(lines.drawdown) ? { min: -1, interval: 1, axisLabel: { formatter: (v) => (v ? "" : "0") } } : {}) },
     ],
     axisPointer: { link: [{ xAxisIndex: "all" }], lineStyle: { color: c.muted, width: 1 } },
     tooltip: { trigger: "axis", formatter: described },

@@ -1,6 +1,7 @@
 // How a run came to its profit: histogram of trades, their worst and best moments, rolling Sharpe ratio, symbols' shares.
 import { html, useCallback } from "../lib.js";
 import { count, day, float, money, plural, ratio, value } from "../format.js";
+import { shown } from "../metrics.js";
 import { useColors } from "../theme.js";
 import { Chart, Legend, NARROW, axisNumber, timeAxis, tip } from "./chart.js";
 
@@ -17,7 +18,8 @@ export function Histogram({ data }) {
       return {
         grid: { left: leftOf(width), right: 24, top: 12, bottom: 44 },
         xAxis: { ...AXIS, name: "profit of a trade, after costs", nameLocation: "middle", nameGap: 28,
-          min: edges[0], max: edges.at(-1) + data.width, splitNumber: 5, splitLine: { show: false } },
+          min: edges[0], max: edges.at(-1) + data.width, splitNumber: 5, splitLine: { show: false },
+          axisLabel: { ...AXIS.axisLabel, showMinLabel: false, showMaxLabel: false } }, // no round numbers
         yAxis: { ...AXIS, minInterval: 1 },
         tooltip: {
           trigger: "axis",
@@ -125,7 +127,7 @@ export function Rolling({ data, whole }) {
     [data, whole],
   );
   return html`<${Chart} option=${option} height=${HEIGHT}
-    label="Sharpe ratio of the last ${data.window} days, of all days ${ratio(whole)}" />`;
+    label="Sharpe ratio of the last ${data.window} days, of all days ${shown("sharpe_ratio", whole)}" />`;
 }
 
 /** `rows` of [name, money]: what each contributed, the largest first. */

@@ -1,6 +1,7 @@
 // What speaks against a result: warnings, and each guard with what it means in a line.
 import { html } from "../lib.js";
 import { NONE, count, largest, money, percent, rate, ratio, value } from "../format.js";
+import { shown } from "../metrics.js";
 import { Card } from "../ui.js";
 
 /** Of a sweep: name, value, and one line that says what it is. */
@@ -20,7 +21,7 @@ function ofSweep(g) {
     [
       "Sharpe that luck gives",
       ratio(g.luck_sharpe),
-      `What the best of so many tries shows with no skill at all; the best set here has ${ratio(g.sharpe_ratio)}.`,
+      `What the best of so many tries shows with no skill at all; the best set here has ${shown("sharpe_ratio", g.sharpe_ratio)}.`,
     ],
     [
       "Probabilistic Sharpe",

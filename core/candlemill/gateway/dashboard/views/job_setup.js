@@ -59,7 +59,7 @@ export function JobSetup({ job, more = [] }) {
     ["job", job.job_id],
     ["digest of the candles", result.data_digest],
     ["digest of the result", result.result_digest],
-    ["requested", minute(job.created_ms)],
+    ["requested", job.created_ms > 0 ? minute(job.created_ms) : ""], // none of a set of a sweep
   ].filter(([, v]) => v);
   return html`<${Card} title="What was run" id="setup">
     <${Facts} rows=${rows} />

@@ -1,10 +1,10 @@
 // All jobs: filters, pages, and some of them chosen to compare or delete.
 import { html, useEffect, useState } from "../lib.js";
 import { del, job as jobPath, post, useGet } from "../api.js";
-import { count, day, largest, minute, money, plural, ratio } from "../format.js";
+import { count, day, minute, money, plural } from "../format.js";
 import { shown } from "../metrics.js";
 import { go, replace, to } from "../route.js";
-import { Badge, Busy, Failure, Head, KIND_NAMES, Pages, Select, ended, plainState, toned, useNarrow, useSettled } from "../ui.js";
+import { Badge, Busy, broken, Failure, Head, KIND_NAMES, Pages, Select, ended, plainState, toned, useNarrow, useSettled } from "../ui.js";
 import { settingsText } from "./job_setup.js";
 
 const LIMIT = 25,
@@ -84,11 +84,7 @@ function Filters({ query, put }) {
   return html`<details class="fold" open=${open}><summary>search</summary>${fields}</details>`;
 }
 
-const FIGURES = ["total_pnl", "sharpe_ratio", "max_drawdown"];
-
 function Table({ rows, chosen, toggle, act }) {
-  // The largest of a column decides on its decimals; drawdowns of compound accounts are shares.
-  const tops = Object.fromEntries(FIGURES.map((name) => [name, largest(rows.map((row) => row[name] ?? null))]));
   return html`<table class="stack">
     <thead><tr><th scope="col"><span class="hidden">choose</span></th><th scope="col">state</th>
     <th scope="col">kind</th><th scope="col">job</th>
@@ -97,13 +93,12 @@ function Table({ rows, chosen, toggle, act }) {
       <th scope="col"><span class="hidden">do</span></th></tr></thead>
     <tbody>${rows.map(
       (row) => html`
-        <${Row} key=${row.job_id} row=${row} chosen=${chosen.includes(row.job_id)} toggle=${toggle} act=${act}
-          tops=${tops} />`,
+        <${Row} key=${row.job_id} row=${row} chosen=${chosen.includes(row.job_id)} toggle=${toggle} act=${act} />`,
     )}</tbody>
   </table>`;
 }
 
-function Row({ row, chosen, toggle, act, tops }) {
+function Row({ row, chosen, toggle, act }) {
   const address = to(["job", row.job_id]);
   const over = ended(row.state);
   const name = `${row.symbol.replaceAll(",", ", ")} · ${row.strategy}`;
@@ -122,14 +117,14 @@ function Row({ row, chosen, toggle, act, tops }) {
       </td>
     <td class="a-kind nowrap">${KIND_NAMES[row.kind]}${row.sets ? html`<div class="muted">${
       plural(row.sets, row.kind === "study" ? "trial" : "set")}</div>` : ""}</td>
-    <th scope="row" class="a-job"><a href=${address}>${name}</a><div class="muted">${settingsText(row.settings)}</div>
+    <th scope="row" class="a-job"><a href=${address}>${broken(name)}</a><div class="muted">${settingsText(row.settings)}</div>
       <${Noted} label=${row.label} tags=${row.tags} /></th>
     <td class="a-range nowrap">${day(row.start)} to ${day(row.end - 1)}</td>
     <td class="n a-profit"
-      data-label="profit">${row.total_pnl == null ? "" : toned(money(row.total_pnl, tops.total_pnl), row.total_pnl)}</td>
-    <td class="n a-sharpe" data-label="Sharpe">${row.sharpe_ratio == null ? "" : best + ratio(row.sharpe_ratio, tops.sharpe_ratio)}</td>
+      data-label="profit">${row.total_pnl == null ? "" : toned(money(row.total_pnl), row.total_pnl)}</td>
+    <td class="n a-sharpe" data-label="Sharpe">${row.sharpe_ratio == null ? "" : best + shown("sharpe_ratio", row.sharpe_ratio)}</td>
     <td class="n a-drawdown"
-      data-label="drawdown">${row.max_drawdown == null ? "" : shown("max_drawdown", row.max_drawdown, row.sizing, tops.max_drawdown)}</td>
+      data-label="drawdown">${row.max_drawdown == null ? "" : shown("max_drawdown", row.max_drawdown, row.sizing)}</td>
     <td class="a-when nowrap muted">${minute(row.created_ms)}</td>
     <td class="n a-do">${
       over

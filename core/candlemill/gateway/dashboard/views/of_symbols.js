@@ -1,6 +1,6 @@
 // The result of a sweep or a walk-forward of several symbols: a line for each, which leads to its own page.
 import { html } from "../lib.js";
-import { count, largest, money, percent, ratio } from "../format.js";
+import { count, largest, money, percent } from "../format.js";
 import { shown } from "../metrics.js";
 import { go, to } from "../route.js";
 import { Card, toned, Wide } from "../ui.js";
@@ -19,8 +19,8 @@ export function OfSymbols({ job }) {
       : "What each symbol's choices made after their training.";
   return html`<${Card} title="Symbols" note=${note}>
     <${Wide} name="symbols"><table>
-      <thead><tr><th scope="col">symbol</th><th scope="col">parameters</th>
-        <th scope="col" class="n">Sharpe ratio</th><th scope="col" class="n">profit</th>
+      <thead><tr><th scope="col">symbol</th><th scope="col" class="n">profit</th>
+        <th scope="col">parameters</th><th scope="col" class="n">Sharpe ratio</th>
         <th scope="col" class="n">max drawdown</th><th scope="col" class="n">trades</th>
         <th scope="col" class="n">deflated Sharpe</th></tr></thead>
       <tbody>${parts.map((p) => {
@@ -30,9 +30,9 @@ export function OfSymbols({ job }) {
           .map((name) => `${name}=${run.params[name]}`);
         return html`<tr key=${p.symbol} class="goes" onClick=${() => go(to(["job", p.job_id]))}>
         <th scope="row"><a href=${to(["job", p.job_id])}>${p.symbol}</a></th>
-        <td>${chosen.join(", ") || count(p.result.folds?.length) + " folds"}</td>
-        <td class="n">${ratio(run.sharpe_ratio, top("sharpe_ratio"))}</td>
         <td class="n">${toned(money(run.total_pnl, top("total_pnl")), run.total_pnl)}</td>
+        <td>${chosen.join(", ") || count(p.result.folds?.length) + " folds"}</td>
+        <td class="n">${shown("sharpe_ratio", run.sharpe_ratio, sizing, top("sharpe_ratio"))}</td>
         <td class="n">${shown("max_drawdown", run.max_drawdown, sizing, top("max_drawdown"))}</td>
         <td class="n">${count(run.trades)}</td>
         <td class="n">${percent(p.result.guards?.deflated_sharpe)}</td>

@@ -1,7 +1,8 @@
 // Paper runs as they decide: the list of runs, and of one its last decisions. Requested again every two seconds.
 import { html, useEffect, useState } from "../lib.js";
 import { get } from "../api.js";
-import { count, exact, minute, money, NONE, value as shown } from "../format.js";
+import { count, exact, minute, money, NONE } from "../format.js";
+import { settingsText } from "./job_setup.js";
 import { Busy, Card, Command, Failure, Head, Wide } from "../ui.js";
 
 const EVERY_MS = 2000;
@@ -38,25 +39,25 @@ const fills = (decision) =>
 const equity = (decision) => (decision.equity === null ? NONE : money(decision.equity));
 
 const Runs = ({ runs }) => html`<${Wide} name="paper runs"><table>
-  <thead><tr><th scope="col">symbol</th><th scope="col">strategy</th><th scope="col">since</th><th scope="col">last minute</th><th scope="col" class="n">target</th>
-    <th scope="col" class="n">holds</th><th scope="col" class="n">equity</th></tr></thead>
+  <thead><tr><th scope="col">symbol</th><th scope="col">strategy</th><th scope="col" class="n">equity</th><th scope="col" class="n">holds</th>
+    <th scope="col" class="n">target</th><th scope="col">last minute</th><th scope="col">since</th></tr></thead>
   <tbody>${runs.map(
     (run) => html`<tr key=${run.run}>
-      <td><a href="#/paper/${run.run}">${run.symbol}</a></td><td>${run.strategy}</td><td>${minute(run.since)}</td>
-      <td>${run.last ? minute(run.last.minute) : NONE}</td>
-      <td class="n">${run.last ? percent(run.last.target) : NONE}</td>
+      <td><a href="#/paper/${run.run}">${run.symbol}</a></td><td>${run.strategy}</td>
+      <td class="n">${run.last ? equity(run.last) : NONE}</td>
       <td class="n">${run.last ? percent(run.last.exposure) : NONE}</td>
-      <td class="n">${run.last ? equity(run.last) : NONE}</td></tr>`,
+      <td class="n">${run.last ? percent(run.last.target) : NONE}</td>
+      <td>${run.last ? minute(run.last.minute) : NONE}</td><td>${minute(run.since)}</td></tr>`,
   )}</tbody></table><//>`;
 
 const Decisions = ({ decisions }) => html`<${Wide} name="decisions"><table>
-  <thead><tr><th scope="col">minute</th><th scope="col" class="n">attempt</th><th scope="col" class="n">target</th><th scope="col" class="n">holds</th>
-    <th scope="col">orders</th><th scope="col">fills</th><th scope="col" class="n">equity</th></tr></thead>
+  <thead><tr><th scope="col">minute</th><th scope="col" class="n">equity</th><th scope="col" class="n">holds</th><th scope="col" class="n">target</th>
+    <th scope="col">fills</th><th scope="col">orders</th><th scope="col" class="n">attempt</th></tr></thead>
   <tbody>${decisions.map(
     (one) => html`<tr key=${`${one.minute} ${one.attempt}`}>
-      <td>${minute(one.minute)}</td><td class="n">${count(one.attempt)}</td>
-      <td class="n">${percent(one.target)}</td><td class="n">${percent(one.exposure)}</td>
-      <td>${orders(one)}</td><td>${fills(one)}</td><td class="n">${equity(one)}</td></tr>`,
+      <td>${minute(one.minute)}</td><td class="n">${equity(one)}</td>
+      <td class="n">${percent(one.exposure)}</td><td class="n">${percent(one.target)}</td>
+      <td>${fills(one)}</td><td>${orders(one)}</td><td class="n">${count(one.attempt)}</td></tr>`,
   )}</tbody></table><//>`;
 
 function AllRuns() {
@@ -78,10 +79,10 @@ function OneRun({ id }) {
   const { value, error } = usePolled(`paper/${encodeURIComponent(id)}`);
   if (!value) return html`<${Head} title="Paper" below=${id} />${error ? html`<${Failure} error=${error} />` : html`<${Busy} />`}`;
   const { run, decisions } = value;
-  const params = Object.entries(run.params).map(([name, v]) => `${name}=${shown(v)}`);
+  const text = settingsText(run.settings);
   const below = html`<a href="#/paper">all runs</a> · decides since ${minute(run.since)} on candles from
     ${" "}${minute(run.start)} UTC`;
-  return html`<${Head} title="${run.symbol} · ${run.strategy}${params.length ? `(${params.join(", ")})` : ""}"
+  return html`<${Head} title="${run.symbol} · ${run.strategy}${text && `(${text})`}"
       below=${below} />
     <${Failure} error=${error} />
     <${Card} title="Decisions"><${Decisions} decisions=${decisions} /><//>`;

@@ -1,6 +1,6 @@
 // The result of a portfolio: the whole, and its symbols, each a job of its own.
 import { html } from "../lib.js";
-import { count, largest, money, percent, ratio, value } from "../format.js";
+import { count, largest, money, percent, value } from "../format.js";
 import { shown } from "../metrics.js";
 import { go, to } from "../route.js";
 import { Card, toned, Wide } from "../ui.js";
@@ -29,20 +29,20 @@ function Parts({ result }) {
   return html`<${Card} title="Symbols"
     note="The drawdown of the whole is that between the ends of days; nothing is moved between symbols.">
     <${Wide} name="symbols"><table>
-      <thead><tr><th scope="col">symbol</th><th scope="col" class="n">weight</th><th scope="col" class="n">capital</th>
-      <th scope="col" class="n">profit</th>
+      <thead><tr><th scope="col">symbol</th><th scope="col" class="n">profit</th>
         <th scope="col" class="n">return</th><th scope="col" class="n">Sharpe ratio</th>
         <th scope="col" class="n">max drawdown</th><th scope="col" class="n">trades</th>
-        <th scope="col" class="n">fees</th></tr></thead>
+        <th scope="col" class="n">fees</th><th scope="col" class="n">weight</th>
+        <th scope="col" class="n">capital</th></tr></thead>
       <tbody>${parts.map(
         (p) => html`<tr key=${p.symbol} class="goes" onClick=${() => go(to(["job", p.job_id]))}>
         <th scope="row"><a href=${to(["job", p.job_id])}>${p.symbol}</a></th>
-        <td class="n">${weights[p.symbol] === undefined ? "1" : value(Number(weights[p.symbol]) / 1e8)}</td>
-        <td class="n">${money(p.capital, top("capital"))}</td>
         <td class="n">${toned(money(p.total_pnl, top("total_pnl")), p.total_pnl)}</td>
-        <td class="n">${percent(p.metrics?.return)}</td><td class="n">${ratio(p.sharpe_ratio, top("sharpe_ratio"))}</td>
+        <td class="n">${percent(p.metrics?.return)}</td><td class="n">${shown("sharpe_ratio", p.sharpe_ratio, sizing, top("sharpe_ratio"))}</td>
         <td class="n">${shown("max_drawdown", p.max_drawdown, sizing, top("max_drawdown"))}</td>
         <td class="n">${count(p.trades)}</td><td class="n">${money(p.fees, top("fees"))}</td>
+        <td class="n">${weights[p.symbol] === undefined ? "1" : value(Number(weights[p.symbol]) / 1e8)}</td>
+        <td class="n">${money(p.capital, top("capital"))}</td>
       </tr>`,
       )}</tbody></table></${Wide}>
   </${Card}>`;

@@ -13,7 +13,7 @@ export function Profile({ id, result }) {
   const { profits, excursions, drawdowns } = data;
   return html`<div class="halves">
     <${Card} title="Rolling Sharpe ratio" note=${rollingNote(data)}>
-      ${data.t.length > 1 && html`<${Rolling} data=${data} whole=${result.sharpe_ratio} />`}
+      ${isMoving(data) && html`<${Rolling} data=${data} whole=${result.sharpe_ratio} />`}
     </${Card}>
     ${profits && html`<${Card} title="Profits of trades" note=${profitsNote(profits)}><${Histogram} data=${profits} /></${Card}>`}
     ${
@@ -27,10 +27,12 @@ export function Profile({ id, result }) {
   ${drawdowns.length > 0 && html`<${Drawdowns} rows=${drawdowns} />`}`;
 }
 
-const rollingNote = ({ t, window }) =>
-  t.length > 1
-    ? `Of the ${window} days before each day, annualised with 365; dashed: the whole range.`
-    : "The range has too few days.";
+const isMoving = ({ t, sharpe }) => t.length > 1 && sharpe.some(Boolean);
+
+function rollingNote(data) {
+  if (isMoving(data)) return `Of the ${data.window} days before each day, annualised with 365; dashed: the whole range.`;
+  return data.t.length > 1 ? "No day has a profit or a loss." : "The range has too few days.";
+}
 
 function profitsNote({ counts, mean, median, beyond, reach }) {
   const total = counts.reduce((a, b) => a + b, 0);

@@ -82,7 +82,8 @@ export function Headline({ result: r }) {
           ? "several symbols have no single price"
           : `${percent(m.buy_and_hold)} of the price, before costs`
       } />
-    <${Key} label="Sharpe ratio" value=${ratio(r.sharpe_ratio)} below="Sortino ${ratio(r.sortino_ratio)}" />
+    <${Key} label="Sharpe ratio" value=${shown("sharpe_ratio", r.sharpe_ratio)}
+      below="Sortino ${shown("sortino_ratio", r.sortino_ratio)}" />
     <${Key} label="Max drawdown" value=${shown("max_drawdown", r.max_drawdown, r.spec?.sizing)}
       below="${joint ? "" : "bar by bar; "}${percent(m.max_drawdown_share)} of the peak day by day" />
     <${Key} label="Trades" value=${count(r.trades)}

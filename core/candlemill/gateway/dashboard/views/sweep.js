@@ -37,7 +37,8 @@ function Headline({ result, spec }) {
     <${Key} label="Sets" value=${count(result.sets)} below="of ${count(points)} combinations" />
     ${
       best &&
-      html`<${Key} label="Best Sharpe ratio" value=${ratio(best.sharpe_ratio)} below=${varied(spec, best)} />
+      html`<${Key} label="Best Sharpe ratio" value=${shown("sharpe_ratio", best.sharpe_ratio)}
+        below=${varied(spec, best)} />
       <${Key} label="Its profit" value=${money(best.total_pnl)} tone=${best.total_pnl}
         below="${percent(best.metrics?.return)} of ${money(best.capital)}" />
       <${Key} label="Its max drawdown" value=${shown("max_drawdown", best.max_drawdown, spec.sizing)}
