@@ -62,6 +62,8 @@ def test_a_trial_is_the_job_of_its_point_and_the_best_is_the_best() -> None:
         assert alone.job_id == trial.job_id and alone.result["sharpe_ratio"] == trial.score
     assert study.best().result["sharpe_ratio"] == max(trial.score or 0 for trial in done)
     assert study.params == study._found.trials[study._found.best].point
+    assert study.best().warnings == ["the best of 15 trials", *study.warnings]
+    assert all(f"warning: {text}" in repr(study.best()) for text in study.best().warnings)
     assert study.trials["sharpe_ratio"][0] == study.best().stats["Sharpe Ratio"]
 
 

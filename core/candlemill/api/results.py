@@ -34,9 +34,13 @@ SPARK_WIDTH, SPARK_HEIGHT = 600, 110
 
 class Run:
     """One run. `stats` are its figures in their own units, `result` the stored exact integers; `equity`, `trades` and
-    `daily` are tables. Tables that need another computation of the run are computed at first use, and cached."""
+    `daily` are tables. Tables that need another computation of the run are computed at first use, and cached.
+
+    `warnings` of the best of a sweep or a study are those of its guards: it is shown with them.
+    """
 
     def __init__(self, source: Source, chosen: StrategyRef, row: ResultRow) -> None:
+        self.warnings: list[str] = []
         self.result: dict[str, Any] = msgspec.json.decode(row.result)
         self.stats: Stats = stats_of(self.result)
         self._source = source
@@ -128,7 +132,8 @@ class Run:
         return Path(path)
 
     def __repr__(self) -> str:
-        return f"{self._title()}\n{self.stats!r}\njob {self.job_id}"
+        warned = "".join(f"warning: {text}\n" for text in self.warnings)
+        return f"{self._title()}\n{self.stats!r}\n{warned}job {self.job_id}"
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -137,7 +142,9 @@ class Run:
         )
         digest = escape(str(self.result["result_digest"]))
         line = _spark(self.daily)
-        html = f"<p><b>{escape(self._title())}</b></p>{line}<table>{rows}</table>"
+        warned = "".join(f"<li>{escape(text)}</li>" for text in self.warnings)
+        warned = f"<ul>{warned}</ul>" if warned else ""
+        html = f"<p><b>{escape(self._title())}</b></p>{line}{warned}<table>{rows}</table>"
         return f"{html}<p><small>job {self.job_id}, digest {digest}</small></p>"
 
     def _title(self) -> str:
@@ -236,7 +243,9 @@ class Sweep:
 
     def best(self, metric: str | None = None) -> Run:
         """Return the best set's run; among equally good sets the first in the grid's order."""
-        return self.run(self.results[self._order(metric or self.metric)[0]]["job_id"])
+        found = self.run(self.results[self._order(metric or self.metric)[0]]["job_id"])
+        found.warnings = [f"the best of {len(self):,} sets", *self.warnings]
+        return found
 
     def run(self, which: str | int) -> Run:
         """Return one set's run, by its job id or by its row in `sets` (0 is the best, -1 the last)."""

@@ -75,7 +75,9 @@ class Study:
 
     def best(self) -> Run:
         """Return the run of the best trial. Raises BadInput if no trial has a score."""
-        return self.run(self._best())
+        found = self.run(self._best())
+        found.warnings = [f"the best of {len(self):,} trials", *self.warnings]
+        return found
 
     def run(self, number: int) -> Run:
         """Return the run of a trial by its number; of a pruned one that over a part of the range."""
