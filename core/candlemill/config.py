@@ -72,8 +72,12 @@ def is_set(name: str) -> bool:
     return name in VARIABLES and name in os.environ
 
 
-def dsn() -> str:
-    """DSN of the database: the one of the environment (an empty one is an error of the store), or chDB in a folder."""
+def dsn(given: str | os.PathLike[str] | None = None) -> str:
+    """DSN of the database: the given one, or of the folder that is given; else the one of the environment (an empty one
+    is an error of the store), or chDB in a folder."""
+    if given is not None:
+        text = os.fspath(given)
+        return f"chdb://{Path(text).absolute()}" if text.strip() and "://" not in text else text
     return setting(DSN_VARIABLE) if is_set(DSN_VARIABLE) else f"chdb://{data_folder() / 'db'}"
 
 

@@ -28,7 +28,7 @@ def test_calls_share_the_open_store(database: Path, monkeypatch: pytest.MonkeyPa
             super().__init__(dsn)
 
     monkeypatch.setattr(session, "ClickHouseStore", Counted)
-    with cm.open() as s, cm.open(dsn) as again:
+    with cm.open() as s, cm.open(database) as again:
         run = s.backtest("AAAUSDT", "sma_cross", **OPTIONS)
         assert run.result["result_digest"] == alone.result["result_digest"] and len(run.trades) == len(alone.trades)
         assert cm.backtest("AAAUSDT", "sma_cross", **{**OPTIONS, "slow": 30}).params["slow"] == 30

@@ -218,7 +218,7 @@ class Candles:
         from candlemill.store.clickhouse import ClickHouseStore
 
         t, open_, high, low, close, volume = self.columns.values()
-        with TURNS, ClickHouseStore(config.dsn() if store is None else store) as opened:
+        with TURNS, ClickHouseStore(config.dsn(store)) as opened:
             rows = Rows(t, open_, high, low, close, volume.astype(np.uint64))
             return store_candles(opened, self.symbol, rows, self.volume_scale).stored
 

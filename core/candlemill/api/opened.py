@@ -1,6 +1,7 @@
 """A store that stays open: `with cm.open() as s:`."""
 
 from functools import partial
+from os import PathLike
 from typing import Any
 
 from candlemill import config
@@ -38,11 +39,11 @@ class Session:
         let_go(self.dsn)
 
 
-def open(store: str | None = None) -> Session:
+def open(store: str | PathLike[str] | None = None) -> Session:
     """Return a session that keeps a database open in a `with` block, which saves the opening at each call.
 
-    All calls in the block that use this database share it, those of `candlemill` too. `store` is a DSN (default
-    CANDLEMILL_CLICKHOUSE_DSN). An embedded database is open in one process at a time: others find it locked
+    All calls in the block that use this database share it, those of `candlemill` too. `store` is a DSN or the
+    folder of an embedded database (default CANDLEMILL_CLICKHOUSE_DSN). An embedded database is open in one process at a time: others find it locked
     until the block ends.
     """
-    return Session(config.dsn() if store is None else store)
+    return Session(config.dsn(store))

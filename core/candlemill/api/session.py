@@ -92,7 +92,7 @@ def source_of(given: Any, store: str | None) -> tuple[Source, list[str]]:
             raise BadInput("results of your own candles are kept in memory: leave store out")
         return Source("", tuple(several)), [one.symbol for one in several]
     if several and all(isinstance(one, str) for one in several):
-        return Source(config.dsn() if store is None else store), several
+        return Source(config.dsn(store)), several
     raise BadInput(
         one_line(f"{given!r:.80} is neither a symbol nor Candles, nor several of one kind: ")
         + "make them of your own data with cm.Candles.from_pandas, from_polars, from_arrow or from_columns"

@@ -38,7 +38,7 @@ def load(job_id: str, *, strategy: str | None = None, metric: str = "sharpe_rati
     """
     if not isinstance(job_id, str):
         raise BadInput(one_line(f"load({job_id!r:.60}): give a job's id, as text"))
-    source = Source(config.dsn() if store is None else store)
+    source = Source(config.dsn(store))
     if strategy is not None:
         loader.load(strategy)
     with source.runner() as runner:
@@ -59,7 +59,7 @@ def jobs(*, limit: int = 100, store: str | None = None, **search: Any) -> Table:
         if isinstance(search[name], str):
             raise BadInput(f"{name}={search[name]!r:.60}: give a list")
     job_filter = find(**search)
-    with Source(config.dsn() if store is None else store).runner() as runner:
+    with Source(config.dsn(store)).runner() as runner:
         return _jobs_table(listed(runner.store, job_filter, limit))
 
 
@@ -99,13 +99,13 @@ def label(
     for name, given in (("tags", tags), ("untag", untag)):
         if isinstance(given, str):
             raise BadInput(f"{name}={given!r:.60}: give a list")
-    with Source(config.dsn() if store is None else store).runner() as runner:
+    with Source(config.dsn(store)).runner() as runner:
         return annotate(runner.store, job_id, label, note, tags, untag)
 
 
 def diff(first: str, second: str, *, store: str | None = None) -> Difference:
     """Return what differs between two stored jobs: request, candles, code, figures. Raises UnknownName, BadInput."""
-    with Source(config.dsn() if store is None else store).runner() as runner:
+    with Source(config.dsn(store)).runner() as runner:
         return difference(runner.store, first, second)
 
 
