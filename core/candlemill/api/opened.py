@@ -42,8 +42,8 @@ class Session:
 def open(store: str | PathLike[str] | None = None) -> Session:
     """Return a session that keeps a database open in a `with` block, which saves the opening at each call.
 
-    All calls in the block that use this database share it, those of `candlemill` too. `store` is a DSN or the
-    folder of an embedded database (default CANDLEMILL_CLICKHOUSE_DSN). An embedded database is open in one process at a time: others find it locked
-    until the block ends.
+    All calls in the block that use this database share it, those of `candlemill` too. `store` is a DSN or the folder
+    of an embedded database (default CANDLEMILL_CLICKHOUSE_DSN). That is open in one process at a time: others find it
+    locked until the block ends.
     """
     return Session(config.dsn(store))
