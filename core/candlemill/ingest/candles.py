@@ -23,7 +23,8 @@ from candlemill.store.base import CandleStore
 from candlemill.store.candle_writer import CANDLE_COLUMNS, Written, count_days, current_days, open_writer, recount
 from candlemill.stored_days import Day
 
-GROUP_ROWS = 400_000  # candles per insert: few inserts, bounded memory
+GROUP_ROWS = 800_000  # candles that are written together at most, which bounds the memory
+EARLY_SHARE = 4  # of which a fourth is written at once while nothing else is
 AHEAD = 4  # files read in advance while others are written
 DEFAULT_SCALE = 100_000_000
 
@@ -226,7 +227,7 @@ class _Writer:
         self._symbol = ""
         self._parts: list[Candles] = []
         self._days: dict[int, Day] = {}
-        self._pool = ThreadPoolExecutor(1)
+        self._pool, self._counter = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
 
     def __enter__(self) -> "_Writer":
@@ -234,6 +235,7 @@ class _Writer:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
+        self._counter.shutdown()
 
     def add(self, symbol: str, candles: Candles) -> None:
         if symbol != self._symbol:
@@ -244,7 +246,8 @@ class _Writer:
                 self._report.symbols.append(symbol)
         self._report.rows += len(candles)
         self._parts.append(candles)
-        if sum(map(len, self._parts)) >= GROUP_ROWS:
+        is_idle = self._writing is None or self._writing.done()
+        if sum(map(len, self._parts)) >= (GROUP_ROWS // EARLY_SHARE if is_idle else GROUP_ROWS):
             self._flush()
 
     def finish(self) -> None:
@@ -264,21 +267,26 @@ class _Writer:
             self._writing = None
 
     def _write(self, parts: Sequence[Candles]) -> None:
-        new = _columns(clean(_concatenate(parts)))
-        days = count_days(new)
-        changed = new
-        if any(day.start in self._days for day in days):
-            days, changed = self._with_stored(new)
-        if not len(changed["t"]):
+        new = [_columns(part) for part in _months_apart(parts)]
+        starts = [start for columns in new for start in (np.unique(columns["t"] // DAY_MS) * DAY_MS).tolist()]
+        if self._days.keys().isdisjoint(starts):
+            counting = self._counter.submit(lambda: [day for columns in new for day in count_days(columns)])
+            self._insert(starts, new, counting)
             return
-        starts = [day.start for day in days]
+        days, changed = self._with_stored(_columns(_concatenate(list(map(_candles, new)))))
+        self._insert([day.start for day in days], [changed] if days else [], None)
+
+    def _insert(self, starts: Sequence[int], changed: Sequence[Columns], counting: Future[list[Day]] | None) -> None:
+        """Insert candles of these days. `counting` counts them meanwhile, if nothing is stored of these days."""
+        if not changed:
+            return
         with open_writer(self._store, {self._symbol: starts}, starts[0], starts[-1] + DAY_MS - 1) as marks:
-            self._store.insert_candles(self._symbol, _by_month(changed))
-        written = Written({self._symbol: days}, marks) if changed is new else None
+            self._store.insert_candles(self._symbol, (month for columns in changed for month in _by_month(columns)))
+        written = Written({self._symbol: counting.result()}, marks) if counting is not None else None
         # Other writers may have changed these days too.
         counted = recount(self._store, {self._symbol: starts}, written).days[self._symbol]
         self._days |= {day.start: day for day in counted}
-        self._report.stored += len(changed["t"])
+        self._report.stored += sum(len(columns["t"]) for columns in changed)
 
     def _with_stored(self, new: Columns) -> tuple[list[Day], Columns]:
         """Return the days that change, with their new content, and the candles of `new` that differ from the store."""
@@ -305,12 +313,33 @@ def _same(old: Columns, new: Columns) -> NDArray[np.bool_]:
     return same
 
 
+def _months_apart(parts: Sequence[Candles]) -> list[Candles]:
+    """Return the candles of parts, given in file order, as ascending parts of which no two have a month in common.
+
+    A part that shares none is not copied.
+    """
+    apart: list[Candles] = []
+    for part in filter(len, map(clean, parts)):
+        sharing = [part]
+        while apart and _month(int(apart[-1].t[-1])) >= _month(int(sharing[0].t[0])):
+            sharing.insert(0, apart.pop())
+            sharing = [clean(_concatenate(sharing))]
+        apart.append(sharing[0])
+    return apart
+
+
+def _month(ms: int) -> int:
+    return int(np.datetime64(ms, "ms").astype("datetime64[M]").astype(np.int64))
+
+
 def _by_month(columns: Columns) -> Iterator[Columns]:
-    """Split columns by month, since an insert into one partition is one atomic part."""
-    months = columns["t"].astype("datetime64[ms]").astype("datetime64[M]")
-    edges = np.concatenate(([0], np.flatnonzero(months[1:] != months[:-1]) + 1, [len(months)]))
-    for a, b in itertools.pairwise(edges):
-        yield {name: column[a:b] for name, column in columns.items()}
+    """Split ascending columns by month, since an insert into one partition is one atomic part."""
+    t = columns["t"]
+    months = np.arange(_month(int(t[0])) + 1, _month(int(t[-1])) + 1)
+    starts = months.astype("datetime64[M]").astype("datetime64[ms]").astype(np.int64)
+    for a, b in itertools.pairwise([0, *np.searchsorted(t, starts).tolist(), len(t)]):
+        if a < b:
+            yield {name: column[a:b] for name, column in columns.items()}
 
 
 def _columns(candles: Candles) -> Columns:

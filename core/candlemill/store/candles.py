@@ -24,7 +24,7 @@ from candlemill.units import FIRST_MS, LAST_MS, clock_ms
 if TYPE_CHECKING:
     from candlemill.store.connection import Writer
 
-WRITERS = 2
+WRITERS = 3  # an insert waits for the disk half of the time
 SYMBOLS_AT_ONCE = 500
 SPANS_BOUND = 64  # in one statement
 INSERT_ONCE = {
@@ -141,16 +141,19 @@ class CandleTable(Connection):
         self, writer: "Writer", symbols: Sequence[tuple[str, int]], columns: dict[str, NDArray[Any]]
     ) -> None:
         """Insert candles of symbols, each with its number of rows."""
+        numbers = [
+            (price, "UInt64", columns[price].astype("<u8", copy=False).tobytes()) for price in (*PRICES, "volume")
+        ]
         block = block_of(
             len(columns["t"]),
             [
                 ("symbol", "LowCardinality(String)", repeated_texts(symbols)),
-                ("timestamp", "DateTime64(3)", columns["t"].astype("<i8").tobytes()),
-                *((price, "UInt64", columns[price].astype("<u8").tobytes()) for price in (*PRICES, "volume")),
+                ("timestamp", "DateTime64(3)", columns["t"].astype("<i8", copy=False).tobytes()),
+                *numbers,
             ],
         )
         with failures("candles"):
-            append(writer, "market_data_1m", ["symbol", "timestamp", *PRICES, "volume"], "Native", [block], INSERT_ONCE)
+            append(writer, "market_data_1m", ["symbol", "timestamp", *PRICES, "volume"], "Native", block, INSERT_ONCE)
 
     def volume_scale(self, symbol: str) -> int | None:
         sql = "SELECT volume_scale FROM symbols WHERE symbol = {symbol:String} ORDER BY created_at LIMIT 1"

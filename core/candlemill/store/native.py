@@ -17,15 +17,15 @@ def native_block(columns: Mapping[str, Sequence[Any]]) -> bytes:
     """
     count = len(next(iter(columns.values())))
     found = [(name, *_column(values)) for name, values in columns.items()]
-    return block_of(count, [(name, kind, b"".join(content)) for name, kind, content in found])
+    return b"".join(block_of(count, [(name, kind, b"".join(content)) for name, kind, content in found]))
 
 
-def block_of(rows: int, columns: Sequence[tuple[str, str, bytes]]) -> bytes:
-    """Return a block of columns, each with its name, its type and its little-endian values."""
-    parts = [_varint(len(columns)), _varint(rows)]
+def block_of(rows: int, columns: Sequence[tuple[str, str, bytes]]) -> list[bytes]:
+    """Return the pieces of a block of columns, each with its name, its type and its little-endian values."""
+    pieces = [_varint(len(columns)) + _varint(rows)]
     for name, kind, content in columns:
-        parts += [text_cell(name), text_cell(kind), content]
-    return b"".join(parts)
+        pieces += [text_cell(name) + text_cell(kind), content]
+    return pieces
 
 
 def _column(values: Sequence[Any]) -> tuple[str, list[bytes]]:
