@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from candlemill.backtests.resolve import resolve
-from candlemill.pipeline import aggregate, events, execute, split
+from candlemill.pipeline import aggregate, events, execute, reuse, split
 from candlemill.pipeline.events import Event
 from candlemill.pipeline.interfaces import HandlerContext, Waves
 from candlemill.pipeline.rows import DONE, GUESS, MERGED_BATCH, BatchState, TaskRecord
@@ -62,7 +62,13 @@ def sent(store: ClickHouseStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return statements
 
 
-def test_a_task_costs_few_statements(store: ClickHouseStore, sent: list[str]) -> None:
+@pytest.mark.parametrize("looked_up", [True, False])
+def test_a_task_costs_few_statements(
+    store: ClickHouseStore, sent: list[str], looked_up: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a large job known outcomes are not looked up, which saves a statement."""
+    if not looked_up:
+        monkeypatch.setattr(reuse, "OUTCOMES_KEPT", 0)
     index = RequestIndex(store)
     runtime = HandlerContext(
         store,
@@ -75,7 +81,8 @@ def test_a_task_costs_few_statements(store: ClickHouseStore, sent: list[str]) ->
     )
     grid = {"fast": list(range(2, 12)), "slow": [60]}
     span = (START, START + DAYS * DAY_MS)
-    spec = resolve(symbol="X", strategy="sma_cross", span=span, params={}, grid=grid, account="units")
+    fee = 1_000 + looked_up  # another job
+    spec = resolve(symbol="X", strategy="sma_cross", span=span, params={}, grid=grid, account="units", fee=fee)
     queue = [events.make("test", events.REQUESTED, "", events.Requested(spec, DAYS))]
     handlers = {events.REQUESTED: split.split, events.SLICE_REQUESTED: execute.execute}
     counts: dict[str, list[list[str]]] = {}
@@ -95,7 +102,7 @@ def test_a_task_costs_few_statements(store: ClickHouseStore, sent: list[str]) ->
     executed, completed = counts[events.SLICE_REQUESTED], counts[events.SLICE_COMPLETED]
     assert len(executed) == DAYS <= len(completed)
     assert len(executed[0]) <= EXECUTE_STATEMENTS + COLD_STATEMENTS, executed[0]
-    assert {len(one) for one in executed[1:]} == {EXECUTE_STATEMENTS}, executed[1]
+    assert {len(one) for one in executed[1:]} == {EXECUTE_STATEMENTS - (not looked_up)}, executed[1]
     assert {len(one) for one in completed[: DAYS - 2]} == {AGGREGATE_STATEMENTS}, completed[0]
     assert max(len(one) for one in completed) <= LAST_STATEMENTS, completed
 

@@ -69,6 +69,7 @@ class SliceRequested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repairs: list[Repair] = []
     run: Annotated[int, Meta(ge=0)] = 0  # the plan's run number: its outcomes are not mixed with other runs'
     place: Place | None = None
+    known: bool = True  # false: outcomes of its job are not looked up
 
 
 class TasksRequested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

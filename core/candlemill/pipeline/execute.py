@@ -27,7 +27,7 @@ from candlemill.strategies import Strategy
 
 
 class Execution:
-    """The work of a slice.requested event. Outcomes that were stored since the request are not computed again."""
+    """The work of a slice.requested event. Outcomes that are known to be stored are not computed again."""
 
     def __init__(self, task: SliceRequested, data: JobData, runtime: HandlerContext) -> None:
         points = list(grid_points(task.spec, task.first, task.count))
@@ -40,7 +40,8 @@ class Execution:
 
     def guesses(self) -> list[OutcomeRow]:
         """Return the outcomes of each slice, from guessed start states."""
-        known = {(row.set_key, row.slice_key) for row in self._known(list(self.strategies))}
+        stored = self._known(list(self.strategies)) if self._task.known else []
+        known = {(row.set_key, row.slice_key) for row in stored}
         out: list[OutcomeRow] = []
         for k in range(len(self._task.cuts) - 1):
             missing = [p for p in self.strategies if (self._sets[p].key, self._slice_key(k, p)) not in known]

@@ -22,6 +22,7 @@ from candlemill.pipeline import events
 from candlemill.pipeline.events import Event
 from candlemill.pipeline.interfaces import Waves
 from candlemill.pipeline.job_state import request_of
+from candlemill.pipeline.reuse import reusable
 from candlemill.pipeline.rows import JobRow
 from candlemill.pipeline.tasks import sized, step_seconds
 
@@ -88,10 +89,18 @@ def handed_out(job: JobRow, spec: Spec, plan: Plan, first: int, last: int) -> li
     """Return the events of the places `first` to `last - 1` of a plan's tasks and checks, or requests for shares."""
     last = min(last, _length(plan.todo) + _length(plan.checks))
     if plan.lanes and last - first > EVENTS_AT_ONCE:
-        width = math.ceil((last - first) / EVENTS_AT_ONCE)
+        width = _width(last - first)
         shares = [events.TasksRequested(job.job_id, at, min(at + width, last)) for at in range(first, last, width)]
         return [_made(job, events.TASKS_REQUESTED, share) for share in shares]
     return [_event(job, spec, plan, place, number) for place, number in enumerate(_numbers(plan, first, last), first)]
+
+
+def _width(places: int) -> int:
+    """Return the size of shares that are handed out in few steps, with about as many events in each."""
+    steps = 2
+    while EVENTS_AT_ONCE**steps < places:
+        steps += 1
+    return math.ceil(places / min(EVENTS_AT_ONCE, math.ceil(places ** (1 / steps))))
 
 
 def _event(job: JobRow, spec: Spec, plan: Plan, place: int, number: int) -> Event:
@@ -103,7 +112,7 @@ def _event(job: JobRow, spec: Spec, plan: Plan, place: int, number: int) -> Even
     first, count = plan.batch_points(batch)
     task = events.SliceRequested(
         job.job_id, job.data_digest, spec, batch, first, count, part * plan.group, cuts,
-        run=plan.run, place=place if plan.lanes else None,
+        run=plan.run, place=place if plan.lanes else None, known=reusable(plan),
     )  # fmt: skip
     return sized(_made(job, events.SLICE_REQUESTED, task), task, request_of(job) or events.Requested(spec))
 
