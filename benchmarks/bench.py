@@ -1,6 +1,7 @@
 """Measure candlemill against plain loops, vectorbt and its own aims.
 
-    python benchmarks/bench.py [ROW …] [--quick] [--keep] [--vectorbt-python PATH] [--page] [--list]
+    python benchmarks/bench.py [ROW …] [--quick] [--keep] [--vectorbt-python PATH]
+        [--raptorbt-python PATH] [--page] [--list]
 
 Contenders take turns within one run and are compared by the median of their per-round ratios. Nothing here passes or
 fails by a time; only different figures are an error. README.md tells what each row is.
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from lab import RESULTS, Lab, say
 from measure import Row, load_now, machine, write_table
-from rows.engine import rows_run, rows_stops, rows_sweep, rows_vectorbt
+from rows.engine import rows_raptorbt, rows_run, rows_stops, rows_sweep, rows_vectorbt
 from rows.gateway import rows_gateway
 from rows.guess import rows_guesses
 from rows.process import rows_ingest, rows_memory, rows_process, rows_slices
@@ -30,6 +31,7 @@ ROWS: dict[str, Callable[[Lab], Iterator[Row]]] = {
     "stops": rows_stops,
     "sweep": rows_sweep,
     "vectorbt": rows_vectorbt,
+    "raptorbt": rows_raptorbt,
     "memory": rows_memory,
     "process": rows_process,
     "ready": rows_ready,
@@ -56,7 +58,7 @@ def main() -> int:
     about = machine()
     if not about["engine_compiled"]:
         say("the engine is NOT compiled: these are the figures of interpreted Python")
-    lab = Lab(arguments.quick, arguments.keep, arguments.vectorbt_python)
+    lab = Lab(arguments.quick, arguments.keep, arguments.vectorbt_python, arguments.raptorbt_python)
     found: dict[str, list[Row]] = {}
     try:
         for name in arguments.rows or ROWS:
@@ -90,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--quick", action="store_true", help="a third of the rounds")
     found.add_argument("--keep", action="store_true", help="keep the synthetic zips for the next run")
     found.add_argument("--vectorbt-python", type=Path, metavar="PATH", help="an interpreter that has vectorbt")
+    found.add_argument("--raptorbt-python", type=Path, metavar="PATH", help="an interpreter that has raptorbt")
     found.add_argument("--page", action="store_true", help="also write the table into README.md")
     found.add_argument("--list", action="store_true", help="list the rows")
     return found

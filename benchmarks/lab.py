@@ -44,9 +44,12 @@ def environment(store: Path | str) -> dict[str, str]:
 class Lab:
     """One run of the benchmark. Data is made when a row first asks for it."""
 
-    def __init__(self, quick: bool, keep: bool, vectorbt_python: Path | None) -> None:
+    def __init__(
+        self, quick: bool, keep: bool, vectorbt_python: Path | None, raptorbt_python: Path | None = None
+    ) -> None:
         self.quick = quick
         self.vectorbt_python = vectorbt_python
+        self.raptorbt_python = raptorbt_python
         self._keep = keep
         self._made = Path(tempfile.mkdtemp(prefix="candlemill-bench-"))
 

@@ -1,6 +1,7 @@
 """Rows that run in this process: one backtest and a sweep, against the plain loop and vectorbt."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import chain
@@ -14,11 +15,12 @@ from candlemill.strategies.builtin.moving_averages import SmaCross
 from data.market import Market
 from lab import Lab
 from measure import OURS, Row, alternate, compared, milliseconds, timed
-from twins.peers import VectorBt, vectorbt_python, vectorbt_version
+from twins.peers import Peer, python_of, version_of
 
 FAST, SLOW, FEE = 10, 50, 1000
 STOP_LOSS, TAKE_PROFIT = 10_000, 20_000
-C_TWIN, NUMBA_TWIN, VECTORBT = "C", "numba", "vectorbt"
+C_TWIN, C_EVENTS, NUMBA_TWIN = "C", "C by crossings", "numba"
+FEW = 1e-3
 GRID: dict[str, list[object]] = {"fast": list(range(5, 101, 5)), "slow": list(range(110, 601, 10))}
 SAMPLE = 50
 CHUNK = 10
@@ -32,8 +34,10 @@ def rows_run(lab: Lab) -> Iterator[Row]:
     window, spec = market.window(), _spec(market)
     sets = [(0, SmaCross(FAST, SLOW))]
     c_loop = Twin(market).prepared(FAST, SLOW, FEE)
-    contenders = {OURS: lambda: run_slice(spec, window, sets), C_TWIN: c_loop}
-    same(figures(run_slice(spec, window, sets).outcomes[0].summary), c_loop().figures(), C_TWIN)
+    by_crossings = Twin(market).prepared(FAST, SLOW, FEE, by_crossings=True)
+    contenders = {OURS: lambda: run_slice(spec, window, sets), C_TWIN: c_loop, C_EVENTS: by_crossings}
+    for name, loop in ((C_TWIN, c_loop), (C_EVENTS, by_crossings)):
+        same(figures(run_slice(spec, window, sets).outcomes[0].summary), loop().figures(), name)
     numba_loop = _numba_loop(market)
     if numba_loop is not None:
         same(figures(run_slice(spec, window, sets).outcomes[0].summary), numba_loop(), NUMBA_TWIN)
@@ -41,6 +45,7 @@ def rows_run(lab: Lab) -> Iterator[Row]:
     times = alternate({name: timed(call) for name, call in contenders.items()}, lab.rounds(51))
     what = f"one run, SMA {FAST}/{SLOW}, {market.n:,} bars"
     yield compared(what, times, C_TWIN, ">= 0.7 x", "> 1 x")
+    yield compared(what, times, C_EVENTS, "", "")
     if numba_loop is None:
         yield Row(what, milliseconds(float(np.median(times[OURS]))), "numba not installed: pip install .[bench]")
     else:
@@ -70,59 +75,80 @@ def rows_sweep(lab: Lab) -> Iterator[Row]:
     plan, candles = make_plan(spec, market.days, None), market.candles()
     chosen = _spread(len(pairs), SAMPLE)
     twin = Twin(market)
-    loops = [twin.prepared(*pairs[k], FEE) for k in chosen]
+    loops = {
+        name: [twin.prepared(*pairs[k], FEE, by_crossings=name == C_EVENTS) for k in chosen]
+        for name in (C_TWIN, C_EVENTS)
+    }
     merged = chain.compute(spec, plan, candles)
-    for k, loop in zip(chosen, loops, strict=True):
-        same(figures(merged[k].summary.to_list()), loop().figures(), f"{C_TWIN} with {pairs[k]}")
-
-    def sample() -> None:
-        for loop in loops:
-            loop()
-
-    contenders = {OURS: timed(lambda: chain.compute(spec, plan, candles)), C_TWIN: timed(sample)}
+    contenders = {OURS: timed(lambda: chain.compute(spec, plan, candles))}
+    for name, some in loops.items():
+        for k, loop in zip(chosen, some, strict=True):
+            same(figures(merged[k].summary.to_list()), loop().figures(), f"{name} with {pairs[k]}")
+        contenders[name] = timed(lambda some=some: [loop() for loop in some])
     times = alternate(contenders, lab.rounds(9), warm_up=1)
     what = f"sweep of {len(pairs):,} SMA pairs, one core"
     note = f" ({len(chosen)} pairs timed, scaled)"
     row = compared(what, times, C_TWIN, ">= 1 x", "3 x", len(chosen) / len(pairs), note)
     row.raw["repaired"] = sum(found.repaired for found in merged.values())
     yield row
+    yield compared(what, times, C_EVENTS, "", "", len(chosen) / len(pairs), note)
 
 
 def rows_vectorbt(lab: Lab) -> Iterator[Row]:
     """The same sweep, and one run, against vectorbt in chunks of pairs."""
-    python = vectorbt_python(lab.vectorbt_python)
+    yield from _against(lab, "vectorbt", lab.vectorbt_python, "pip install .[vectorbt]", ">= 50 x", "200 x")
+
+
+def rows_raptorbt(lab: Lab) -> Iterator[Row]:
+    """The same against raptorbt, an engine in Rust."""
+    yield from _against(lab, "raptorbt", lab.raptorbt_python, "pip install raptorbt", "", "")
+
+
+def _against(lab: Lab, name: str, given: Path | None, install: str, reach: str, aim: str) -> Iterator[Row]:
+    python = python_of(name, given)
     market = lab.year
     spec, pairs = _sweep(market)
     what = f"sweep of {len(pairs):,} SMA pairs, one core"
     if python is None:
-        yield Row(what, "", "vectorbt not installed: pip install .[vectorbt]", None, ">= 50 x", "200 x")
+        yield Row(what, "", f"{name} not installed: {install}", None, reach, aim)
         return
-    version = vectorbt_version(python)
+    version = version_of(name, python)
     plan, candles, window = make_plan(spec, market.days, None), market.candles(), market.window()
     single, sets = _spec(market), [(0, SmaCross(FAST, SLOW))]
     firsts = _spread(len(pairs) - CHUNK + 1, SAMPLE // CHUNK)
     sample = [pairs[k] for first in firsts for k in range(first, first + CHUNK)]
-    with VectorBt(python, market) as peer:
+    with Peer(name, python, market) as peer:
         found = peer.simulate([(FAST, SLOW)])
         ours = figures(run_slice(single, window, sets).outcomes[0].summary)
-        agreement = {"fills": [ours["fills"], found["fills"][0]], "profit": [ours["profit"] / 1e16, found["profit"][0]]}
+        agreement = {
+            "fills": [ours["fills"], found["fills"][0]],
+            "profit": [ours["profit"] / 1e16, found["profit"][0]],
+        }
+        _close(agreement, name)
         contenders = {
             OURS: timed(lambda: run_slice(single, window, sets)),
-            VECTORBT: lambda: peer.nanoseconds([(FAST, SLOW)], 1),
+            name: lambda: peer.nanoseconds([(FAST, SLOW)], 1),
         }
         one = alternate(contenders, lab.rounds(9))
         contenders = {
             OURS: timed(lambda: chain.compute(spec, plan, candles)),
-            VECTORBT: lambda: peer.nanoseconds(sample, CHUNK),
+            name: lambda: peer.nanoseconds(sample, CHUNK),
         }
         many = alternate(contenders, lab.rounds(9), warm_up=1)
     note = f" ({len(sample)} pairs timed in chunks of {CHUNK}, scaled)"
-    row = compared(what, many, VECTORBT, ">= 50 x", "200 x", len(sample) / len(pairs), note)
-    row.raw |= {"vectorbt": version}
+    row = compared(what, many, name, reach, aim, len(sample) / len(pairs), note)
+    row.raw |= {name: version}
     yield row
-    row = compared(f"one run, SMA {FAST}/{SLOW}", one, VECTORBT, "", "")
-    row.raw |= {"vectorbt": version, "agreement": agreement}
+    row = compared(f"one run, SMA {FAST}/{SLOW}", one, name, "", "")
+    row.raw |= {name: version, "agreement": agreement}
     yield row
+
+
+def _close(agreement: Mapping[str, list[Any]], name: str) -> None:
+    """Floats may see a crossing a bar earlier or later where two averages are equal; more than that is other work."""
+    (fills, theirs), (profit, other) = agreement["fills"], agreement["profit"]
+    if abs(fills - theirs) > FEW * fills or abs(profit - other) > FEW * abs(profit):
+        raise SystemExit(f"candlemill and {name} disagree: {dict(agreement)}")
 
 
 def figures(summary: list[int]) -> dict[str, int]:

@@ -21,6 +21,8 @@ struct input {
     int64_t fast, slow;
     int64_t fee, slippage, stop_loss, take_profit;
     struct money *day_equity;
+    const int64_t *sums; /* of closes, n + 1; they may wrap around */
+    uint64_t *above;     /* room for a bit a bar */
 };
 
 struct result {
@@ -160,3 +162,114 @@ static inline __attribute__((always_inline)) void loop(const struct input *in, s
 void cross(const struct input *in, struct result *out) { loop(in, out, 0); }
 
 void cross_with_stops(const struct input *in, struct result *out) { loop(in, out, 1); }
+
+/*
+ * The same by crossings, as the engine does it: a bit for each bar, from differences of sums that are the same for all
+ * pairs; then only bars at which the position changes, and the closes between while it is held.
+ */
+static void above_bits(const struct input *in)
+{
+    const int64_t *s = in->sums;
+    const int64_t n = in->n, fast = in->fast, slow = in->slow;
+    for (int64_t word = 0; word * 64 < n; word++) {
+        uint64_t bits = 0;
+        int64_t first = word * 64, last = first + 64 < n ? first + 64 : n;
+        for (int64_t i = first < slow - 1 ? slow - 1 : first; i < last; i++) {
+            int64_t mine = (int64_t)((uint64_t)s[i + 1] - (uint64_t)s[i + 1 - fast]) * slow;
+            int64_t other = (int64_t)((uint64_t)s[i + 1] - (uint64_t)s[i + 1 - slow]) * fast;
+            bits |= (uint64_t)(mine > other) << (i - first);
+        }
+        in->above[word] = bits;
+    }
+}
+
+/* The first bar from `i` on whose bit is `want`. */
+static inline int64_t next_bar(const uint64_t *above, int64_t i, int64_t n, int want)
+{
+    while (i < n) {
+        uint64_t word = (want ? above[i >> 6] : ~above[i >> 6]) >> (i & 63);
+        if (word) {
+            i += __builtin_ctzll(word);
+            return i < n ? i : n;
+        }
+        i = (i | 63) + 1;
+    }
+    return n;
+}
+
+/* Mark bars `from` to `to` - 1. Rests are those of `cash`, so closes alone say where the highest and the deepest are. */
+static void mark(const struct input *in, const struct account *a, struct result *r, struct money *peak, int64_t from,
+                 int64_t to, int64_t *day)
+{
+    if (from >= to)
+        return;
+    const int64_t *close = in->close;
+    struct money equity = a->cash;
+    if (a->held) {
+        int64_t top = INT64_MIN, fall = 0, first = close[from], lowest = first;
+        for (int64_t i = from; i < to; i++) {
+            top = close[i] > top ? close[i] : top;
+            fall = top - close[i] > fall ? top - close[i] : fall;
+            lowest = close[i] < lowest ? close[i] : lowest;
+        }
+        struct money high = {a->cash.whole + top, a->cash.rest}, low = {a->cash.whole + lowest, a->cash.rest};
+        struct money inside = {fall, 0};
+        if (above(inside, r->drawdown))
+            r->drawdown = inside;
+        if (!above(high, *peak)) { /* below the peak all along: the lowest close is the deepest */
+            struct money deep = less(*peak, low);
+            if (above(deep, r->drawdown))
+                r->drawdown = deep;
+        } else { /* until the first close above the peak the old one counts */
+            int64_t least = INT64_MAX;
+            for (int64_t i = from; i < to; i++) {
+                struct money now = {a->cash.whole + close[i], a->cash.rest};
+                if (above(now, *peak))
+                    break;
+                least = close[i] < least ? close[i] : least;
+            }
+            if (least != INT64_MAX) {
+                struct money deep = less(*peak, (struct money){a->cash.whole + least, a->cash.rest});
+                if (above(deep, r->drawdown))
+                    r->drawdown = deep;
+            }
+            *peak = high;
+        }
+        r->exposure += to - from;
+    } else {
+        if (above(equity, *peak))
+            *peak = equity;
+        struct money deep = less(*peak, equity);
+        if (above(deep, r->drawdown))
+            r->drawdown = deep;
+    }
+    while (*day < in->days && in->day_ends[*day] < to) {
+        in->day_equity[*day] = (struct money){a->cash.whole + (a->held ? close[in->day_ends[*day]] : 0), a->cash.rest};
+        (*day)++;
+    }
+}
+
+void cross_by_crossings(const struct input *in, struct result *out)
+{
+    struct result r = {0};
+    struct account a = {0};
+    struct money peak = {0};
+    int64_t day = 0, from = 0;
+    above_bits(in);
+    while (from < in->n) {
+        int64_t change = next_bar(in->above, from, in->n, !a.held) + 1; /* filled at the next open */
+        int64_t to = change < in->n ? change : in->n;
+        mark(in, &a, &r, &peak, from, to, &day);
+        if (change < in->n) {
+            if (a.held)
+                sell(&a, &r, in, in->open[change]);
+            else
+                buy(&a, &r, in, in->open[change]);
+        }
+        from = to;
+    }
+    r.profit = a.cash;
+    r.profit.whole += a.held ? in->close[in->n - 1] : 0;
+    r.days = day;
+    *out = r;
+}

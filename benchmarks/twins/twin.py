@@ -39,6 +39,8 @@ class Input(Structure):
         ("day_ends", POINTER(c_int64)),
         *((name, c_int64) for name in ("days", "fast", "slow", "fee", "slippage", "stop_loss", "take_profit")),
         ("day_equity", POINTER(Money)),
+        ("sums", POINTER(c_int64)),
+        ("above", POINTER(c_int64)),
     )
 
 
@@ -73,9 +75,14 @@ class Twin:
         self._columns = {name: _contiguous(market.columns[name]) for name in COLUMNS}
         self._day_ends = _contiguous(market.day_ends)
         self._n = market.n
+        self._sums = np.concatenate([[0], np.cumsum(market.columns["close"], dtype=np.int64)])  # for all pairs, as ours
+        self._above = np.zeros(self._n // 64 + 2, dtype=np.int64)
 
-    def prepared(self, fast: int, slow: int, fee: int, stop_loss: int = 0, take_profit: int = 0) -> Loop:
-        """A call without arguments that runs the loop once: nothing else is left to be timed with it."""
+    def prepared(
+        self, fast: int, slow: int, fee: int, stop_loss: int = 0, take_profit: int = 0, by_crossings: bool = False
+    ) -> Loop:
+        """A call without arguments that runs the loop once: nothing else is left to be timed with it. `by_crossings` is
+        the loop that looks at the account only where something happens, which knows no stops."""
         day_equity = (Money * len(self._day_ends))()
         given = Input(
             *(_pointer(self._columns[name]) for name in COLUMNS),
@@ -85,6 +92,10 @@ class Twin:
         out = Result()
         out.day_equity = day_equity
         function = self._library.cross_with_stops if stop_loss or take_profit else self._library.cross
+        if by_crossings:
+            function = self._library.cross_by_crossings
+            given.sums, given.above = _pointer(self._sums), _pointer(self._above)
+            out.arrays = self._sums, self._above  # which stay as long as the call
 
         def call() -> Result:
             function(byref(given), byref(out))

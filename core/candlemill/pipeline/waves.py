@@ -89,18 +89,19 @@ def handed_out(job: JobRow, spec: Spec, plan: Plan, first: int, last: int) -> li
     """Return the events of the places `first` to `last - 1` of a plan's tasks and checks, or requests for shares."""
     last = min(last, _length(plan.todo) + _length(plan.checks))
     if plan.lanes and last - first > EVENTS_AT_ONCE:
-        width = _width(last - first)
+        width = share_width(last - first)
         shares = [events.TasksRequested(job.job_id, at, min(at + width, last)) for at in range(first, last, width)]
         return [_made(job, events.TASKS_REQUESTED, share) for share in shares]
     return [_event(job, spec, plan, place, number) for place, number in enumerate(_numbers(plan, first, last), first)]
 
 
-def _width(places: int) -> int:
+def share_width(places: int) -> int:
     """Return the size of shares that are handed out in few steps, with about as many events in each."""
     steps = 2
     while EVENTS_AT_ONCE**steps < places:
         steps += 1
-    return math.ceil(places / min(EVENTS_AT_ONCE, math.ceil(places ** (1 / steps))))
+    events_each = math.ceil(math.pow(places, 1 / steps))
+    return math.ceil(places / min(EVENTS_AT_ONCE, events_each))
 
 
 def _event(job: JobRow, spec: Spec, plan: Plan, place: int, number: int) -> Event:
