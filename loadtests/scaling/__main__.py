@@ -27,7 +27,7 @@ def main() -> int:
     ask = argparse.ArgumentParser(prog="python -m loadtests.scaling", description=__doc__)
     ask.add_argument("--pages", action="store_true", help="only write the pages, from docs/scaling.json")
     ask.add_argument("--again", action="store_true", help="keep what was better in docs/scaling.json")
-    ask.add_argument("--rounds", type=int, default=3, help="each measurement is the best of so many (default 3)")
+    ask.add_argument("--rounds", type=int, default=2, help="each measurement is the best of so many (default 2)")
     ask.add_argument("--dollars", type=float, default=Assumed().dollars_per_cpu_hour, help="per CPU hour")
     args = ask.parse_args()
     if not args.pages:

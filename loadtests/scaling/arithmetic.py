@@ -3,8 +3,8 @@
 import msgspec
 from candlemill.pipeline.reuse import OUTCOMES_KEPT
 
-from loadtests.scaling.fit import BATCH
-from loadtests.scaling.study import COLUMNS_READ, DAYS, MINUTES_OF_DAY, SETS, SLICES, Study
+from loadtests.scaling.model import Part
+from loadtests.scaling.study import COLUMNS_READ, MINUTES_OF_DAY, Study, costs_of
 
 
 class Whole(msgspec.Struct, frozen=True):
@@ -35,27 +35,26 @@ class Whole(msgspec.Struct, frozen=True):
 
 
 def whole(study: Study) -> Whole:
-    assumed = study.assumed
-    publish = min(one.publish for one in study.points)
-    costs = study.laws.costs(DAYS, SLICES, SETS, assumed.hop, publish, 0.0)
-    batches = -(-SETS // BATCH)
-    tasks = SLICES * batches
-    rows = MINUTES_OF_DAY * DAYS
-    repairs = batches * assumed.repairs
-    execute = tasks * (costs.ask.own + costs.compute + costs.write.own + costs.read.own) + repairs * costs.repair.own
-    aggregate = tasks * costs.reported.own + (batches + repairs) * costs.merge.own + costs.figures.own
-    store = tasks * (costs.ask.store + costs.read.store + costs.write.store + costs.reported.store)
-    store += (batches + repairs) * costs.merge.store + costs.figures.store
-    split = costs.split.own + tasks * costs.split_task.own
-    hours = [assumed.symbols * seconds / 3600 for seconds in (execute, aggregate, store, split)]
-    outcomes = assumed.symbols * SETS * SLICES
+    assumed, of = study.assumed, study.samples[-1]
+    costs = costs_of(of, study.points)
+    tasks = of.tasks * of.batches
+    rows = MINUTES_OF_DAY * of.days
+    merges, repairs = of.batches * (1 + assumed.repairs), of.batches * assumed.repairs
+    events = Part(costs.receive + costs.publish)
+    task = costs.ask + costs.read + Part(costs.compute) + costs.write + events
+    execute = task.times(tasks) + costs.repair.times(repairs)
+    aggregate = (costs.reported + events).times(tasks) + costs.merge.times(merges) + costs.figures
+    split = costs.plan + Part(costs.hand).times(tasks)
+    store = execute.store + aggregate.store + split.store
+    hours = [assumed.symbols * seconds / 3600 for seconds in (execute.own, aggregate.own, store, split.own)]
+    outcomes = assumed.symbols * of.sets * of.slices
     return Whole(
         symbols=assumed.symbols,
         rows=assumed.symbols * rows,
-        bars_times_sets=float(assumed.symbols * rows) * SETS,
+        bars_times_sets=float(assumed.symbols * rows) * of.sets,
         tasks=assumed.symbols * tasks,
         bytes_once=assumed.symbols * rows * 8.0 * COLUMNS_READ,
-        bytes_each_task=assumed.symbols * tasks * rows / SLICES * 8.0 * COLUMNS_READ,
+        bytes_each_task=assumed.symbols * of.batches * rows * 8.0 * COLUMNS_READ,
         outcome_rows=outcomes,
         outcome_bytes=outcomes * study.outcome_bytes,
         execute_hours=hours[0],
@@ -63,5 +62,5 @@ def whole(study: Study) -> Whole:
         store_hours=hours[2],
         split_hours=hours[3],
         dollars=sum(hours) * assumed.dollars_per_cpu_hour,
-        sets_reused=OUTCOMES_KEPT // SLICES,
+        sets_reused=OUTCOMES_KEPT // of.slices,
     )

@@ -1,12 +1,12 @@
-"""A sweep on some executors, as a simulation in discrete events. Times in seconds; the same arguments, the same result.
+"""Sweeps on some executors, as a simulation in discrete events. Times in seconds; the same arguments, the same result.
 
-split says its tasks one after the other. A task waits for an executor, travels there, asks the store, reads its slice
-unless that executor has it still, computes, writes its outcomes, and word of it travels to aggregate. Aggregate looks
-at it; with a batch's last one it merges the batch, and where guesses were wrong it has a repair made first. With the
-last batch it makes the sweep's figures.
+split hands out the tasks of the first lanes, itself or in shares. A task waits for an executor, which asks the store,
+reads its slices unless that executor has them still, computes, writes its outcomes, and sends word of it to aggregate.
+That requests the next task of the lane; with a batch's last one it merges the batch, and where guesses were wrong has a
+repair made first. With the last batch it makes the sweep's figures.
 
-The store does so much at once as it has slots, aggregate as it has instances. On one machine all of them share its
-cores; on a cluster everyone has their own.
+The store does so much at once as it has slots, split and aggregate as they have instances. On one machine all of them
+share its cores; on a cluster everyone has their own.
 """
 
 import heapq
@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator
 from functools import partial
 
 import msgspec
+from candlemill.pipeline.waves import EVENTS_AT_ONCE, share_width
 
 INFINITE = 1_000_000
 
@@ -34,18 +35,23 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Costs(msgspec.Struct, frozen=True):
-    """What the parts of one job cost. `hop` is the time that an event is on its way, which costs nobody a core.
+    """What the parts of one job cost. `hop` is the time that an event is on its way, which costs nobody a core but
+    `broker`; `receive` and `publish` are what an event costs the function that takes it and the one that sends it.
     `skew` is the coefficient of variation of a task's computing."""
 
     hop: float
-    split: Part
-    split_task: Part
-    ask: Part
-    read: Part
-    compute: float
-    write: Part
-    reported: Part
-    merge: Part
+    broker: float
+    receive: float
+    publish: float
+    plan: Part
+    share: Part  # to look at a share of the tasks
+    hand: float  # to make the event of a task
+    ask: Part  # of a task
+    read: Part  # of a task's slices
+    compute: float  # of a task
+    write: Part  # of a task
+    reported: Part  # of a task
+    merge: Part  # of a batch
     repair: Part
     figures: Part
     start: float
@@ -53,16 +59,18 @@ class Costs(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """`repairs` is the share of batches that need one."""
+    """`tasks` of each of the `batches`; `lanes` of them are under way at once, 0: all. `repairs` is the share of
+    batches that need one."""
 
-    slices: int
+    tasks: int
     batches: int
+    lanes: int = 0
     repairs: float = 0.0
     seed: int = 1
 
     @property
-    def tasks(self) -> int:
-        return self.slices * self.batches
+    def places(self) -> int:
+        return self.tasks * self.batches
 
 
 class World(msgspec.Struct, frozen=True):
@@ -73,19 +81,23 @@ class World(msgspec.Struct, frozen=True):
     cores: int = 0
     store_slots: int = INFINITE
     aggregates: int = INFINITE
+    splits: int = INFINITE
     cold: bool = False
     reaction: float = 0.0
 
 
 class Prediction(msgspec.Struct, frozen=True):
     """`held` are the seconds that executors were there, at work or not, until the last task's end, `busy` those of
-    their tasks; `cpu` is all CPU time, `others` that of split, aggregate and store."""
+    their tasks; `cpu` is all CPU time, `others` that of all but the executors, `store` that of the store; `events` is
+    how many were sent."""
 
     wall: float
     held: float
     busy: float
     cpu: float
     others: float
+    store: float
+    events: int
 
 
 Step = tuple["Resource", float]
@@ -147,39 +159,57 @@ class _Simulation:
 
 
 class _Sweep:
-    """One job in one world."""
+    """One job: what is left of it."""
 
-    def __init__(self, costs: Costs, job: Job, world: World) -> None:
+    def __init__(self, job: Job) -> None:
+        self.left = [job.tasks] * job.batches
+        chance = random.Random(job.seed)
+        self.repairs = [chance.random() < job.repairs for _ in range(job.batches)]
+        self.batches = job.batches
+
+
+class _Cluster:
+    """Equal jobs, requested together, in one world."""
+
+    def __init__(self, costs: Costs, job: Job, world: World, jobs: int) -> None:
         self._costs, self._job, self._world = costs, job, world
         self.time = _Simulation()
         self._way = Resource(self.time, INFINITE)  # waiting costs nobody anything
         everyone = Resource(self.time, world.cores or INFINITE)
-        self._executor_core = self._aggregate_core = self._split_core = self._store = everyone
+        self._executor_core = self._broker = everyone
+        self._aggregate_core = self._split_core = self._store = everyone
         if not world.cores:
             self._aggregate_core = Resource(self.time, world.aggregates)
+            self._split_core = Resource(self.time, world.splits)
             self._store = Resource(self.time, world.store_slots)
-        self._waiting: deque[tuple[int, int, bool]] = deque()
+        self._waiting: deque[tuple[_Sweep, int, bool]] = deque()
         self._free: deque[int] = deque()
-        self._seen: list[set[int]] = [set() for _ in range(world.executors)]
-        self._left = [job.slices] * job.batches
+        self._seen: list[set[tuple[int, int]]] = [set() for _ in range(world.executors)]
         chance = random.Random(job.seed)
-        self._repairs = [chance.random() < job.repairs for _ in range(job.batches)]
-        self._factors = [max(0.2, chance.gauss(1.0, costs.skew)) for _ in range(job.slices)]
-        self._batches = job.batches
-        self.cpu = self.others = self.busy = self.ended = 0.0
+        self._factors = [max(0.2, chance.gauss(1.0, costs.skew)) for _ in range(job.tasks)]
+        self._sweeps = [_Sweep(job) for _ in range(jobs)]
+        self._lanes = job.lanes or job.places
+        self.cpu = self.others = self.store = self.busy = self.ended = 0.0
+        self.events = 0
         self._started = False
         self._arrived = 0.0
 
     def run(self) -> Prediction:
-        self._begin(self._split())
+        for sweep in self._sweeps:
+            self._begin(self._split(sweep))
         if not self._world.cold:
-            self._start_executor()
+            self._start_executors()
         self.time.run()
         held = self._world.executors * max(0.0, self.ended - self._arrived)
-        return Prediction(self.time.now, held, self.busy, self.cpu, self.others)
+        return Prediction(self.time.now, held, self.busy, self.cpu, self.others, self.store, self.events)
 
     def _begin(self, process: Process, then: Callable[[], None] = lambda: None) -> None:
         self.time.start(process, then)
+
+    def _travel(self) -> Process:
+        self.events += 1
+        yield self._way, self._costs.hop
+        yield from self._work(Part(self._costs.broker), self._broker)
 
     def _execute(self, part: Part) -> Process:
         yield from self._work(part, self._executor_core)
@@ -189,72 +219,95 @@ class _Sweep:
         """A function asks the store, and goes on when it has its answer."""
         self.cpu += part.own + part.store
         self.others += part.own + part.store
+        self.store += part.store
         yield self._store, part.store
         yield core, part.own
 
     # -- the functions -------------------------------------------------------------------------------------------------
 
-    def _split(self) -> Process:
-        yield self._way, self._costs.hop
-        yield from self._work(self._costs.split, self._split_core)
-        for batch in range(self._job.batches):
-            for number in range(self._job.slices):
-                yield from self._work(self._costs.split_task, self._split_core)
-                self._ask_for(batch, number, False)
+    def _split(self, sweep: _Sweep) -> Process:
+        yield from self._travel()
+        yield from self._work(Part(self._costs.receive) + self._costs.plan, self._split_core)
+        yield from self._hand_out(sweep, 0, min(self._lanes, self._job.places))
 
-    def _ask_for(self, batch: int, number: int, is_repair: bool) -> None:
+    def _share(self, sweep: _Sweep, first: int, last: int) -> Process:
+        yield from self._travel()
+        yield from self._work(Part(self._costs.receive) + self._costs.share, self._split_core)
+        yield from self._hand_out(sweep, first, last)
+
+    def _hand_out(self, sweep: _Sweep, first: int, last: int) -> Process:
+        """As `pipeline.waves` does it."""
+        if last - first > EVENTS_AT_ONCE:
+            width = share_width(last - first)
+            for at in range(first, last, width):
+                yield from self._work(Part(self._costs.publish), self._split_core)
+                self._begin(self._share(sweep, at, min(at + width, last)))
+            return
+        for place in range(first, last):
+            yield from self._work(Part(self._costs.hand + self._costs.publish), self._split_core)
+            self._ask_for(sweep, place, False)
+
+    def _ask_for(self, sweep: _Sweep, place: int, is_repair: bool) -> None:
         if not self._started and self._world.cold:
-            self.time.after(self._world.reaction + self._costs.start, self._start_executor)
+            self.time.after(self._world.reaction + self._costs.start, self._start_executors)
             self._started = True
-        self._waiting.append((batch, number, is_repair))
+        self._begin(self._travel(), partial(self._arrive, sweep, place, is_repair))
+
+    def _arrive(self, sweep: _Sweep, place: int, is_repair: bool) -> None:
+        self._waiting.append((sweep, place, is_repair))
         self._assign()
 
-    def _start_executor(self) -> None:
+    def _start_executors(self) -> None:
         self._arrived = self.time.now
         self._free.extend(range(self._world.executors))
         self._assign()
 
     def _assign(self) -> None:
         while self._free and self._waiting:
-            executor, (batch, number, is_repair) = self._free.popleft(), self._waiting.popleft()
-            self._begin(self._task(executor, number, is_repair), partial(self._done, executor, batch, is_repair))
+            executor, (sweep, place, is_repair) = self._free.popleft(), self._waiting.popleft()
+            task = self._task(executor, sweep, place % self._job.tasks, is_repair)
+            self._begin(task, partial(self._done, executor, sweep, place, is_repair))
 
-    def _task(self, executor: int, number: int, is_repair: bool) -> Process:
+    def _task(self, executor: int, sweep: _Sweep, part: int, is_repair: bool) -> Process:
         costs, began = self._costs, self.time.now
-        yield self._way, costs.hop
-        yield from self._execute(costs.ask)
-        if number not in self._seen[executor]:
-            self._seen[executor].add(number)
+        yield from self._execute(Part(costs.receive) + costs.ask)
+        if (id(sweep), part) not in self._seen[executor]:
+            self._seen[executor].add((id(sweep), part))
             yield from self._execute(costs.read)
         if is_repair:
             yield from self._execute(costs.repair)
         else:
-            yield from self._execute(Part(costs.compute * self._factors[number]))
+            yield from self._execute(Part(costs.compute * self._factors[part]))
             yield from self._execute(costs.write)
+        yield from self._execute(Part(costs.publish))
         self.busy += self.time.now - began
 
-    def _done(self, executor: int, batch: int, is_repair: bool) -> None:
+    def _done(self, executor: int, sweep: _Sweep, place: int, is_repair: bool) -> None:
         self.ended = self.time.now
         self._free.append(executor)
-        self._begin(self._reported(batch, is_repair))
+        self._begin(self._reported(sweep, place, is_repair))
         self._assign()
 
-    def _reported(self, batch: int, is_repair: bool) -> Process:
-        yield self._way, self._costs.hop
-        yield from self._work(self._costs.reported, self._aggregate_core)
-        self._left[batch] -= not is_repair
-        if self._left[batch]:
+    def _reported(self, sweep: _Sweep, place: int, is_repair: bool) -> Process:
+        costs, batch = self._costs, place // self._job.tasks
+        yield from self._travel()
+        yield from self._work(Part(costs.receive) + costs.reported, self._aggregate_core)
+        if not is_repair and place + self._lanes < self._job.places:
+            yield from self._work(Part(costs.publish), self._aggregate_core)
+            self._ask_for(sweep, place + self._lanes, False)
+        sweep.left[batch] -= not is_repair
+        if sweep.left[batch]:
             return
-        yield from self._work(self._costs.merge, self._aggregate_core)
-        if self._repairs[batch]:  # seen when it was merged; merged once more when it is repaired
-            self._repairs[batch] = False
-            self._ask_for(batch, self._job.slices - 1, True)
+        yield from self._work(costs.merge, self._aggregate_core)
+        if sweep.repairs[batch]:  # seen when it was merged; merged once more when it is repaired
+            sweep.repairs[batch] = False
+            self._ask_for(sweep, place, True)
             return
-        self._batches -= 1
-        if not self._batches:
-            yield from self._work(self._costs.figures, self._aggregate_core)
+        sweep.batches -= 1
+        if not sweep.batches:
+            yield from self._work(costs.figures, self._aggregate_core)
 
 
-def predict(costs: Costs, job: Job, world: World) -> Prediction:
-    """When a job is done in a world, and what it costs."""
-    return _Sweep(costs, job, world).run()
+def predict(costs: Costs, job: Job, world: World, jobs: int = 1) -> Prediction:
+    """When jobs are done in a world, and what they cost."""
+    return _Cluster(costs, job, world, jobs).run()

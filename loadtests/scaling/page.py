@@ -4,22 +4,22 @@ import textwrap
 from collections.abc import Sequence
 
 import msgspec
+from candlemill.backtests.plan import BATCH_SETS
 
 from loadtests.common.svg import Axis, Series, chart
 from loadtests.scaling.arithmetic import Whole, whole
-from loadtests.scaling.fit import BATCH
-from loadtests.scaling.model import Prediction
+from loadtests.scaling.measure import Sample
+from loadtests.scaling.model import Part, Prediction
 from loadtests.scaling.points import Local
 from loadtests.scaling.study import (
     CORES,
-    DAYS,
+    EXECUTORS,
     HOME,
-    RUN_SETS,
-    RUN_SLICES,
+    RUN_YEARS,
     SETS,
-    SIZES,
-    SLICES,
+    TOGETHER,
     USUAL_SETS,
+    YEARS,
     Compared,
     Study,
 )
@@ -59,23 +59,25 @@ def size(value: float) -> str:
 
 def parts_table(study: Study) -> str:
     names = {
-        "split": "split: plan a job",
-        "read": "execute: read a slice",
-        "compute": "execute: ask, compute a batch",
+        "plan": "split: plan a job",
+        "share": "split: look at a share of its tasks",
+        "hand": "split: make a task's event",
+        "ask": "execute: look up a task's outcomes",
+        "read": "execute: read a task's slices",
+        "compute": "execute: compute a task",
         "write": "execute: write its outcomes",
         "reported": "aggregate: look at a finished task",
         "merge": "aggregate: merge a batch",
         "figures": "aggregate: a sweep's figures",
     }
-    head = [
-        "CPU in ms: function + store",
-        *(f"{sets} sets, {slices} × {days / slices:.0f} d" for sets, slices, days in SIZES),
-    ]
-    rows = [
-        [what, *(f"{1e3 * one.cost[name].own:,.0f} + {1e3 * one.cost[name].store:,.0f}" for one in study.samples)]
-        for name, what in names.items()
-    ]
+    sizes = [f"{one.sets:,} sets × {one.days / 365.25:.0f} years" for one in study.samples]
+    head = ["CPU in ms: function + store", *sizes]
+    rows = [[what, *(_both(one.cost.get(name)) for one in study.samples)] for name, what in names.items()]
     return table(head, rows)
+
+
+def _both(part: Part | None) -> str:
+    return "–" if part is None else f"{1e3 * part.own:,.1f} + {1e3 * part.store:,.0f}"
 
 
 def compared_table(found: Sequence[Compared]) -> str:
@@ -98,20 +100,30 @@ def compared_table(found: Sequence[Compared]) -> str:
 
 def carried_table(study: Study) -> str:
     price = study.assumed.dollars_per_cpu_hour / 3600
-    first = study.carried_on[0][1].wall
+    alone, together = efficiencies(study.carried_on), efficiencies(study.together)
     rows = []
-    for (executors, grown), (_, fixed) in zip(study.carried_on, study.as_it_is, strict=True):
+    for k, (executors, warm) in enumerate(study.carried_on):
         rows.append(
             [
                 f"{executors:,}",
-                duration(grown.wall),
-                f"{first / grown.wall / executors:.2f}",
-                f"${(grown.held + grown.others) * price:,.2f}",
-                duration(fixed.wall),
+                duration(warm.wall),
+                f"**{alone[executors]:.2f}**",
+                f"{together[executors]:.2f}" if executors in together else "",
+                f"{warm.store / warm.cpu:.0%}",
+                f"{warm.events / warm.wall:,.0f}",
+                f"${(warm.held + warm.others) * price:,.2f}",
+                duration(study.cold[k][1].wall),
+                duration(study.as_it_is[k][1].wall),
             ]
         )
-    head = ["executors", "wall time, all grow", "efficiency", "cost, all grow", "wall time, fixed"]
-    return table(head, rows)
+    head = ["executors", "wall time", "efficiency", f"of {TOGETHER} jobs at once", "the store's share of CPU"]
+    return table([*head, "events a second", "cost", "cold", "cold and fixed"], rows)
+
+
+def efficiencies(found: Sequence[tuple[int, Prediction]]) -> dict[int, float]:
+    """The speed-up over one executor, as a share of their number."""
+    first = found[0][1].wall
+    return {executors: first / one.wall / executors for executors, one in found}
 
 
 class WorkersCompared(msgspec.Struct, frozen=True):
@@ -185,6 +197,11 @@ def whole_table(of: Whole, price: float) -> str:
     return table(["what", "how much"], rows)
 
 
+def _seconds(sample: Sample, part: str) -> str:
+    cost = sample.cost[part]
+    return f"{cost.own + cost.store:.1f} s"
+
+
 # -- pictures ------------------------------------------------------------------------------------------------------
 
 
@@ -196,7 +213,8 @@ def wall_picture(study: Study) -> str:
     ideal = [(float(n), first / n) for n, _ in study.carried_on]
     lines = [
         Series("all grow", points(study.carried_on)),
-        Series("fixed aggregate and store", points(study.as_it_is)),
+        Series("all grow, cold", points(study.cold)),
+        Series("cold, fixed aggregate and store", points(study.as_it_is)),
         Series("ideal", ideal, dashed=True, colour="#9ca3af"),
     ]
     return chart(lines, Axis("executors", log=True), Axis("wall time, s", log=True), title="wall time by executors")
@@ -234,34 +252,40 @@ def page(study: Study) -> str:
     usual = next(of for of in compared if of.sets == USUAL_SETS)
     hop, publish = (min(getattr(point, name) for point in study.points) for name in ("hop", "publish"))
     start = min(point.start for point in study.points)
-    tasks = SLICES * -(-SETS // BATCH)
+    broker, receive = (1e3 * min(getattr(point, name) for point in study.points) for name in ("broker", "receive"))
+    run, large = study.samples
+    tasks, most = large.tasks * large.batches, EXECUTORS[-1]
     return filled(f"""# How it scales
 
 This page is written by `python -m loadtests.scaling` (`make scaling`) from [scaling.json](scaling.json), which that
 command measured on {study.when}: {about["cpu"]}, {about["cores"]} cores, Python {about["python"]}, the engine
-{"compiled" if about["engine_compiled"] else "NOT compiled"}, commit {about["commit"][:10]}. Other work was under
-way on that machine (load {about["load"][0]:.1f}), so every figure is the best of some rounds.
+{"compiled" if about["engine_compiled"] else "NOT compiled"}, commit {about["commit"][:10]}, load {about["load"][0]:.1f}
+when it began. Every figure is the best of some rounds.
 
 ## What the parts cost
-The real handlers, one event after the other, on a `candlemill db`. SMA crossings in some slices of some days; the first
-figure is the function's CPU time, the second the database's.
+The real handlers, one event after the other, on a `candlemill db`: a sweep of SMA crossings that is run whole, and two
+batches of one of a million sets, which then ends as if all its batches had been run. The first figure is the function's
+CPU time, the second the database's. A task has {large.slices // large.tasks} slices of a quarter for {BATCH_SETS} sets.
 
 {parts_table(study)}
 
-An event takes {1e3 * hop:.1f} ms from a function through the local broker to the next one; to say it costs the
-function {1e3 * publish:.1f} ms of CPU time. An executor's process uses {start:.2f} s of CPU time until it answers.
+An event takes {1e3 * hop:.1f} ms from a function through the local broker to the next one. It costs the function that
+sends it {1e3 * publish:.1f} ms of CPU time, the broker {broker:.1f} ms, the function that takes it {receive:.1f} ms. An
+executor's process uses {start:.2f} s of CPU time until it answers.
 
 ## Predicted and measured
-A small simulator (`loadtests/scaling/model.py`) puts these parts together: events on their way, executors that take
-one task each and keep what they have read, a store and an aggregate of bounded width, repairs, cold starts, slices
-of uneven length. Here it is requested about a sweep that was really run: {RUN_SETS:,} sets over a year in {RUN_SLICES}
-slices, by the functions as processes, with `candlemill db` and a broker, all of them on the same {CORES} cores.
+A small simulator (`loadtests/scaling/model.py`) puts these parts together: events on their way, shares of tasks, lanes,
+executors that take one task each and keep what they have read, a store and functions of bounded width, repairs, cold
+starts, slices of uneven length. Here it is requested about a sweep that was really run: {run.sets:,} sets over
+{RUN_YEARS}
+years, {run.tasks * run.batches} tasks, by the functions as processes, with `candlemill db` and a broker, all of them
+on the
+same {CORES} cores.
 
 {compared_table(study.compared)}
 
-The prediction is that of a machine that nobody else uses, which this one was not: where others take a core, wall
-times are longer than predicted, and the comparison of CPU times says more. More executors than cores gain nothing
-but what waits.
+The prediction is that of a machine that nobody else uses: where others take a core, wall times are longer than
+predicted, and the comparison of CPU times says more. More executors than cores gain nothing but what waits.
 
 ![predicted and measured](scaling-measured.svg)
 
@@ -281,35 +305,45 @@ and {usual.two.parent:.1f} s at {USUAL_SETS:,}. The start is the same for every 
 it: the more there is to compute, the less it counts.
 
 ## From one executor to 10,000
-One symbol, ten years, {SETS:,} sets: {SLICES} slices times {-(-SETS // BATCH):,} batches are {tasks:,} tasks. All
-executors begin cold. Assumed, not measured: {1e3 * assumed.hop:.0f} ms per hop through a real Broker,
-{assumed.reaction:g} s until the autoscaler has placed pods, {100 * assumed.repairs:.0f} % of batches with a wrong
-guess, slices that differ by {100 * assumed.skew:.0f} %. *All grow*: for each 100 executors
-{assumed.aggregates_per_100} aggregates' and {assumed.store_cores_per_100} of the store's cores. *Fixed*:
-{assumed.aggregates_fixed} aggregates, as `knative/base` has them, and {assumed.store_cores_fixed} cores of a store.
+One symbol, ten years, {SETS:,} sets: {large.batches:,} batches of {large.tasks} tasks are {tasks:,} tasks, of which
+{assumed.lanes_per_executor} for each executor are under way at once (`CANDLEMILL_TASKS_UNDER_WAY`). Executors run
+already,
+but have read nothing; *cold* ones are started for it. Assumed, not measured: {1e3 * assumed.hop:.0f} ms per hop through
+a real Broker, {assumed.reaction:g} s until the autoscaler has placed pods, {100 * assumed.repairs:.0f} % of batches
+with
+a wrong guess, slices that differ by {100 * assumed.skew:.0f} %. For each 100 executors there are
+{assumed.aggregates_per_100} aggregates, {assumed.splits_per_100} splits and {assumed.store_cores_per_100} cores of the
+store, and the Broker takes the events that the table names. *Fixed*: {assumed.aggregates_fixed} aggregates, as
+`knative/base` has them, and {assumed.store_cores_fixed} cores of a store.
 
 {carried_table(study)}
 
 ![wall time by executors](scaling-wall.svg)
 
-The serial part of a job is split, which says its {tasks:,} tasks one after the other ({duration(tasks * publish)}
-at {1e3 * publish:.1f} ms each), and the sweep's figures at its end. Past the point where the curve flattens, more
-jobs at once use the executors, not more executors per job: {assumed.symbols:,} symbols are {assumed.symbols:,}
-jobs. What is fixed ends the gain far earlier.
+What ends the gain: {most:,} executors would need {duration(study.carried_on[0][1].wall / most)} for the whole job,
+if all
+of it could be shared; it takes {duration(study.carried_on[-1][1].wall)}. One after the other come planning
+({_seconds(large, "plan")}), some hops of {1e3 * assumed.hop:.0f} ms, the slices that every executor reads once
+({_seconds(large, "read")} a task), the last task ({_seconds(large, "compute")}), the merge of its batch
+({_seconds(large, "merge")}) and the sweep's figures ({_seconds(large, "figures")}). So a job is worth as many
+executors as
+it can keep at work for about a minute; more jobs at once use more: {assumed.symbols:,} symbols are
+{assumed.symbols:,} jobs.
 
 ## {of.symbols:,} symbols, ten years, a million sets
 
 {whole_table(of, assumed.dollars_per_cpu_hour)}
 
 The store's share is that of `candlemill db`, one Python process around chDB; a ClickHouse server answers with less.
-An executor keeps the columns of {DAYS / 365.25:.0f} years of a symbol in its cache
+An executor keeps the columns of {YEARS} years of a symbol in its cache
 ({size(of.rows / of.symbols * 24)}), so what is read lies near the first figure times the executors that work on the
 same symbol.
 
 **What content addressing saves.** The same job again costs nothing: its id is its answer's. Sets and slices that
 are known are found only in jobs of up to 200,000 outcomes, so a million sets in one job are computed anew. Cut into
-jobs of {of.sets_reused:,} sets ({SLICES} slices each, {big(SETS / of.sets_reused)} jobs per symbol) they are found:
-a range that grew by a day then costs one slice of {SLICES} at most ({100 / SLICES:.1f} %,
-{of.execute_hours / SLICES:,.0f} CPU hours instead of {of.execute_hours:,.0f}), and a tenth more sets a tenth. A
+jobs of {of.sets_reused:,} sets ({large.slices} slices each, {big(SETS / of.sets_reused)} jobs per symbol) they are
+found:
+a range that grew by a day then costs one slice of {large.slices} at most ({100 / large.slices:.1f} %,
+{of.execute_hours / large.slices:,.0f} CPU hours instead of {of.execute_hours:,.0f}), and a tenth more sets a tenth. A
 corrected candle costs its slice and those after it whose start it changes. Outcomes are kept for 30 days.
 """)

@@ -24,14 +24,15 @@ from loadtests.common.lab import SYMBOLS, YEAR, Busy, cpu_seconds, environment, 
 from loadtests.load.functions.stage import Stage, functions
 from loadtests.scaling.measure import FEES, sweep_spec
 
-HOPS = 60
+HOPS = 120
 ENDED_SECONDS = 180.0
 
 
 class Point(msgspec.Struct, frozen=True):
     """A sweep that was run. `others` are the cores that other people's work took meanwhile, `cpu` the CPU seconds of
     all processes of ours; `start` is what an executor's process used until it answered, `hop` how long an event
-    travels, `publish` the CPU seconds that saying one costs a function."""
+    travels; `broker`, `receive` and `publish` the CPU seconds that one costs the broker, the function that takes it
+    and the one that sends it."""
 
     executors: int
     wall: float
@@ -39,6 +40,8 @@ class Point(msgspec.Struct, frozen=True):
     others: float
     start: float
     hop: float
+    broker: float
+    receive: float
     publish: float
 
 
@@ -68,28 +71,29 @@ class Local(msgspec.Struct, frozen=True):
 # -- by events -----------------------------------------------------------------------------------------------------
 
 
-def by_events(store: Path, executors: int, sets: int, slices: int, rounds: int) -> list[Point]:
+def by_events(store: Path, executors: int, sets: int, years: int, event_bytes: int, rounds: int) -> list[Point]:
     """Some rounds, each a sweep that nobody has requested."""
     with functions(store, executors, 2) as stage:
         start = cpu_seconds(stage.processes["execute0"].pid)
-        _ask(stage, 8, 2)  # every process has its connections then
-        hop, publish = _hop(stage), _publish(stage)
+        _ask(stage, 8, 1)  # every process has its connections then
+        hop, broker, receive = _hop(stage)
+        publish = _publish(stage, event_bytes)
         found = []
         for _ in range(rounds):
             pids = {name: one.pid for name, one in stage.processes.items()}
             quiet()
             busy, before, began = Busy(**pids), cpu_seconds(*pids.values()), time.monotonic()
-            _ask(stage, sets, slices)
+            _ask(stage, sets, years)
             wall = time.monotonic() - began
             cpu = cpu_seconds(*pids.values()) - before
-            found.append(Point(executors, wall, cpu, busy.cores()["others"], start, hop, publish))
+            found.append(Point(executors, wall, cpu, busy.cores()["others"], start, hop, broker, receive, publish))
         return found
 
 
-def _ask(stage: Stage, sets: int, slices: int) -> None:
+def _ask(stage: Stage, sets: int, years: int) -> None:
     """Have a sweep done. Raises SystemExit where it does not end well."""
     trace = uuid.uuid4().hex
-    body = msgspec.json.encode(Requested(sweep_spec(sets), slices))
+    body = msgspec.json.encode(Requested(sweep_spec(sets, years)))
     headers = _headers(events.REQUESTED) | {"ce-traceparent": f"00-{trace}-{'1' * 16}-00"}
     urllib.request.urlopen(urllib.request.Request(stage.broker, body, headers), timeout=30).close()
     deadline = time.monotonic() + ENDED_SECONDS
@@ -102,7 +106,7 @@ def _ask(stage: Stage, sets: int, slices: int) -> None:
         if said == events.COMPLETED:
             return
         break
-    raise SystemExit(f"a sweep of {sets} sets in {slices} slices did not end well")
+    raise SystemExit(f"a sweep of {sets} sets over {years} years did not end well")
 
 
 def _headers(kind: str) -> dict[str, str]:
@@ -115,19 +119,26 @@ def _headers(kind: str) -> dict[str, str]:
     }
 
 
-def _hop(stage: Stage) -> float:
-    """To the broker and from there to a function that refuses at once: the first quartile, for others disturb."""
+def _hop(stage: Stage) -> tuple[float, float, float]:
+    """Post to the broker, and to a function that refuses at once. Return the time that both take, the first quartile
+    (others disturb), and the CPU time that it costs the broker, which sends as often as it takes, and the function."""
+    broker, executor = (stage.processes[name].pid for name in ("broker", "execute0"))
+    before = cpu_seconds(broker), cpu_seconds(executor)
     there = [_post(stage.broker, "dev.example.nothing.v1") for _ in range(HOPS)]
     on = [_post(stage.urls["execute"][0], events.SLICE_REQUESTED) for _ in range(HOPS)]
-    return statistics.quantiles(there, n=4)[0] + statistics.quantiles(on, n=4)[0]
+    own = (cpu_seconds(broker) - before[0]) / HOPS, (cpu_seconds(executor) - before[1]) / HOPS
+    return statistics.quantiles(there, n=4)[0] + statistics.quantiles(on, n=4)[0], 2 * own[0], own[1]
 
 
-def _publish(stage: Stage) -> float:
+def _publish(stage: Stage, event_bytes: int) -> float:
     """As a function does it, several at a time: events of a type that goes nowhere."""
     from candlemill.transport.sink import publish
 
     os.environ["K_SINK"] = stage.broker
-    said = [Event(id=f"{k}", source="/loadtests", type="dev.example.nothing.v1", data=b" " * 2000) for k in range(320)]
+    said = [
+        Event(id=f"{k}", source="/loadtests", type="dev.example.nothing.v1", data=b" " * event_bytes)
+        for k in range(320)
+    ]
     publish(said[:20])
     began = time.process_time()
     publish(said[20:])
@@ -148,9 +159,8 @@ def _post(url: str, kind: str) -> float:
 
 
 def run_locally(store: Path, workers: int, sets: int, years: int) -> Local:
-    """One sweep over the year that is stored of the one symbol, or some of those of the other, from the shell and
-    back."""
-    symbol, first = SYMBOLS[years > 1], YEAR - years + 1
+    """One sweep over the last years that are stored, from the shell and back."""
+    symbol, first = SYMBOLS[0], YEAR - years + 1
     fast = min(64, sets)
     slow = sets // fast
     command = [

@@ -10,30 +10,32 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from candlemill.backtests.plan import BATCH_SETS
+from candlemill.config import TASKS_UNDER_WAY
 from candlemill.store.clickhouse import ClickHouseStore
 
 from loadtests.common.lab import SYMBOLS, YEAR, machine, store_candles
-from loadtests.scaling.fit import BATCH, Laws, laws_of
 from loadtests.scaling.measure import Sample, cheapest, measured
-from loadtests.scaling.model import Job, Prediction, World, predict
+from loadtests.scaling.model import Costs, Job, Part, Prediction, World, predict
 from loadtests.scaling.points import Local, Point, by_events, ceiling, run_locally
 
-SIZES = ((64, 4, 364), (512, 4, 364), (512, 2, 182), (512, 12, 364))  # sets, slices, days
-RUN_SETS, RUN_SLICES, RUN_DAYS = 1024, 8, 365
+RUN_SETS, RUN_YEARS = 2_048, 3
 RUN_EXECUTORS = (1, 2, 4)
-HOME = ((512, 1), (2048, 1), (8192, 1), (2048, 3))  # sets, years
-USUAL_SETS, HOME_ROUNDS = 2048, 2  # larger ones take long: so many rounds at most
+HOME = ((512, 1), (2048, 1), (8192, 1))  # sets, years
+USUAL_SETS, HOME_ROUNDS = 2048, 1  # larger ones take long: so many rounds at most
 CORES = 2
 
 # Ten years of one symbol with a million sets: as `candlemill` plans them.
-SLICES, SETS, DAYS = 40, 1_000_000, 3_652
+SETS, YEARS = 1_000_000, 10
 EXECUTORS = (1, 10, 30, 100, 300, 1_000, 3_000, 10_000)
+TOGETHER = 10  # jobs at once, each of another symbol
+SIZES = ((RUN_SETS, RUN_YEARS, RUN_SETS // BATCH_SETS), (SETS, YEARS, 2))  # sets, years, batches that are run
 MINUTES_OF_DAY = 1_440
 COLUMNS_READ = 3  # t, open, close: an SMA crossing without stops
 
 
 class Assumed(msgspec.Struct, frozen=True):
-    """Of a cluster, and not measured here. `hop` is the issue's aim for a real Broker; `reaction` an autoscaler's tick
+    """Of a cluster, and not measured here. `hop` is that of a Broker in the same zone; `reaction` an autoscaler's tick
     of 2 s and as much to place a pod; a node that has to be made takes minutes more. `repairs` is the share of batches
     in which a guess was wrong. What grows does so with the executors; what does not is as in knative/base, with a small
     store."""
@@ -42,8 +44,10 @@ class Assumed(msgspec.Struct, frozen=True):
     reaction: float = 4.0
     repairs: float = 0.05
     skew: float = 0.1
-    aggregates_per_100: int = 50
-    store_cores_per_100: int = 50
+    lanes_per_executor: int = 2
+    aggregates_per_100: int = 40
+    store_cores_per_100: int = 60
+    splits_per_100: int = 10
     aggregates_fixed: int = 4
     store_cores_fixed: int = 8
     dollars_per_cpu_hour: float = 0.04
@@ -69,15 +73,16 @@ class Study(msgspec.Struct, frozen=True):
     when: str
     machine: dict[str, Any]
     samples: list[Sample]
-    laws: Laws
     points: list[Point]
     compared: list[Compared]
     local: list[Local]
     ceiling: float  # the efficiency of two processes that share nothing
     outcome_bytes: float  # of one row of slice_outcomes, as it is stored
     assumed: Assumed
-    carried_on: list[tuple[int, Prediction]]
-    as_it_is: list[tuple[int, Prediction]]  # with a fixed number of aggregates and of the store's cores
+    carried_on: list[tuple[int, Prediction]]  # on executors that run already
+    together: list[tuple[int, Prediction]]  # the same of several jobs at once
+    cold: list[tuple[int, Prediction]]
+    as_it_is: list[tuple[int, Prediction]]  # cold, with a fixed number of aggregates and of the store's cores
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -98,15 +103,14 @@ def measure(rounds: int) -> Measured:
         folder = Path(name)
         store = folder / "db"
         _say("making candles")
-        store_candles(f"chdb://{store}", folder, SYMBOLS[:1], YEAR)
-        years = max(years for _, years in HOME)
-        store_candles(f"chdb://{store}", folder / "more", SYMBOLS[1:], YEAR - years + 1, years)
+        store_candles(f"chdb://{store}", folder, SYMBOLS[:1], YEAR - YEARS + 1, YEARS)
         _say("measuring the parts of sweeps")
         samples = measured(store, SIZES, rounds)
         points = []
         for executors in RUN_EXECUTORS:
             _say(f"running a sweep of {RUN_SETS:,} sets on {executors} executors")
-            points.append(best_point(by_events(store, executors, RUN_SETS, RUN_SLICES, rounds)))
+            size = samples[-1].event_bytes
+            points.append(best_point(by_events(store, executors, RUN_SETS, RUN_YEARS, size, rounds)))
         local = []
         for sets, years in HOME:
             times = min(rounds, HOME_ROUNDS) if sets * years > USUAL_SETS else rounds
@@ -135,51 +139,78 @@ def best_point(points: Sequence[Point]) -> Point:
 
 
 def concluded(found: Measured, assumed: Assumed) -> Study:
-    laws = laws_of(found.samples)
+    run, large = found.samples
+    many = [number for number in EXECUTORS if number >= 1_000]
     return Study(
         when=found.when,
         machine=found.machine,
         samples=found.samples,
-        laws=laws,
         points=found.points,
-        compared=compare(laws, found.points),
+        compared=compare(run, found.points),
         local=found.local,
         ceiling=found.ceiling,
         outcome_bytes=found.outcome_bytes,
         assumed=assumed,
-        carried_on=carried_on(laws, found.points, assumed, True),
-        as_it_is=carried_on(laws, found.points, assumed, False),
+        carried_on=[(n, carried_on(large, found.points, assumed, n, cold=False)) for n in EXECUTORS],
+        together=[(n, carried_on(large, found.points, assumed, n, cold=False, jobs=TOGETHER)) for n in (1, *many)],
+        cold=[(n, carried_on(large, found.points, assumed, n)) for n in EXECUTORS],
+        as_it_is=[(n, carried_on(large, found.points, assumed, n, grown=False)) for n in EXECUTORS],
     )
 
 
-def compare(laws: Laws, points: Sequence[Point]) -> list[Compared]:
+def costs_of(sample: Sample, points: Sequence[Point], hop: float | None = None, skew: float = 0.0) -> Costs:
+    """What a job costs, by what its parts did. `hop` None: this machine's. A repair is of one set and one slice."""
+    cost = sample.cost
+    ask = cost.get("ask", Part()) + Part(store=cost["compute"].store)
+    one = cost["compute"].own * sample.tasks / sample.slices / min(BATCH_SETS, sample.sets)
+    least = {name: min(getattr(point, name) for point in points) for name in ("broker", "receive", "publish", "start")}
+    return Costs(
+        hop=min(point.hop for point in points) if hop is None else hop,
+        plan=cost["plan"],
+        share=cost["share"],
+        hand=cost["hand"].own,
+        ask=ask,
+        read=cost["read"],
+        compute=cost["compute"].own,
+        write=cost["write"],
+        reported=cost["reported"],
+        merge=cost["merge"],
+        repair=Part(one),
+        figures=cost["figures"] + cost["end"],
+        skew=skew,
+        **least,
+    )
+
+
+def compare(sample: Sample, points: Sequence[Point]) -> list[Compared]:
     """What the simulator says of the sweeps that were run: on two cores that everyone shares, and nobody else uses."""
-    hop, publish = min(one.hop for one in points), min(one.publish for one in points)
-    costs = laws.costs(RUN_DAYS, RUN_SLICES, RUN_SETS, hop, publish, 0.0)
-    job = Job(RUN_SLICES, -(-RUN_SETS // BATCH))
-    found = []
+    costs, found = costs_of(sample, points), []
+    job = Job(sample.tasks, sample.batches, TASKS_UNDER_WAY)
     for one in points:
         reported = predict(costs, job, World(one.executors, CORES))
         found.append(Compared(one.executors, reported.wall, one.wall, one.others, reported.cpu, one.cpu))
     return found
 
 
-def carried_on(laws: Laws, points: Sequence[Point], assumed: Assumed, grown: bool) -> list[tuple[int, Prediction]]:
-    """One symbol's ten years with a million sets, on cold executors. `grown`: aggregate and store grow with them."""
-    publish, start = min(one.publish for one in points), min(one.start for one in points)
-    costs = laws.costs(DAYS, SLICES, SETS, assumed.hop, publish, start)
-    costs = msgspec.structs.replace(costs, skew=assumed.skew)
-    job = Job(SLICES, -(-SETS // BATCH), assumed.repairs)
-    found = []
-    for executors in EXECUTORS:
-        _say(f"simulating {executors:,} executors")
-        store, aggregates = assumed.store_cores_fixed, assumed.aggregates_fixed
-        if grown:
-            store = max(store, executors * assumed.store_cores_per_100 // 100)
-            aggregates = max(aggregates, executors * assumed.aggregates_per_100 // 100)
-        world = World(executors, 0, store, aggregates, True, assumed.reaction)
-        found.append((executors, predict(costs, job, world)))
-    return found
+def carried_on(
+    sample: Sample,
+    points: Sequence[Point],
+    assumed: Assumed,
+    executors: int,
+    grown: bool = True,
+    cold: bool = True,
+    jobs: int = 1,
+) -> Prediction:
+    """One symbol's ten years with a million sets. `grown`: aggregate and store grow with the executors."""
+    _say(f"simulating {executors:,} executors")
+    costs = costs_of(sample, points, assumed.hop, assumed.skew)
+    job = Job(sample.tasks, sample.batches, assumed.lanes_per_executor * executors, assumed.repairs)
+    store, aggregates, splits = assumed.store_cores_fixed, assumed.aggregates_fixed, assumed.aggregates_fixed
+    if grown:
+        store = max(store, executors * assumed.store_cores_per_100 // 100)
+        aggregates = max(aggregates, executors * assumed.aggregates_per_100 // 100)
+        splits = max(splits, executors * assumed.splits_per_100 // 100)
+    return predict(costs, job, World(executors, 0, store, aggregates, splits, cold, assumed.reaction), jobs)
 
 
 def _outcome_bytes(store: Path) -> float:
