@@ -1,9 +1,10 @@
-"""What accounts of real money cost: `python benchmarks/accounts.py`, processor time of this process.
+"""What accounts of real money cost: `python benchmarks/accounts.py [--pairs 1000]`, processor time of this process.
 
 One run and a sweep of SMA crossovers over a year of minutes in both accounts, how many events are settled a second, and
-ten years decided once and settled again.
+ten years decided once and settled again; or a sweep of `--pairs` alone.
 """
 
+import argparse
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -16,10 +17,11 @@ from candlemill.backtests.settlement import settled
 from candlemill.backtests.slice import SliceWindow, run_slice, summary_of
 from candlemill.backtests.spec import Spec
 from candlemill.backtests.spec_rules import account_rules, rules_of
-from candlemill.backtests.tapes import unpacked
+from candlemill.backtests.tapes import TAPES, unpacked
 from candlemill.backtests.tiers import Tier, TierTable
 from candlemill.engine.candles import CandleColumns
 from candlemill.engine.fill_tape import AT_OPEN, NO_KEY, TARGET, FillTape
+from candlemill.engine.tape import Tape
 from candlemill.strategies import build
 from data import synthetic
 
@@ -43,15 +45,13 @@ def candle_columns(candles: Columns, names: str = "t open high low close volume"
     )
 
 
+def units_spec(year: Columns) -> Spec:
+    span = {"start": int(year["t"][0]), "end": int(year["t"][-1]) + 60_000}
+    return Spec(symbol="X", strategy="sma_cross", params={}, account="units", **span)
+
+
 def sma(year: Columns, candles: CandleColumns) -> None:
-    units = Spec(
-        symbol="X",
-        strategy="sma_cross",
-        params={},
-        account="units",
-        start=int(year["t"][0]),
-        end=int(year["t"][-1]) + 60_000,
-    )
+    units = units_spec(year)
     cash = msgspec.structs.replace(units, account="cash", capital=10**12)
     window = SliceWindow(candles, 0, int(candles.n), True)
     one = [(0, build("sma_cross", {"fast": 10, "slow": 50}))]
@@ -91,7 +91,7 @@ def events(candles: CandleColumns) -> None:
         after = 0 if before else 10**6
         fills.add(minute, AT_OPEN, made, TARGET, NO_KEY, before, after, after, 0, price, price, 1000, int(before == 0))
         before = after
-    rules, quotes = AccountRules(), {"X": Quotation(t, close)}
+    rules, quotes = AccountRules(), {"X": Quotation(t, close, candles=candles)}
     took = seconds(lambda: settle({"X": fills}, quotes, rules, opened(rules, ["X"])))
     print(f"settle: {len(at) / took / 1e6:.1f} million events/s")
 
@@ -115,24 +115,46 @@ def again(year: Columns) -> None:
             done = run_slice(spec, SliceWindow(bars, lo - a, hi - a, a == 0), sets, None, True)
             texts.append(done.outcomes[0].tape)
 
-    def settle_with(spec: Spec) -> Any:
+    def settle_with(spec: Spec, read: Callable[[str], Tape]) -> Any:
         rules = account_rules(spec)
         assert rules is not None
-        return settled(map(unpacked, texts), rules_of(spec), rules, lambda a, b: (t, columns["close"]))
+        return settled(map(read, texts), rules_of(spec), rules, lambda a, b: (t, columns["close"]))
 
     decided = seconds(decide, 3)
     other = msgspec.structs.replace(spec, capital=5 * 10**11, fee=500, step=10**5)
-    first, second = (seconds(lambda s=one: settle_with(s), 3) for one in (spec, other))
+    first = seconds(lambda: settle_with(spec, unpacked), 5)
+    settle_with(spec, TAPES.get)
+    second = seconds(lambda: settle_with(other, TAPES.get), 5)
     fills = sum(len(unpacked(text).columns()["bar"]) for text in texts)
     size = sum(map(len, texts))
-    print(f"ten years: decided {decided * 1e3:.0f} ms, settled {first * 1e3:.0f} ms, again {second * 1e3:.0f} ms, "
-          f"{second / (decided + first):.2f} x; {size / fills:.1f} bytes a fill of {fills:,}")  # fmt: skip
+    print(f"ten years: decided {decided * 1e3:.0f} ms, settled {first * 1e3:.1f} ms, again with other money "
+          f"{second * 1e3:.1f} ms, {second / (decided + first):.2f} x; {size / fills:.1f} bytes a fill")  # fmt: skip
+
+
+def pairs(year: Columns, candles: CandleColumns, count: int) -> None:
+    """A sweep of so many pairs of averages over the year in both accounts, by turns."""
+    window, spec = SliceWindow(candles, 0, int(candles.n), True), units_spec(year)
+    grid = [(fast, slow) for fast in range(5, 5 + 2 * 25, 2) for slow in range(60, 60 + 5 * (count // 25), 5)]
+    sets = [(k, build("sma_cross", {"fast": fast, "slow": slow})) for k, (fast, slow) in enumerate(grid)]
+    took: dict[str, list[float]] = {"units": [], "cash": []}
+    for _ in range(3):
+        for account, tries in took.items():
+            one = msgspec.structs.replace(spec, account=account, capital=10**12 if account == "cash" else spec.capital)
+            tries.append(seconds(lambda s=one: run_slice(s, window, sets), 1))
+    a, b = (min(tries) for tries in took.values())
+    print(f"{len(sets):,} pairs: units {a:.2f} s, cash {b:.2f} s, {b / a:.2f} x")
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pairs", type=int, help="only a sweep of so many pairs of averages")
+    given = parser.parse_args()
     candles = synthetic.year(1, 2024, 30_000.0)
     minutes = candle_columns(candles)
-    sma(candles, minutes)
-    margin(candles, minutes)
-    events(minutes)
-    again(candles)
+    if given.pairs:
+        pairs(candles, minutes, given.pairs)
+    else:
+        sma(candles, minutes)
+        margin(candles, minutes)
+        events(minutes)
+        again(candles)

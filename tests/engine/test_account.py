@@ -8,8 +8,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from candlemill.backtests.spec_rules import COLUMNS
-from candlemill.engine.account import COMPOUND, DAY_SHARES, FIXED, LOG, NO_SHARE, NOTIONAL, Sizing, ln, run_account
+from candlemill.engine.account import COMPOUND, FIXED, NOTIONAL, Sizing, run_account
 from candlemill.engine.candles import CandleColumns
+from candlemill.engine.compound import DAY_SHARES, LOG, NO_SHARE, ln
 from candlemill.engine.fills import SIGNAL, STOP, TAKE, Fills
 from candlemill.engine.position import ExecutionRules, fee_of, funding_of
 from candlemill.engine.signals import changes_of

@@ -1,6 +1,7 @@
 """Marks of accounts, and the outlines of stretches, against sums over every bar."""
 
 from collections.abc import Collection
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import hypothesis.strategies as st
@@ -52,12 +53,15 @@ def expected(equities: list[int], holding: list[bool], before: int, ruined: bool
         fall = max(fall, peak - equity)
         peak, low = max(peak, equity), min(low, equity)
     last = equities[-1] if equities else before
+    levels = [before, *(equities[end] for end in ends)]
     found = {"peak": peak, "low": low, "fall": fall, "last": last, "exposure": sum(holding), "ruin": ruin}
-    return {"ruin": ruin} if ruin != NO_BAR else {**found, "days": [equities[end] for end in ends]}
+    return {"ruin": ruin} if ruin != NO_BAR else {**found, "profits": [b - a for a, b in pairwise(levels)]}
 
 
-def shown(marks: Marks) -> dict[str, Any]:
-    return {"ruin": marks.ruin} if marks.ruin != NO_BAR else {**marks.totals(), "days": marks.days()}
+def shown(marks: Marks, before: tuple[int, int]) -> dict[str, Any]:
+    if marks.ruin != NO_BAR:
+        return {"ruin": marks.ruin}
+    return {**marks.totals(), "profits": marks.profits(*before)}
 
 
 @given(CLOSES, STEPS, EQUITY, st.booleans(), st.data())
@@ -80,7 +84,7 @@ def test_the_marks_of_a_symbol_are_those_of_every_bar(
     own = expected(equities, holding, before[0] * SCALE + before[1], ruined, ends)
     if own["ruin"] != NO_BAR:
         own["ruin"] += lo
-    assert shown(marks) == own
+    assert shown(marks, before) == own
 
 
 @given(st.lists(CLOSES, min_size=1, max_size=3), EQUITY, st.booleans(), st.data())
@@ -109,7 +113,7 @@ def test_the_marks_of_a_panel_are_those_of_every_minute(
     ends = sorted(data.draw(st.sets(st.integers(0, minutes - 1), max_size=3)))
     assert panel.equity().tolist() == [equity // SCALE for equity in equities]
     marks = panel.scan(*before, ruined, array(ends))
-    assert shown(marks) == expected(equities, holding, before[0] * SCALE + before[1], ruined, ends)
+    assert shown(marks, before) == expected(equities, holding, before[0] * SCALE + before[1], ruined, ends)
 
 
 def test_positions_of_a_panel_whose_sum_may_leave_64_bits_are_refused() -> None:

@@ -206,7 +206,8 @@ def settle(
     columns = _events(parts, rules, start, ruin)
     ordered = columns["instant"] >= 0
     decided = [part.quotes.decided for part in parts if part.quotes.decided != NEVER]
-    instants = np.unique(np.append(columns["made"][ordered], np.array(decided, dtype=np.int64)))
+    instants = np.sort(np.append(columns["made"][ordered], np.array(decided, dtype=np.int64)))
+    instants = instants[np.flatnonzero(np.diff(instants, prepend=NEVER))]  # each once
     columns["instant"] = np.where(ordered, np.searchsorted(instants, columns["made"]), NEVER)
     settler = _settler(parts, rules.of(symbols), start.cash)
     entries = settle_events(settler, columns, instants, symbols)
@@ -261,12 +262,14 @@ def _events(parts: "Sequence[_Part]", rules: AccountRules, start: AccountState, 
     elif ruin is not None:
         found = [{name: column[columns["minute"] <= ruin] for name, column in columns.items()} for columns in found]
         found += [plain_events(part.number, np.array([ruin]), AFTER_CLOSE, ENDING) for part in parts]
-    return in_order(found)
+    return found[0] if len(parts) == len(found) == 1 else in_order(found)
 
 
 def in_order(found: Sequence[Columns]) -> Columns:
     """Join events of several sources in the order of settlement."""
-    columns = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+    columns = dict(found[0])
+    if len(found) > 1:
+        columns = {name: np.concatenate([one[name] for one in found]) for name in columns}
     order = np.lexsort([columns[name] for name in ("what", "symbol", "turn", "stage", "minute")])
     return {name: column[order] for name, column in columns.items()}
 

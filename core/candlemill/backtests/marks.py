@@ -50,7 +50,7 @@ def account_of(
         entries, end = settle(fills, quotations, rules, start, int(minutes[ruin]))
         moves, panel, marks = _marked(minutes, day_ends, quotations, entries, start, True)
     whole, rest = start.equity
-    daily = np.diff(np.array([whole * SCALE + rest, *marks.days()], dtype=object)).tolist()
+    daily = marks.profits(whole, rest)
     summary = summarised(entries, marks, whole * SCALE + rest, len(minutes))
     summary.count_days(daily)
     summary.gap_profit = _gap_profit(quotations, moves, start)

@@ -18,8 +18,8 @@ from candlemill.backtests.metrics import metrics
 from candlemill.backtests.result import INTERVAL, SHARPE_RECIPE, compounded, digest_of_result, sharpe, sortino
 from candlemill.backtests.slice import PATHS
 from candlemill.backtests.spec import Spec
-from candlemill.engine.account import LOG
 from candlemill.engine.candles import Column
+from candlemill.engine.compound import LOG
 from candlemill.errors import BadInput, TooLarge, UnknownName
 from candlemill.units import SCALE, parse_decimal
 

@@ -24,8 +24,8 @@ from candlemill.backtests.slice import PATHS
 from candlemill.backtests.spec import Spec
 from candlemill.backtests.spec_rules import account_rules, is_per_unit
 from candlemill.backtests.states import split_state
-from candlemill.engine.account import DAY_SHARES, LOG, NO_SHARE
 from candlemill.engine.candles import DAY_MS
+from candlemill.engine.compound import DAY_SHARES, LOG, NO_SHARE
 from candlemill.engine.summary import FINE, CarriedState
 from candlemill.units import SCALE
 

@@ -10,11 +10,12 @@ from candlemill.backtests.single import SYMBOL
 from candlemill.backtests.spec import Spec
 from candlemill.backtests.spec_rules import account_rules, rules_of
 from candlemill.backtests.states import join_state, split_state
-from candlemill.backtests.tapes import unpacked
+from candlemill.backtests.tapes import TAPES
 from candlemill.engine.candles import DAY_MS, Column
 from candlemill.engine.position import SCALE, ExecutionRules
 from candlemill.engine.summary import Summary
-from candlemill.engine.tape import Tape, TapeRun
+from candlemill.engine.tape import Tape
+from candlemill.engine.tape_run import TapeRun
 from candlemill.errors import TooLarge
 
 Read = Callable[[int, int], tuple[Column, Column]]  # the times and closes of the bars of `start <= t < end` (ms)
@@ -30,7 +31,7 @@ def with_account(spec: Spec, merged: MergedSlices, read: Read) -> MergedSlices:
     if account is None or not merged.tapes:
         return merged
     try:
-        found = settled(map(unpacked, merged.tapes), rules_of(spec), account, read)
+        found = settled(map(TAPES.get, merged.tapes), rules_of(spec), account, read)
     except OverflowError as error:
         raise TooLarge(f"{spec.symbol} {spec.strategy}: {error}; use less capital or smaller rates") from None
     total = found.summary

@@ -197,7 +197,7 @@ class AccountSlice:
         whole, rest = self._before.equity
         begin = whole * SCALE + rest
         total = summarised(self.entries, self.marks, begin, self._hi - self._lo)
-        daily = np.diff(np.array([begin, *self.marks.days()], dtype=object)).tolist()
+        daily = self.marks.profits(whole, rest)
         total.count_days(daily)
         total.gap_profit = self._gap_profit()
         self._split_trades(total)

@@ -1,6 +1,9 @@
 """Tapes of decided fills: what settling and marking an account of one symbol needs of a slice, without its candles."""
 
 import base64
+import threading
+from collections import OrderedDict
+from typing import Final
 
 import numpy as np
 
@@ -10,6 +13,8 @@ from candlemill.engine.fills import BOTH, SIGNAL, TAKE, Fills
 from candlemill.engine.mark import outlines
 from candlemill.engine.position import ExecutionRules
 from candlemill.engine.tape import AMBIGUOUS, AT_ITS_CLOSE, TAKEN, Tape, tape_from
+
+KEPT_BYTES: Final = 64 << 20  # of tapes in memory: some ten years of a busy strategy take 15 MB
 
 
 def tape_of(candles: CandleColumns, rules: ExecutionRules, log: Fills, side: int, lo: int, hi: int) -> Tape:
@@ -62,3 +67,33 @@ def packed(tape: Tape) -> str:
 def unpacked(text: str) -> Tape:
     """Return the tape of a text that `packed` has made."""
     return tape_from(base64.b64decode(text))
+
+
+class TapeCache:
+    """Bounded thread-safe LRU cache of tapes: a job is settled again and again with other money."""
+
+    def __init__(self, limit: int = KEPT_BYTES) -> None:
+        self._limit = limit
+        self._bytes = 0
+        self._tapes: OrderedDict[str, tuple[Tape, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, text: str) -> Tape:
+        """Return the tape of a text that `packed` has made. It is shared, so it must not be changed."""
+        with self._lock:
+            if text in self._tapes:
+                self._tapes.move_to_end(text)
+                return self._tapes[text][0]
+        tape = unpacked(text)
+        size = len(text) + sum(column.nbytes for column in tape.columns().values())
+        with self._lock:
+            if text not in self._tapes:
+                self._tapes[text] = tape, size
+                self._bytes += size
+            while self._bytes > self._limit:
+                _, (_, size) = self._tapes.popitem(last=False)
+                self._bytes -= size
+        return tape
+
+
+TAPES: Final = TapeCache()

@@ -3,6 +3,8 @@
 The figures are those of `backtests.single.AccountSlice`, which knows all other cases. Sweeps run mostly this one.
 """
 
+import numpy as np
+from librt.vecs import vec
 from mypy_extensions import i64
 
 from candlemill.engine.candles import CandleColumns
@@ -58,7 +60,7 @@ class CashRun:
     def walk(self, changes: PositionChanges) -> None:
         """Process all bars: a stretch up to the fill of each change, and one after the last."""
         at, value, hi = changes.at, changes.value, self.hi
-        opens = opens_after(self.candles.open, at)
+        opens, closes = opens_after(self.candles.open, at), closes_of(self.candles.close, at)
         count: i64 = len(at)
         begin: i64 = self.lo
         k: i64 = 0
@@ -69,7 +71,7 @@ class CashRun:
                 self.mark(begin, bar)
                 if self.marks.ruin != NO_BAR:
                     return
-                self.fill(bar, opens[k])
+                self.fill(opens[k], closes[k])
                 begin = bar
             k += 1
         self.mark(begin, hi)
@@ -85,16 +87,14 @@ class CashRun:
         if begin < end:
             self.seen.stretch(begin, end, account.cash, account.held)
 
-    def fill(self, bar: i64, raw: i64) -> None:
-        """Close the open position and open the wanted one, both at the raw price."""
+    def fill(self, raw: i64, made_price: i64) -> None:
+        """Close the open position and open the wanted one, both at the raw price; `made_price` is the close before."""
         account, rules = self.account, self.rules
         price: i64 = raw
         if rules.slippage != 0:
             direction: i64 = 1 if self.wanted > self.side else -1
             price = max(1, raw + direction * distance(raw, rules.slippage))
-        made_price: i64 = 0
         if self.wanted != 0:
-            made_price = self.candles.close[bar - 1]
             account.note(made_price)
         if self.side != 0:
             account.leave(price, rules.fee)
@@ -114,3 +114,14 @@ class CashRun:
         out, daily = self.account.summary(self.marks, int(self.hi - self.lo))
         out.first, out.last = int(self.candles.open[self.lo]), int(self.candles.close[self.hi - 1])
         return out, daily
+
+
+def closes_of(closes: vec[i64], at: vec[i64]) -> vec[i64]:
+    """Return the closes of bars `at`, collected beforehand as in `opens_after`."""
+    out = vec[i64](np.empty(len(at), dtype=np.int64))
+    count: i64 = len(at)
+    k: i64 = 0
+    while k < count:
+        out[k] = closes[at[k]]
+        k += 1
+    return out

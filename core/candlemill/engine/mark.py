@@ -18,14 +18,15 @@ from candlemill.engine.wide import SCALE, below_limit, product, size_of
 
 NO_BAR: Final = -1
 BLOCK_SHIFT: Final = 5  # bits of BLOCK
+SMALL: Final = 1 << 35  # amounts whose 10^8-fold fits 62 bits
 FIELDS: Final = 5  # numbers of a waiting stretch: begin, end, cash, quantity and bound
 
 
 class Marks:
     """Results of the marks so far.
 
-    Peak, low and drawdown include the equity at the start. Also the equity at each day's last mark, the number of marks
-    with a position, and the first mark with an equity of 0 or less (`ruin`, NO_BAR).
+    Peak, low and drawdown include the equity at the start. Also the equity at each day's last mark (`day`, `day_rest`),
+    the number of marks with a position, and the first mark with an equity of 0 or less (`ruin`, NO_BAR).
     """
 
     def __init__(self, whole: i64, rest: i64, ruined: bool) -> None:
@@ -74,10 +75,21 @@ class Marks:
             "ruin": int(self.ruin),
         }
 
-    def days(self) -> list[int]:
-        """Return the equity at each day's last mark, in 10^-16."""
-        pairs = zip(view(self.day).tolist(), view(self.day_rest).tolist(), strict=True)
-        return [whole * SCALE + rest for whole, rest in pairs]
+    def profits(self, before: i64, rest: i64) -> list[int]:
+        """Return the profit of each day in 10^-16, from an equity of `before` and `rest` on."""
+        out: list[int] = []
+        k: i64 = 0
+        while k < len(self.day):
+            whole: i64 = self.day[k] - before
+            fine: i64 = self.day_rest[k] - rest
+            if -SMALL < whole < SMALL:  # most are: they need no wide integers
+                profit: i64 = whole * SCALE + fine
+                out.append(int(profit))
+            else:
+                out.append(int(whole) * SCALE + int(fine))
+            before, rest = self.day[k], self.day_rest[k]
+            k += 1
+        return out
 
 
 def mark_symbol(

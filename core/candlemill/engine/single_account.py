@@ -227,9 +227,6 @@ class SingleAccount:
         out.gap_profit = self.gap_profit
         if self.is_filled:
             out.tail, out.tail_gap, out.tail_cash = 1, int(self.over_gap), int(self.trade_cash) * SCALE
-        daily: list[int] = []
-        for equity in marks.days():
-            daily.append(equity - begin)
-            begin = equity
+        daily = marks.profits(self.capital, 0)
         out.count_days(daily)
         return out, daily

@@ -6,6 +6,7 @@ from librt.vecs import vec
 from mypy_extensions import i64
 
 from candlemill.engine.candles import BLOCK, CandleColumns
+from candlemill.engine.signals import first_at_least
 
 FAR: Final = 1 << 61  # above every price and bar; mypyc boxes constants from 2^62 on
 
@@ -74,3 +75,8 @@ def first_outside(candles: CandleColumns, begin: i64, end: i64, floor: i64, ceil
             return i
         i += 1
     return end
+
+
+def crossed_gap(candles: CandleColumns, first: i64, last: i64) -> int:
+    """Return whether a minute is missing before one of the bars `first` to `last`."""
+    return 1 if at_or_far(candles.gaps, first_at_least(candles.gaps, first)) <= last else 0

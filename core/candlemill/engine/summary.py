@@ -199,9 +199,10 @@ class Summary:
         """Add the profits of whole UTC days."""
         self.days += len(daily)
         for profit in daily:
-            self.squares += profit * profit
+            square = profit * profit
+            self.squares += square
             if profit < 0:
-                self.loss_squares += profit * profit
+                self.loss_squares += square
 
     def to_list(self) -> list[int]:
         """Return the fields in the order of `FIELDS`."""
