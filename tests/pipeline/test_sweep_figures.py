@@ -12,7 +12,7 @@ from candlemill.backtests.plan import Plan
 from candlemill.backtests.resolve import resolve
 from candlemill.errors import StoreDown
 from candlemill.guards import matrix
-from candlemill.pipeline.interfaces import HandlerContext, Waves
+from candlemill.pipeline.interfaces import HandlerContext
 from candlemill.pipeline.rows import JobRow, ResultRow, scores_of
 from candlemill.pipeline.sweep_figures import part_of, sweep_figures
 from hypothesis import given, settings
@@ -27,9 +27,6 @@ SPEC = resolve(
     account="units",
 )
 JOB = JobRow("j" * 32, "merging", "", "", "d" * 64, 0)
-
-
-WAVES = Waves(1, 1.0)
 
 
 class Results:
@@ -59,8 +56,8 @@ def results(seed: int) -> list[ResultRow]:
     return rows
 
 
-def guards(rows: list[ResultRow], parts: dict[int, str], batch: int, waves: Waves | None = WAVES) -> str:
-    runtime: Any = HandlerContext(Results(rows, parts), None, None, lambda: 0, waves=waves)  # type: ignore[arg-type]
+def guards(rows: list[ResultRow], parts: dict[int, str], batch: int) -> str:
+    runtime: Any = HandlerContext(Results(rows, parts), None, None, lambda: 0)  # type: ignore[arg-type]
     return sweep_figures(JOB, SPEC, Plan([SPEC.start, SPEC.end], batch, SPEC.combinations, DAYS), runtime)
 
 
@@ -72,7 +69,7 @@ def test_parts_give_the_guards_of_all_results(seed: int, batch: int, limit: int)
         patch.setattr(matrix, "SETS_LIMIT", limit)
         numbers = range(-(-SPEC.combinations // batch))
         parts = {k: part_of(SPEC, [row for row in rows if row.number // batch == k]) for k in numbers}
-        expected = guards(rows, {}, batch, waves=None)
+        expected = guards(rows, dict.fromkeys(numbers, ""), batch)
         assert expected.startswith('{"best"')
         assert guards(rows, parts, batch) == expected
         assert guards(rows, parts | {0: ""}, batch) == expected  # one batch was merged by an earlier release

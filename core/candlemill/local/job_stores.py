@@ -4,8 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from candlemill.local.outcomes import LocalOutcomes
 from candlemill.pipeline.job_state import WORKFLOWS, later
 from candlemill.pipeline.rows import (
@@ -25,8 +23,6 @@ FLUSH_SECONDS = 5.0
 RESULT_SECONDS = 1.0  # a crash loses the batches of so long
 RESULTS_AT_ONCE = 4_096  # results in memory
 LOOK_SECONDS = 1.0  # interval of checks in the store whether another process has ended a job
-DAILY_KEPT = 10_000  # sets: as many as a sweep's statistics use
-SCORES_KEPT = 10_000  # of a sweep: those of more are read from the store
 
 
 class BufferedJobStore(LocalOutcomes):
@@ -44,9 +40,7 @@ class BufferedJobStore(LocalOutcomes):
         self._results: list[ResultRow] = []  # not written yet
         self._looked: dict[str, float] = {}
         self.last_results: Sequence[ResultRow] = ()
-        self._daily: dict[str, str] = {}  # of the last results
-        self._scores: dict[str, dict[int, int]] = {}  # Sharpe ratios of a sweep's results, by number
-        self._partial: set[str] = set()  # sweeps that have results which are not among these
+        self._daily: dict[str, str] = {}  # of the best set of each batch
         self._written_at = time.monotonic()
 
     def job(self, job_id: str) -> JobRow | None:
@@ -108,8 +102,6 @@ class BufferedJobStore(LocalOutcomes):
             self._rows[job_id] = {}
             for row in [] if self._fresh else self._store.partials(job_id):
                 self._add(row)
-            if self._rows[job_id]:  # an earlier process may have written results
-                self._partial.add(job_id)
         return self._rows[job_id]
 
     def _add(self, row: TaskRecord) -> None:
@@ -139,7 +131,8 @@ class BufferedJobStore(LocalOutcomes):
         return BatchState(found.counts[GUESS, tasks], (DONE, batch, merged) in done.rows, done.counts[DONE, merged])
 
     def sweep_parts(self, job_id: str, merged: str) -> dict[int, str]:
-        return {}
+        rows = self._batches(job_id).get(MERGED_BATCH, _Batch()).rows.values()
+        return {row.slice: row.part for row in rows if row.kind == DONE and row.task == merged}
 
     def has_result(self, job_id: str) -> bool:
         return self._store.has_result(job_id)
@@ -151,15 +144,9 @@ class BufferedJobStore(LocalOutcomes):
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._results += results
         self.last_results = results
-        if len(self._daily) + len(results) > DAILY_KEPT:
-            self._daily = {}
-        self._daily |= {row.job_id: row.daily for row in results}
-        for row in results:
-            scores = self._scores.setdefault(row.sweep_id, {})
-            if len(scores) < SCORES_KEPT:
-                scores[row.number] = row.sharpe_ratio
-            else:
-                self._partial.add(row.sweep_id)
+        if results:
+            best = max(results, key=_sharpe_ratio)  # the first of equal ones, as a sweep's guards choose
+            self._daily[best.job_id] = best.daily
 
     def _write_results(self) -> None:
         if self._results:
@@ -171,10 +158,6 @@ class BufferedJobStore(LocalOutcomes):
         return self._store.count_sweep(sweep_id)
 
     def sweep_scores(self, sweep_id: str) -> Scores | None:
-        scores = self._scores.get(sweep_id)
-        if scores and sweep_id not in self._partial:
-            numbers = np.array(sorted(scores), dtype=np.int64)
-            return numbers, np.array([scores[number] for number in numbers.tolist()], dtype=np.int64)
         self._write_results()
         return self._store.sweep_scores(sweep_id)
 
@@ -219,12 +202,19 @@ class DryRunJobStore(BufferedJobStore):
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._take(results)
 
+    def sweep_parts(self, job_id: str, merged: str) -> dict[int, str]:
+        return dict.fromkeys(super().sweep_parts(job_id, merged), "")
+
     def sweep_scores(self, sweep_id: str) -> None:
         return None
 
     def flush(self) -> None:
         """Write nothing."""
         self._states, self._unwritten = [], []
+
+
+def _sharpe_ratio(row: ResultRow) -> int:
+    return row.sharpe_ratio
 
 
 class _Batch:

@@ -119,7 +119,7 @@ def _merge_batch(job: JobRow, spec: Spec, plan: Plan, batch: int, runtime: Handl
     runtime.store.put_results(merged.results)
     if merged.prefixes:
         runtime.store.put_outcomes(merged.prefixes)
-    part = part_of(spec, merged.results) if spec.grid and runtime.waves is not None else ""
+    part = part_of(spec, merged.results) if spec.grid else ""
     runtime.store.put_task_records([TaskRecord(job.job_id, MERGED_BATCH, DONE, batch, done_ending(plan), part)])
     runtime.store.release(merged.set_keys)
     return None

@@ -1,8 +1,7 @@
 """Guards of a finished sweep.
 
-Where functions run it, the record of each merged batch has what the guards need of its sets: their scores, and sums of
-their daily profits. The end of the sweep adds these up, instead of reading ten thousand results again. One process that
-runs a sweep has the results in memory: its records have nothing.
+The record of each merged batch has what the guards need of its sets: their scores, and sums of their daily profits. The
+end of the sweep adds these up, instead of reading ten thousand results again, or keeping them in memory.
 """
 
 from base64 import b64decode, b64encode
@@ -65,12 +64,11 @@ def part_of(spec: Spec, results: Sequence[ResultRow]) -> str:
 def sweep_figures(job: JobRow, spec: Spec, plan: Plan, runtime: HandlerContext) -> str:
     """Return the guards of a sweep's best Sharpe ratio as JSON; empty with fewer than two results.
     Raises StoreDown if the store does not show all of the sweep's results yet."""
-    if runtime.waves is not None:
-        parts = runtime.store.sweep_parts(job.job_id, done_ending(plan))
-        if len(parts) < plan.batches:
-            raise StoreDown(f"the store shows {len(parts):,} of {plan.batches:,} batches of {job.job_id}: ask again")
-        if all(parts.values()):  # an earlier release, or one process, left none
-            return _of_parts(job, spec, [_decoder.decode(b64decode(parts[batch])) for batch in sorted(parts)], runtime)
+    parts = runtime.store.sweep_parts(job.job_id, done_ending(plan))
+    if len(parts) < plan.batches:
+        raise StoreDown(f"the store shows {len(parts):,} of {plan.batches:,} batches of {job.job_id}: ask again")
+    if all(parts.values()):  # an earlier release left none
+        return _of_parts(job, spec, [_decoder.decode(b64decode(parts[batch])) for batch in sorted(parts)], runtime)
     return _of_results(job, spec, runtime)
 
 
