@@ -52,7 +52,7 @@ class SliceWindow(msgspec.Struct, frozen=True):
     begin: int = 0
 
 
-class SliceOutcome(msgspec.Struct, frozen=True, array_like=True):
+class SliceOutcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Outcome of one parameter set for one slice.
 
     `end` is the state from which the next slice must start, `daily` the profit of each of its days in the account's

@@ -6,7 +6,7 @@ Every function gives the same result wherever its window of bars begins: sums ar
 
 from collections.abc import Callable
 from math import gcd, lcm
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from librt.vecs import vec
@@ -126,9 +126,9 @@ def average_crosses(
             _means(bars, window, a, means[row, :m])
         at = (a - lo) // 8
         for group in groups:
-            group.compare(means[:, :m], mask[: len(group.members), :m], a, above, at, False)
+            group.compare(means[:, :m], mask[: group.count, :m], a, above, at, False)
             if short:
-                group.compare(means[:, :m], mask[: len(group.members), :m], a, below, at, True)
+                group.compare(means[:, :m], mask[: group.count, :m], a, below, at, True)
     return above, below
 
 
@@ -137,10 +137,11 @@ class _Group:
 
     def __init__(self, row: int, rows: list[int], members: list[int], slows: list[int], common_is_slow: bool) -> None:
         self.row = row
-        in_a_row = rows == list(range(rows[0], rows[0] + len(rows)))
-        self.rows = slice(rows[0], rows[-1] + 1) if in_a_row else np.array(rows)
-        self.members = np.array(members)
+        self.rows = _evenly(rows)
+        self.members = _evenly(members)
+        self.count = len(members)
         self.slows = np.array(slows)
+        self.slowest = max(slows)
         self.common_is_slow = common_is_slow
 
     def compare(self, means: Means, mask: Mask, a: int, out: Bits, at: int, below: bool) -> None:
@@ -149,10 +150,18 @@ class _Group:
             np.greater(means[self.rows], means[self.row], out=mask)
         else:
             np.less(means[self.rows], means[self.row], out=mask)
-        for k in np.flatnonzero(self.slows - 1 > a):  # at the job's start only: too few bars for the slow mean
-            mask[k, : self.slows[k] - 1 - a] = False
+        if a < self.slowest - 1:  # at the job's start only: too few bars for the slow mean
+            for k in np.flatnonzero(self.slows - 1 > a):
+                mask[k, : self.slows[k] - 1 - a] = False
         packed = np.packbits(mask, axis=1, bitorder="little")
         out[self.members, at : at + packed.shape[1]] = packed
+
+
+def _evenly(numbers: list[int]) -> Any:
+    """Return ascending numbers as an index: a slice, which is faster, where they are evenly spaced."""
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    whole = range(numbers[0], numbers[-1] + 1, step) if step > 0 else range(0)
+    return slice(numbers[0], numbers[-1] + 1, step) if list(whole) == numbers else np.array(numbers)
 
 
 def _partners(pairs: list[tuple[int, int]], windows: list[int]) -> list[_Group]:
