@@ -19,7 +19,7 @@ from measure import Row, load_now, machine, write_table
 from rows.engine import rows_raptorbt, rows_run, rows_stops, rows_sweep, rows_vectorbt
 from rows.gateway import rows_gateway
 from rows.guess import rows_guesses
-from rows.process import rows_ingest, rows_memory, rows_process, rows_slices
+from rows.process import rows_ingest, rows_memory, rows_process, rows_slices, rows_workers
 from rows.ready import rows_ready
 from rows.research import rows_guards, rows_report
 from rows.reuse import rows_reuse
@@ -33,6 +33,7 @@ ROWS: dict[str, Callable[[Lab], Iterator[Row]]] = {
     "vectorbt": rows_vectorbt,
     "raptorbt": rows_raptorbt,
     "memory": rows_memory,
+    "workers": rows_workers,
     "process": rows_process,
     "ready": rows_ready,
     "ingest": rows_ingest,

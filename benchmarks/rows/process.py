@@ -16,6 +16,7 @@ SWEEPS = {
     1_000: ("fast=5:100:5", "slow=110:600:10"),
     10_000: ("fast=2:101", "slow=110:605:5"),
 }
+TWO_THOUSAND = ("fast=5:68", "slow=110:265:5")
 MANY_SLICES = 120
 EMPTY_DATABASE = """
 import sys, clickhouse_connect
@@ -50,6 +51,37 @@ def _sweeps(lab: Lab, store: Path | str, how: str) -> Iterator[Row]:
         what = f"memory: sweep of {sets:,} sets over a year, {how}"
         note = f"in {milliseconds(run.wall_ns)}"
         yield Row(what, megabytes(run), note, None, "<= 300 MB", "flat", vars(run))
+
+
+def rows_workers(lab: Lab) -> Iterator[Row]:
+    """A sweep with one worker and with two in turns: 1 is twice as fast, and 0.5 no faster."""
+    store = lab.year_store
+    grid = [x for values in TWO_THOUSAND for x in ("--grid", values)]
+    sweep = ("sweep", "--symbol", SYMBOL, "--strategy", "sma_cross", *grid, "--no-cache", "--top", "10", "--json")
+    runs: dict[str, list[Run]] = {"1": [], "2": []}
+    for _ in range(lab.rounds(5)):
+        for workers, taken in runs.items():
+            sweep = (
+                "sweep",
+                "--symbol",
+                SYMBOL,
+                "--strategy",
+                "sma_cross",
+                *grid,
+                "--no-cache",
+                "--top",
+                "10",
+                "--json",
+            )
+            taken.append(lab.cli(store, *sweep, "--workers", workers))
+    one, two = ([run.wall_ns for run in taken] for taken in runs.values())
+    ratio = median(a / b / 2 for a, b in zip(one, two, strict=True))
+    cpu = {workers: median(run.cpu_ns for run in taken) for workers, taken in runs.items()}
+    note = f"one {milliseconds(median(one))}; {cpu['2'] / cpu['1']:.2f} of its processor time"
+    raw = {workers: [vars(run) for run in taken] for workers, taken in runs.items()}
+    yield Row(
+        "sweep of 2,048 sets over a year, two workers", milliseconds(median(two)), note, ratio, ">= 0.9 x", "", raw
+    )
 
 
 def rows_process(lab: Lab) -> Iterator[Row]:
