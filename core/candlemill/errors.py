@@ -39,7 +39,9 @@ class UnknownName(BadInput):
     def near(self) -> list[str]:
         """Similar known names, the most similar first."""
         _, name, known, _ = self.args
-        return get_close_matches(name, known, cutoff=0.5) or get_close_matches(name.upper(), known, cutoff=0.5)
+        longer = [one for one in known if len(name) > 1 and one.startswith(name)]
+        close = get_close_matches(name, known, cutoff=0.5) or get_close_matches(name.upper(), known, cutoff=0.5)
+        return list(dict.fromkeys([*longer, *close]))
 
     def __str__(self) -> str:
         kind, name, _, advice = self.args

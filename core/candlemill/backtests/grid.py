@@ -127,6 +127,8 @@ def grid_values(text: str, values: str) -> list[ParamValue]:
 
     Values are whole numbers, floats where the span has decimals, or texts where it has a unit.
     """
+    if ".." in values:
+        raise BadInput(f"grid {text!r}: a span is START:END or START:END:STEP, with colons")
     if ":" not in values:
         parts = list(dict.fromkeys(part.strip() for part in values.split(",")))
         if "" in parts:

@@ -13,6 +13,7 @@ from candlemill.backtests.spec import (
     CASH_RULES,
     DEFAULT_CAPITAL,
     LEG_OPTIONS,
+    RATES,
     SPEC_BYTES_LIMIT,
     Leg,
     ParamValue,
@@ -22,6 +23,7 @@ from candlemill.backtests.spec_rules import places_orders, sees_panel, walks_min
 from candlemill.backtests.universe import parse_universe
 from candlemill.engine.candles import DAY_MS
 from candlemill.errors import BadInput
+from candlemill.formatting import rate
 from candlemill.strategies import build
 
 
@@ -184,4 +186,8 @@ def _refusal(error: msgspec.ValidationError, given: Mapping[str, object]) -> str
     found = re.fullmatch(r"Expected (.*) - at `\$\.(\w+).*`", text)
     if found is None or found[2] not in given:
         return text
+    limit = re.fullmatch(r"`int` (<=|>=) (-?\d+)", found[1])
+    if found[2] in RATES and limit is not None:
+        most = "at most" if limit[1] == "<=" else "at least"
+        return f"{found[2]}={rate(int(str(given[found[2]])))}: give {most} {rate(int(limit[2]))}"
     return f"{found[2]}={given[found[2]]!r}: expected {found[1].replace('`', '')}"

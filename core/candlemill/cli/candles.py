@@ -278,7 +278,9 @@ def run_margin_tiers(args: argparse.Namespace) -> None:
 
     with open_store() as store:
         counts = ingest_margin_tiers(store, args.file, args.valid_from)
-    text = "\n".join(f"{symbol}: tiers of {count:,} dates" for symbol, count in counts.items())
+    text = "\n".join(
+        f"{symbol}: tiers of {count:,} date{'' if count == 1 else 's'}" for symbol, count in counts.items()
+    )
     output(args, {"dates": counts}, text)
 
 

@@ -86,7 +86,9 @@ def prepare_workflow(index: DayIndex, request: events.Requested) -> Workflow:
     spec = validated(request.spec)
     if (walk := request.walk_forward) is not None:
         if not spec.grid:
-            raise BadInput("a walk-forward chooses among parameter sets: give at least one --grid")
+            raise BadInput(
+                "a walk-forward chooses among parameter sets: give a --grid of a parameter, like fast=5,10,20"
+            )
         _folds(spec, walk)
         _combinations(spec, walk)
     if spec.grid and request.weights:
