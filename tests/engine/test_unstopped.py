@@ -1,4 +1,4 @@
-"""Runs without stops, computed from bounds of blocks, against the walk that marks every stretch by its closes."""
+"""Runs computed from bounds of blocks against the walk that marks every stretch by its closes."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -23,7 +23,7 @@ def market(seed: int, drift: int, gaps: bool) -> CandleColumns:
     steps = np.where(random.random(BARS) < 0.02, random.integers(2, 400, BARS), 1) if gaps else np.ones(BARS, int)
     t = DAY_MS - 300 * MINUTE_MS + np.cumsum(steps) * MINUTE_MS
     empty = np.empty(0, dtype=np.int64)
-    return CandleColumns([t], [opens], [empty], [empty], [close], [empty])
+    return CandleColumns([t], [opens], [np.maximum(opens, close)], [np.minimum(opens, close)], [close], [empty])
 
 
 @given(
@@ -34,14 +34,15 @@ def market(seed: int, drift: int, gaps: bool) -> CandleColumns:
     shorts=st.booleans(),
     fee=st.sampled_from([0, -7, 1000, 20_000]),
     slippage=st.sampled_from([0, 333]),
+    stop=st.sampled_from([0, 3000]),
     side=st.integers(-1, 1),
     wanted=st.integers(-1, 1),
     lo=st.integers(1, 300),
     blocks=st.booleans(),
 )
 def test_bounds_change_no_figure(
-    seed: int, drift: int, gaps: bool, often: float, shorts: bool, fee: int, slippage: int, side: int, wanted: int,
-    lo: int, blocks: bool,
+    seed: int, drift: int, gaps: bool, often: float, shorts: bool, fee: int, slippage: int, stop: int, side: int,
+    wanted: int, lo: int, blocks: bool,
 ) -> None:  # fmt: skip
     candles = market(seed, drift, gaps)
     if blocks:
@@ -53,14 +54,15 @@ def test_bounds_change_no_figure(
     held = np.maximum.accumulate(np.where(turns, np.arange(hi - lo), -1)) if hi > lo else np.empty(0, int)
     desired = np.where(held >= 0, values[held], wanted).astype(np.int8) if hi > lo else values
     changes = changes_of(desired, wanted, lo, None)
-    rules = ExecutionRules(fee, slippage)
-    start = CarriedState(side, wanted)
+    rules = ExecutionRules(fee, slippage, stop)
+    start = CarriedState(side, wanted, entry=int(candles.columns()["close"][lo - 1]) if side and stop else 0)
+    plain = market(seed, drift, gaps)  # without blocks
 
     fast, after, days = run(candles, changes, rules, start, lo, hi)
-    slow, state, daily = run(candles, changes, rules, start, lo, hi, Fills())
+    slow, state, daily = run(plain, changes, rules, start, lo, hi, Fills())
 
     assert fast.to_list() == slow.to_list()
     assert after.to_bytes() == state.to_bytes()
     assert days == daily
-    if side == wanted == 0:
+    if side == wanted == stop == 0:
         assert state_after(changes, hi).to_bytes() == state.to_bytes()
