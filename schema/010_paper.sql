@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS paper_log
 )
 ENGINE = ReplacingMergeTree()
 ORDER BY (run_id, seq, claim)
-TTL created_at + INTERVAL 30 DAY DELETE WHERE kind = 'minute';
+TTL created_at + INTERVAL 30 DAY DELETE WHERE kind IN ('minute', 'inputs');
 
 -- How far a run's log has been published (`published`: the highest `seq` with all before it), and the claim of the
 -- process that runs it (`claim`).

@@ -3,9 +3,10 @@
     python -m loadtests.exchange_simulator.paper --seeds 50 [--first 1] [--hours 6] [--speed 1200]
 
 A process with a feed and paper runs works against the simulator with the full menu of faults, and with corrections of
-candles that the streams have delivered. Again and again it is
-killed with SIGKILL and started again. It publishes to a file, a line for each event. In the end the faults stop, the
-feed catches up and audits, and the process ends in order. Then, for each symbol:
+candles that the streams have delivered. Of three seeds one has runs of spot symbols, one of perpetuals with margin,
+mark prices and funding that come late, and one a panel. Again and again the process is killed with SIGKILL and started
+again. It publishes to a file, a line for each event. In the end the faults stop, the feed catches up and audits, and
+the process ends in order. Then, for each run:
 - the run's result has the digest of a backtest over the stored candles;
 - each decision of the log was published, at least once, and no id was published with two contents;
 - the attempts of each minute count up by one.
@@ -28,6 +29,7 @@ from typing import Any
 import msgspec
 from candlemill.backtests.resolve import resolve
 from candlemill.backtests.spec import Spec
+from candlemill.exchanges.base import Exchange
 from candlemill.feed.live import LiveFeed
 from candlemill.feed.rest_client import cooldown_of
 from candlemill.local.runner import JobRunner, Options, run_one
@@ -39,12 +41,15 @@ from candlemill.store.clickhouse import ClickHouseStore
 from candlemill.units import LAST_MS
 
 from loadtests.exchange_simulator.faults import NONE, Menu
+from loadtests.exchange_simulator.late_data import LateData
 from loadtests.exchange_simulator.market import MINUTE_MS, Correction, Market, VirtualClock, synthetic
 from loadtests.exchange_simulator.run import FAST, Stage, adapter
 from loadtests.exchange_simulator.server import Ports
 
 START_MS = 1_709_164_800_000  # 2024-02-29
 DAY_MS = 86_400_000
+MINUTES = 1_440 * 15
+AWAITED_SECONDS = 0.2
 SYMBOLS = ["BTCUSDT", "ETHUSDT", "XRPUSDT"]
 STRATEGIES: list[dict[str, Any]] = [
     {"strategy": "sma_cross", "params": {"fast": 3, "slow": 10}},
@@ -53,7 +58,23 @@ STRATEGIES: list[dict[str, Any]] = [
     {"strategy": "pullback_limit", "params": {"lookback": 20}},
     {"strategy": "momentum_v1", "params": {"lookback": 30}, "account": "units", "sizing": "compound"},
     {"strategy": "breakout_stop", "params": {"entry": 30}, "timeframe": 15},
+    {"strategy": "sma_cross", "params": {"fast": 2, "slow": 7}, "volume_share": 20_000, "account": "cash"},
+    {"strategy": "donchian", "params": {"entry": 90, "exit": 30}, "timeframe": 3, "warm_up": "stored"},
 ]
+MARGIN = {"leverage": 200_000_000, "size": "notional", "notional": 2_000 * 10**8, "funding": True}
+PERPETUALS: list[dict[str, Any]] = [
+    {"strategy": "sma_cross", "params": {"fast": 5, "slow": 30, "allow_short": True}, "margin": "isolated", **MARGIN},
+    {"strategy": "momentum_v1", "params": {"lookback": 30}, "margin": "cross", **MARGIN},
+    {"strategy": "grid", "params": {"spacing": 500}, "margin": "cross", "leverage": 5_000_000},
+    {"strategy": "sma_cross", "params": {"fast": 3, "slow": 9}, "account": "units", "funding": True},
+]
+PANELS: list[dict[str, Any]] = [
+    {"strategy": "xs_momentum", "params": {"lookback": 10, "top": 2, "every": 3}, "stop_loss": 1_000},
+    {"strategy": "xs_momentum", "params": {"lookback": 4, "top": 1, "every": 1}, "timeframe": 5, "funding": True},
+    {"strategy": "inverse_volatility", "params": {"length": 20, "every": 4}, "warm_up": "stored"},
+]
+KINDS = ("symbols", "perpetuals", "panel")
+SHOWN = ("result_digest", "data_digest", "end", "bars", "total_pnl", "funding", "liquidations")
 CALM_SPEED = 300.0
 PATIENCE = 300.0
 ROOT = Path(__file__).parents[2]
@@ -72,12 +93,34 @@ class Task(msgspec.Struct, frozen=True):
     until: int = 0  # end in order once all candles before this time are audited
 
 
+def kind_of(seed: int) -> str:
+    return KINDS[seed % len(KINDS)]
+
+
+def names_of(seed: int) -> dict[str, str]:
+    """Return the names of the store by the exchange's symbols."""
+    return {symbol: symbol if kind_of(seed) == "symbols" else f"BINANCE-UM:{symbol}" for symbol in SYMBOLS}
+
+
 def specs_of(seed: int, begin: int) -> list[Spec]:
-    chosen = random.Random(seed).sample(STRATEGIES, len(SYMBOLS))
-    return [
-        resolve(symbol=symbol, span=(begin, LAST_MS), **dict(options))
-        for symbol, options in zip(SYMBOLS, chosen, strict=True)
-    ]
+    """Return what a process runs: three runs of one symbol each, or one of a panel."""
+    chance, names, span = random.Random(seed), list(names_of(seed).values()), (begin, LAST_MS)
+    if kind_of(seed) == "panel":
+        return [resolve(symbol=",".join(names), span=span, **dict(chance.choice(PANELS)))]
+    chosen = chance.sample(PERPETUALS if kind_of(seed) == "perpetuals" else STRATEGIES, len(names))
+    scaled = [{"volume_scale": 10**8, **one} if "volume_share" in one else one for one in chosen]
+    return [resolve(symbol=name, span=span, **dict(options)) for name, options in zip(names, scaled, strict=True)]
+
+
+def exchange_of(seed: int, ports: Ports) -> Exchange:
+    """Return the simulated exchange; of other kinds than `symbols` its candles are those of perpetuals."""
+    found, names = adapter("binance", ports), names_of(seed)
+    found.store_name = names.__getitem__  # type: ignore[method-assign]
+    return found
+
+
+def late_data(dsn: str, seed: int, clock: VirtualClock, begin: int) -> LateData:
+    return LateData(dsn, clock, seed, names_of(seed), START_MS, MINUTES, begin)
 
 
 async def live(task: Task) -> int:
@@ -85,25 +128,27 @@ async def live(task: Task) -> int:
     clock = VirtualClock(task.base_ms, task.start, task.speed)
     folder = Path(task.folder)
     store = ClickHouseStore(f"chdb://{folder / 'db'}")
-    exchange = adapter("binance", task.ports)
+    exchange = exchange_of(task.seed, task.ports)
     rng = random.Random(task.seed)
     feed = LiveFeed(exchange, SYMBOLS, store, FAST, clock, rng, cooldown_of(exchange, folder / "silence"))
     own = ClickHouseStore(store.dsn)
-    now = clock.now_ms()
+    now, late = clock.now_ms(), late_data(store.dsn, task.seed, clock, task.begin)
+    late.start()
     order = Order(specs_of(task.seed, task.begin), task.begin, task.begin)
     with (folder / "published").open("ab", buffering=0) as file:
 
         def publish(event: Event) -> None:
             file.write(json.dumps({"id": event.id, "data": event.data.decode()}).encode() + b"\n")
 
-        paper = Paper(own, order, False, lambda rows: None, now, 1.0, publish)
+        paper = Paper(own, order, False, lambda rows: None, now, 1.0, publish, AWAITED_SECONDS)
         feed.on_candle = hand_over(feed, paper.loop)
         paper.loop.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, feed.stop)
         if task.until:
             asyncio.get_running_loop().create_task(_stop_when_audited(feed, clock, task.until))
         await feed.run()
-        for symbol in SYMBOLS:
+        await asyncio.to_thread(late.stop)
+        for symbol in list(paper.desk.runs):
             paper.loop.check(symbol)
         if not paper.loop.stop() or paper.loop.error or paper.loop.failed:
             print(json.dumps({"error": f"{paper.loop.error} {paper.loop.failed}"}), flush=True)
@@ -111,7 +156,7 @@ async def live(task: Task) -> int:
     found = {}
     for symbol, run in paper.desk.runs.items():
         result = run.result()
-        found[symbol] = {"digest": result["result_digest"], "end": result["end"], "bars": result["bars"]}
+        found[symbol] = {name: result[name] for name in SHOWN}
     print(json.dumps(found), flush=True)
     own.close()
     store.close()
@@ -149,7 +194,7 @@ def corrections_of(market: Market, chance: random.Random, first: int, end: int) 
 
 async def torture(seed: int, hours: float, speed: float, folder: Path) -> dict[str, Any]:
     chance = random.Random(seed)
-    market = synthetic(seed, SYMBOLS, START_MS, 1440 * 15)
+    market = synthetic(seed, SYMBOLS, START_MS, MINUTES)
     base = START_MS + 3 * DAY_MS + chance.randrange(DAY_MS // MINUTE_MS) * MINUTE_MS
     market.corrections = corrections_of(market, chance, base, base + int(hours * 3_600_000))
     began, kills = time.monotonic(), 0
@@ -186,7 +231,13 @@ async def torture(seed: int, hours: float, speed: float, folder: Path) -> dict[s
         raise RuntimeError(f"the process ended with {process.returncode}: {out.decode()[:500]}")
     found = json.loads(out)
     report = judge(folder, specs_of(seed, base), found)
-    return {"seed": seed, "kills": kills, **report, "seconds": round(time.monotonic() - began, 1)}
+    return {
+        "seed": seed,
+        "kind": kind_of(seed),
+        "kills": kills,
+        **report,
+        "seconds": round(time.monotonic() - began, 1),
+    }
 
 
 def judge(folder: Path, specs: list[Spec], found: dict[str, Any]) -> dict[str, Any]:
@@ -197,7 +248,7 @@ def judge(folder: Path, specs: list[Spec], found: dict[str, Any]) -> dict[str, A
             one = json.loads(line)
             published.setdefault(one["id"], set()).add(one["data"])
     wrong: list[str] = []
-    counts = {"bars": 0, "decisions": 0, "again": 0, "replays": 0, "claims": 0}
+    counts = {"bars": 0, "decisions": 0, "again": 0, "replays": 0, "claims": 0, "liquidations": 0}
     wrong += [f"{name} has {len(data)} contents" for name, data in published.items() if len(data) > 1]
     with ClickHouseStore(f"chdb://{folder / 'db'}") as store:
         for spec in specs:
@@ -205,11 +256,13 @@ def judge(folder: Path, specs: list[Spec], found: dict[str, Any]) -> dict[str, A
             counts["bars"] += mine["bars"]
             job = msgspec.structs.replace(spec, end=mine["end"])
             row = run_one(JobRunner(store), job, Options(), lambda done, known: None)
-            digest = json.loads(row.result)["result_digest"]
-            if digest != mine["digest"]:
-                wrong.append(f"{spec.symbol} {spec.strategy}: {mine['digest'][:12]} is not {digest[:12]}")
+            right = json.loads(row.result)
+            if right["result_digest"] != mine["result_digest"]:
+                other = {name: (mine[name], right[name]) for name in SHOWN if mine[name] != right[name]}
+                wrong.append(f"{spec.symbol} {spec.strategy}: {other}")
             (run,) = [one for one in store.paper_runs() if one.symbol == spec.symbol]
             attempts: dict[int, int] = {}
+            counts["liquidations"] += mine["liquidations"]
             counts["claims"] += len({one.claim for one in store.paper_log(run.run_id, 0)})
             for event in store.paper_events(run.run_id, 0, 1_000_000):
                 if event_of(event).id not in published:

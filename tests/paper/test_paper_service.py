@@ -109,11 +109,9 @@ def test_decisions_reach_a_sink_that_refuses_some(environment: dict[str, str], s
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--margin", "isolated"], "margin='isolated' does not go with a paper run"),
-        (["--warm-up", "stored"], "--from"),
         (["--path", "both"], "path=both"),
         (["--sink", "ftp://x"], "no http:// or https:// address"),
-        (["--strategy", "xs_momentum"], "trades many symbols"),
+        (["--strategy", "xs_momentum", "--universe", "top:2"], "universe=top:2"),
     ],
 )
 def test_what_cannot_be_run_is_refused(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from candlemill.engine.summary import FINE
 from candlemill.units import SCALE
 
 WHAT = ("target", "order", "stop", "take", "liquidation", "ruin")
-_OF_LOG = {TARGET: 0, ORDER: 1, STOP: 2, TAKE: 3, LIQUIDATION: 4, ENDING: 5}
+OF_LOG = {TARGET: 0, ORDER: 1, STOP: 2, TAKE: 3, LIQUIDATION: 4, ENDING: 5}
 
 
 class FillList(msgspec.Struct, frozen=True):
@@ -41,7 +41,7 @@ def fills_of_log(log: AccountLog, t: Column) -> FillList:
     filled = (log.is_fill | (log.what == ENDING)) & (log.moved != 0)
     paid = np.where(log.is_fill, log.paid, 0)[filled]
     fees = [int(amount) // log.fine for amount in paid.tolist()]
-    what = [_OF_LOG[kind] for kind in log.what[filled].tolist()]
+    what = [OF_LOG[kind] for kind in log.what[filled].tolist()]
     moved = log.moved[filled]
     return FillList(
         t[log.bar[filled]],

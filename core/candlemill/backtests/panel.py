@@ -107,6 +107,7 @@ def run_set(window: PanelWindow, bars: AlignedBars, strategy: Strategy, rules: P
     states = _memory.decode(memory) if memory else {}
     source = PanelFills(bars.rows, strategy.targets(bars.panel).reshape(-1), rules.execution, rules.delist_after)
     fills, quotes, after, ambiguous = {}, {}, {}, {}
+    waiting: set[str] = set()
     for k, name in enumerate(bars.panel.names):
         one, holding = window.symbols[name], before.holdings[name]
         fills[name] = source.run(k, states.get(name, "").encode(), holding.t, holding.close, holding.made)
@@ -114,10 +115,12 @@ def run_set(window: PanelWindow, bars: AlignedBars, strategy: Strategy, rules: P
         ambiguous[name] = fills[name].ambiguous()["minute"]
         columns = one.candles.columns()
         t, close = columns["t"][one.lo : one.hi], columns["close"][one.lo : one.hi]
-        quotes[name] = Quotation(t, close, int(source.pending), *one.funding, one.candles, one.lo)
+        if (stated := int(source.pending)) != NEVER:
+            waiting.add(name)
+        decided = stated if stated > before.t else NEVER  # of an earlier slice: its equity is carried
+        quotes[name] = Quotation(t, close, decided, *one.funding, one.candles, one.lo)
     accounted = account_of(fills, quotes, rules.account, before, bars.minutes)
     accounted.summary.ambiguous = _ambiguous(accounted, before, ambiguous)
-    waiting = {name for name, quote in quotes.items() if quote.decided != NEVER}
     state = _state_after(accounted.end, after, waiting)
     return PanelRun(accounted, state, _sums(accounted, len(bars.minutes)), ambiguous)
 

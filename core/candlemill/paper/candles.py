@@ -5,11 +5,11 @@ from typing import Literal
 
 import numpy as np
 
-from candlemill.backtests.slice import SliceWindow
-from candlemill.engine.candles import DAY_MS, MINUTE_MS, CandleColumns, Column
+from candlemill.engine.candles import DAY_MS, CandleColumns, Column
 
 Row = tuple[int, int, int, int, int, int]  # open time (ms), open, high, low, close (times 10^8), volume (scaled)
 Change = Literal["", "new", "late", "corrected"]
+Following = Literal["next", "open", "nothing"]
 NAMES = ("t", "open", "high", "low", "close", "volume")
 ROOM = 1_440
 
@@ -75,21 +75,16 @@ class CandleBuffer:
             self.n -= first
             self.whole = False
 
-    def window(self, lo: int, hi: int, first: int, begin: int, is_last: bool = False) -> SliceWindow:
-        """Return the slice of candles `lo` to `hi - 1`, read from candle number `first` on, of a run whose first
-        candle is number `begin`.
-
-        The candle after the slice is the next one. Where there is none yet, it is one that is still open, in the next
-        minute, so that nothing is taken for the end of a bar or of a day before it has ended; with `is_last` it is
-        left out, as at the end of a range.
-        """
-        parts = [self._table[k, first : hi if is_last else hi + 1] for k in range(len(NAMES))]
-        if hi == self.n and not is_last:
-            last = self._table[:, hi - 1]
-            t, close = int(last[0]) + MINUTE_MS, int(last[4])
-            parts = [np.append(self._table[k, first:hi], x) for k, x in enumerate((t, close, close, close, close, 0))]
-        candles = CandleColumns(*([part] if read else [] for part, read in zip(parts, self._read, strict=True)))
-        return SliceWindow(candles, lo - first, hi - first, False, begin=max(0, begin - first))
+    def bars(self, first: int, hi: int, following: Following, at: int = 0) -> CandleColumns:
+        """Return candles `first` to `hi - 1` as slices read them, and what follows them: the next candle, nothing, or
+        one that opens at `at` (ms) and is still open, so that nothing is taken for the end of a bar or of a day before
+        it has ended."""
+        parts = [self._table[k, first : min(hi + (following == "next"), self.n)] for k in range(len(NAMES))]
+        if following == "open":
+            close = int(self._table[4, hi - 1])
+            added = (at, close, close, close, close, 0)
+            parts = [np.append(part, x) for part, x in zip(parts, added, strict=True)]
+        return CandleColumns(*([part] if read else [] for part, read in zip(parts, self._read, strict=True)))
 
 
 def day_of(t: int) -> int:

@@ -34,24 +34,36 @@ class StandingOrder(msgspec.Struct, frozen=True):
     take: int
 
 
-class PaperFill(msgspec.Struct, frozen=True):
-    """A fill in the minute: `what` is target, order, stop, take or ruin. `quantity` is None where only the account's
-    later figures tell it."""
+class PaperFill(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A fill in the minute: `what` is target, order, stop, take, liquidation or ruin. `quantity` is None where only the
+    account's later figures tell it. `symbol` is that of a panel's fill."""
 
     side: Literal[-1, 1]
     what: str
     price: int
     quantity: int | None
+    symbol: str = ""
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class PanelPosition(msgspec.Struct, frozen=True):
+    """What a panel wants and holds of one symbol: the same fields as in `Decision`."""
+
+    symbol: str
+    target: int | None
+    exposure: int
+    quantity: int
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a strategy has decided at the close of a minute, and what was filled in the minute. No real order exists.
 
     `target` is the exposure to hold, None if the strategy keeps what there is; `exposure` what is held. `stop` and
     `take` protect the position, 0 for none. `quantity` and `equity` are those of an account of real money, None in
     account units. `decides` is false for a minute that only has fills, or no longer has any after a replay. `changed`:
     target or orders differ from those of the minute before. `attempt` counts the versions of this minute's decision:
-    the highest is valid. `state` is the digest of the run's state after the minute.
+    the highest is valid. `state` is the digest of the run's state after the minute. `liquidation_price` is that of a
+    position with margin. Of a panel, `symbol` has all symbols with commas between them, `positions` those with a target
+    or a holding, `exposure` is their sum, and `target` None.
     """
 
     run: RunId
@@ -70,11 +82,14 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     quantity: int | None
     equity: int | None
     state: Digest
+    liquidation_price: int | None = None
+    positions: list[PanelPosition] = []
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """Candles at or after `minute` have changed or come late, so the run was replayed from there. Decisions that are
-    different now follow, each with its next attempt. `replay` counts the replays of the run."""
+    """Candles, mark prices, funding rates or maintenance tiers at or after `minute` have changed or come late, so the
+    run was replayed from there. Decisions that are different now follow, each with its next attempt. `replay` counts
+    the replays of the run."""
 
     run: RunId
     symbol: str

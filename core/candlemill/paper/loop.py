@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, Full, Queue
 from typing import Final
 
@@ -96,15 +96,16 @@ class PaperLoop:
         """Do one round: what has come, what the store has, and what is to be published."""
         try:
             came = self._came(wait)
-            for symbol, rows in came.items():
-                self._take(symbol, lambda symbol=symbol, rows=rows: self._desk.take(symbol, rows))  # type: ignore[misc]
+            self._use(came)
             now = time.monotonic()
             while self._requested:
                 requested = self._requested.popleft()
                 self._take(requested, lambda requested=requested: self._desk.check_store(requested))  # type: ignore[misc]
-            if self._follows and now >= self._next_follow:
+            if now >= self._next_follow:
                 self._follow()
                 self._next_follow = now + FOLLOW_SECONDS
+            for symbol in list(self._desk.runs):
+                self._take(symbol, lambda symbol=symbol: self._desk.go_on(symbol, now))  # type: ignore[misc]
             if not came and now >= self._next_check:
                 self._check_next(now)
             written = self._desk.commit()
@@ -125,18 +126,23 @@ class PaperLoop:
         try:
             symbol, row = self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
             while True:
-                if symbol in self._desk.runs:
+                if symbol in self._desk.readers:
                     found.setdefault(symbol, []).append(row)
                 symbol, row = self._inbox.get_nowait()
         except Empty:
             return found
 
+    def _use(self, candles: Mapping[str, Sequence[Row]]) -> None:
+        for symbol, own in self._desk.by_run(candles).items():
+            self._take(symbol, lambda symbol=symbol, own=own: self._desk.take(symbol, own))  # type: ignore[misc]
+
     def _follow(self) -> None:
-        """Use the candles of the last minutes that the store has."""
-        last = max((run.last for run in self._desk.runs.values()), default=0)
-        found = self._store.read_many(list(self._desk.runs), last - RECENT_MS, LAST_MS)
-        for symbol, columns in found.items():
-            self._take(symbol, lambda symbol=symbol, columns=columns: self._desk.take(symbol, rows_of(columns)))  # type: ignore[misc]
+        """Use the candles of the last minutes that the store has: all, or those that no feed of this process brings."""
+        names = list(self._desk.readers) if self._follows else self._desk.marks
+        if names:
+            last = max((run.last for run in self._desk.runs.values()), default=0)
+            found = self._store.read_many(names, last - RECENT_MS, LAST_MS)
+            self._use({name: rows_of(columns) for name, columns in found.items()})
 
     def _check_next(self, now: float) -> None:
         """Compare the days of the next symbol in turn."""

@@ -3,6 +3,7 @@
 import msgspec
 
 from candlemill.backtests.spec import Spec
+from candlemill.backtests.spec_rules import sees_panel
 from candlemill.errors import BadInput
 from candlemill.paper.desk import check_spec
 from candlemill.paper.order import Order
@@ -28,7 +29,10 @@ def order_of(text: str, begin: str, sink: str) -> Order:
 
 
 def specs_of(request: Request, symbols: list[str]) -> list[Spec]:
-    """Return the spec of each symbol, with the widest range. Raises BadInput for what cannot be run on paper."""
+    """Return the spec of each symbol, or that of a panel, with the widest range. Raises BadInput for what cannot be run
+    on paper."""
     spec = spec_of(request, symbols[0])
     check_spec(spec)
+    if sees_panel(spec.strategy):
+        return [msgspec.structs.replace(spec, symbol=",".join(sorted(set(symbols))))]
     return [msgspec.structs.replace(spec, symbol=symbol) for symbol in dict.fromkeys(symbols)]

@@ -1,11 +1,12 @@
-"""A paper run of one symbol: candles in, decisions out. Pure: no I/O, no clock.
+"""A paper run: candles in, decisions out. Pure: no I/O, no clock.
 
-The run is a backtest that grows by a minute: each candle is a slice of one bar, computed from the state after the bar
-before it. Each UTC day that is over is also computed as one slice, so that the days add up to the result of a backtest
-over the same candles, bit by bit. A candle that comes late or is corrected takes the run back to the state before it.
+The run is a backtest that grows by a minute: each minute is a slice, computed from the state after the one before it.
+Each UTC day that is over is also computed as one slice, so that the days add up to the result of a backtest over the
+same candles, bit by bit. A candle that comes late or is corrected takes the run back to the state before it; so does a
+mark price, a funding rate or a maintenance tier.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -14,34 +15,36 @@ import numpy as np
 from candlemill.backtests.identity import job_id
 from candlemill.backtests.merge import MergedSlices, Outcomes, merge_slices
 from candlemill.backtests.plan import plan_of
-from candlemill.backtests.recording import Recording
 from candlemill.backtests.result import result_of
-from candlemill.backtests.slice import SliceOutcomes, SliceWindow, run_recorded, run_slice
+from candlemill.backtests.slice import SliceOutcome
 from candlemill.backtests.spec import Spec
 from candlemill.backtests.spec_rules import columns_read, context_bars
 from candlemill.backtests.states import COLD, digest_of
 from candlemill.engine.candles import DAY_MS, MINUTE_MS, Column, bar_origin, is_cut
 from candlemill.errors import NoData
-from candlemill.paper.candles import NAMES, CandleBuffer, Change, Row, day_of
+from candlemill.paper.candles import NAMES, CandleBuffer, Row, day_of
 from candlemill.paper.decision import DECISION, REPLAYED, Decision, Replayed
+from candlemill.paper.inputs import Facts, Inputs, RunIndex, joined
 from candlemill.paper.log import ClosedDay, History, read_log
-from candlemill.paper.reading import fills_of, read_state
-from candlemill.pipeline.cache_keys import JobData
+from candlemill.paper.reading import read_state
+from candlemill.paper.slices import slices_of
+from candlemill.pipeline.cache_keys import job_data
+from candlemill.pipeline.prepare import with_tiers
 from candlemill.pipeline.rows import PaperLogRow
-from candlemill.store.candle_writer import count_days
 from candlemill.stored_days import Day
 from candlemill.strategies import build
 from candlemill.units import iso
 
 BARS_WITHOUT_DECISION = 2  # read before a minute at which nothing is decided
+LAST = 1 << 62  # later than any minute
 
 
 class PaperRun:
     """A run of `spec`, whose range is open: its decisions are published from minute `since` on.
 
-    `candles` are those that the run has used, from the midnight `kept_from` on, with those before it that decisions
+    `inputs` are those that the run has used, from the midnight `kept_from` on, with candles before it that decisions
     read; none before it can be replaced. `history` is what the run's log says from that midnight on. `before` are the
-    days until that of the range's start, as far as they are part of the run's data.
+    days until that of the range's start by name, as far as they are part of the run's data.
     """
 
     def __init__(
@@ -49,92 +52,122 @@ class PaperRun:
         run_id: str,
         spec: Spec,
         since: int,
-        candles: CandleBuffer,
+        inputs: Inputs,
         history: History,
         kept_from: int,
-        before: Sequence[Day] = (),
+        before: Mapping[str, Sequence[Day]],
     ) -> None:
-        self.run_id, self.spec, self.since = run_id, spec, since
-        self._strategy = build(spec.strategy, dict(spec.params))
-        self._context = context_bars(spec, [self._strategy], exact=True)
-        self._candles, self._before = candles, before
+        self.run_id, self.spec, self.since, self.before = run_id, spec, since, before
+        strategy = build(spec.strategy, dict(spec.params))
+        self._context = context_bars(spec, [strategy], exact=True)
+        self._inputs, self._slices = inputs, slices_of(spec, strategy, inputs)
         self._states, self._published, self._days = history.states, history.published, history.days
         self._seq, self._replays = history.seq, history.replays
         self._rows: list[PaperLogRow] = []
+        self._due = 0  # minutes before it do not wait for anything
         self.kept_from = kept_from
         self.last = spec.start - MINUTE_MS  # the last minute that was used
         self._is_open = True  # whether the state was computed without the next candle
         self._state = self._day_state = COLD
         self.last = max([*self._states, *(start + DAY_MS - MINUTE_MS for start in self._days)], default=self.last)
-        self._restore(self.last + 1)
+        self._restore(self.last + MINUTE_MS)
 
     # -- candles in ------------------------------------------------------------------------------------------------
 
-    def take(self, rows: Iterable[Row]) -> list[PaperLogRow]:
-        """Use candles, in any order and any number of times; return the rows to log, some of which are published.
+    def take(self, candles: Mapping[str, Iterable[Row]], due: int = 0) -> list[PaperLogRow]:
+        """Use candles by name, in any order and any number of times; return the rows to log, some of which are
+        published.
 
-        None may be before `kept_from`, unless it is before the range.
+        None may be before `kept_from`, unless it is before the range. Minutes before `due` (ms) wait for nothing.
         """
-        first, why = 1 << 62, ""
-        for row in rows:
-            change: Change = self._candles.put(row) if row[0] >= self._reads_from() else ""
-            if change and self.spec.start <= self.last and row[0] <= self.last and row[0] < first:
-                first, why = row[0], change
-        if why:
+        found = [
+            self._inputs.put(name, rows, self._reads_from(name), self.last) for name, rows in sorted(candles.items())
+        ]
+        first, why = min(found, default=(LAST, ""))
+        if why and self.spec.start <= self.last:
             self._replay(max(first, self.spec.start), "late" if why == "late" else "corrected")
+        return self.advance(due)
+
+    def learn(self, facts: Facts) -> list[PaperLogRow]:
+        """Use these facts from now on, and replay the minutes that had others; return the rows to log."""
+        first = self._inputs.facts.first_change(facts, self.spec.start)
+        if first is None:
+            return []
+        known = max((t for rates in self._inputs.facts.rates.values() for t, _ in rates), default=0)
+        self._inputs.facts = facts
+        self._log("facts", 0, state=msgspec.json.encode(facts).decode())
+        if self.spec.start <= self.last and first <= self.last:
+            self._replay(max(first, self.spec.start), "late" if first > known else "corrected")
         return self.advance()
 
-    def advance(self) -> list[PaperLogRow]:
-        """Use the candles after the last one that was used; return the rows to log."""
+    def advance(self, due: int = 0) -> list[PaperLogRow]:
+        """Use the minutes after the last one that was used, as far as they wait for nothing or are before `due` (ms);
+        return the rows to log."""
+        self._due = max(self._due, due)
         while True:
             self._run_to(self.since, log=True)
-            at = self._candles.index(self.last + 1)
-            if at == self._candles.n:
+            t = self._inputs.next(self.last + 1)
+            if t is None or (t >= self._due and self._inputs.awaited(t, self.last)):
                 break
-            if self._ended_bar_early(at):
+            if self._ended_bar_early(t):
                 self._restore(self.last)
             else:
-                self._close_day_before(self._candles.time(at))  # which may forget candles, so numbers change
-                self._step(self._candles.index(self.last + 1))
+                self._close_day_before(t)
+                self._step(t)
         rows, self._rows = self._rows, []
         return rows
 
-    def differs_from(self, day: Day) -> bool:
+    @property
+    def facts(self) -> Facts:
+        return self._inputs.facts
+
+    @property
+    def waiting(self) -> int | None:
+        """Return the minute (ms) that waits for candles of other names, or for a rate; None without one."""
+        return self._inputs.next(self.last + 1)
+
+    @property
+    def awaits_rate(self) -> bool:
+        t = self.waiting
+        return t is not None and any(name in self._inputs.facts.rates for name in self._inputs.awaited(t, self.last))
+
+    def differs_from(self, name: str, day: Day) -> bool:
         """Return whether the run has used other candles than these of a whole day, or of the present one so far."""
         closed = self._days.get(day.start)
-        mine = closed.day if closed is not None else self._day_at(day.start, self._candles.n)
+        mine = closed.of(name) if closed is not None else self._inputs.day(name, day.start, day.start + DAY_MS)
         return mine != day
 
     def first_changed_day(self) -> int | None:
         """Return the first day that is over and whose candles are not those that it was computed from."""
-        held = self._candles.time(0) if self._candles.n else 1 << 62
         for start, closed in self._days.items():
-            if start >= held and self._day_at(start, self._candles.index(start + DAY_MS)) != closed.day:
+            if start >= self.kept_from and self._inputs.days(start, start + DAY_MS) != closed.all(
+                list(self._inputs.buffers)
+            ):
                 return start
         return None
 
-    def _reads_from(self) -> int:
+    def _reads_from(self, name: str) -> int:
         """Return the time (ms) from which candles are part of the run or of its data."""
         if self.spec.warm_up != "stored":
             return day_of(self.spec.start)
-        return 0 if self._candles.whole or not self._candles.n else self._candles.time(0)
+        one = self._inputs.buffers[name]
+        return 0 if one.whole or not one.n else one.time(0)
 
     # -- minutes ---------------------------------------------------------------------------------------------------
 
-    def _step(self, at: int) -> None:
-        """Run candle number `at` from the state before it."""
-        t, decides = self._candles.time(at), self._decides(at)
-        window = self._window(at, at + 1, self._context if decides else BARS_WITHOUT_DECISION)
-        record = Recording()
-        start = self._state
-        _, outcome = run_recorded(self.spec, window, self._strategy, record, start)
-        self._state, self.last, self._is_open = outcome.end.encode(), t, at + 1 == self._candles.n
+    def _step(self, t: int) -> None:
+        """Run minute `t` from the state before it."""
+        decides, start = self._decides(t), self._state
+        context = self._context if decides else BARS_WITHOUT_DECISION
+        state, fills = self._slices.record(t, t + MINUTE_MS, context, start)
+        self._state, self.last = state.encode(), t
+        self._is_open = self._inputs.next(t + 1) is None
         self._states[t] = self._state
-        fills = fills_of(self.spec, window.candles, record, start)
-        standing, held = read_state(self.spec, self._state)
+        spec = self._inputs.complete
+        standing, held = read_state(spec, self._state)
         attempt, published = self._published.get(t, (1, ""))
         if not decides and not fills and not published:
-            self._log("minute", t, self._candles.row(at), outcome.end)
+            self._log_minute(t, state)
             return
         decision = Decision(
             run=self.run_id,
@@ -143,7 +176,7 @@ class PaperRun:
             minute=t,
             attempt=attempt,
             decides=decides,
-            changed=standing != read_state(self.spec, start)[0],
+            changed=standing != read_state(spec, start)[0],
             target=standing.target,
             exposure=held.exposure,
             stop=standing.stop,
@@ -153,6 +186,8 @@ class PaperRun:
             quantity=held.quantity,
             equity=held.equity,
             state=digest_of(self._state),
+            liquidation_price=held.liquidation_price,
+            positions=held.positions,
         )
         text = msgspec.json.encode(decision).decode()
         event = ""
@@ -161,33 +196,31 @@ class PaperRun:
                 attempt += 1
                 text = msgspec.json.encode(msgspec.structs.replace(decision, attempt=attempt)).decode()
             event, self._published[t] = DECISION, (attempt, text)
-        self._log(
-            "minute", t, self._candles.row(at), outcome.end, event, attempt if event else 0, text if event else ""
-        )
+        self._log_minute(t, state, event, attempt if event else 0, text if event else "")
 
-    def _decides(self, at: int) -> bool:
-        """Return whether a decision bar ends with candle number `at`, as far as that is known."""
-        k, t = self.spec.timeframe, self._candles.time(at)
-        return not is_cut(t, k) or (at + 1 < self._candles.n and _bar(self._candles.time(at + 1), k) != _bar(t, k))
+    def _decides(self, t: int) -> bool:
+        """Return whether a decision bar ends with minute `t`, as far as that is known."""
+        k = self.spec.timeframe
+        if not is_cut(t, k):
+            return True
+        following = self._inputs.next(t + 1)
+        return following is not None and _bar(following, k) != _bar(t, k)
 
-    def _ended_bar_early(self, at: int) -> bool:
-        """Return whether candle number `at` shows that the last one used, which was not known to be, ended a bar."""
+    def _ended_bar_early(self, t: int) -> bool:
+        """Return whether minute `t` shows that the last one used, which was not known to be, ended a bar."""
         k = self.spec.timeframe
         if self.last < self.spec.start:
             return False
-        return self._is_open and is_cut(self.last, k) and _bar(self.last, k) != _bar(self._candles.time(at), k)
+        return self._is_open and is_cut(self.last, k) and _bar(self.last, k) != _bar(t, k)
 
-    def _window(self, lo: int, hi: int, context: int, is_last: bool = False) -> SliceWindow:
-        """Return the slice of candles `lo` to `hi - 1`, and `context` ones before it that the run may read."""
-        begin = self._candles.index(self.spec.start)
-        readable = 0 if self.spec.warm_up == "stored" else begin
-        first = max(readable, lo - context)
-        window = self._candles.window(lo, hi, first, begin, is_last)
-        return msgspec.structs.replace(window, cold=self._candles.whole and first == readable)
+    def _log_minute(self, t: int, state: str, event: str = "", attempt: int = 0, data: str = "") -> None:
+        if others := self._inputs.others(t):
+            self._log("inputs", t, state=msgspec.json.encode(others).decode())
+        self._log("minute", t, self._inputs.row(t), state, event, attempt, data)
 
     def _log(
         self,
-        kind: Literal["minute", "replay", "day"],
+        kind: Literal["minute", "inputs", "replay", "day", "facts"],
         t: int,
         candle: Row | None = None,
         state: str = "",
@@ -207,6 +240,7 @@ class PaperRun:
 
     def _replay(self, t: int, reason: Literal["late", "corrected"]) -> None:
         self._replays += 1
+        self._due = max(self._due, self.last + MINUTE_MS)
         replayed = Replayed(
             run=self.run_id,
             symbol=self.spec.symbol,
@@ -216,11 +250,9 @@ class PaperRun:
             replay=self._replays,
         )
         self._log("replay", t, event=REPLAYED, attempt=self._replays, data=msgspec.json.encode(replayed).decode())
-        at = self._candles.index(t)
-        if self.spec.timeframe > 1 and at > self._candles.index(
-            self.spec.start
-        ):  # the candle before it may end a bar no more, or only now
-            t = self._candles.time(at - 1)
+        before = self._inputs.previous(t)
+        if self.spec.timeframe > 1 and before is not None and before >= self.spec.start:
+            t = before  # which may end a bar no more, or only now
         self._restore(t)
 
     def _restore(self, t: int) -> None:
@@ -243,52 +275,46 @@ class PaperRun:
     # -- slices ----------------------------------------------------------------------------------------------------
 
     def _run_to(self, end: int, log: bool) -> None:
-        """Use the candles before minute `end`, a day at a time; publish nothing."""
-        while (lo := self._candles.index(self.last + 1)) < (hi := self._candles.index(end)):
-            if self._ended_bar_early(lo):
+        """Use the minutes before `end`, a day at a time; publish nothing."""
+        while (t := self._inputs.next(self.last + 1)) is not None and t < end:
+            if self._ended_bar_early(t):
                 self._restore(self.last)
                 continue
-            t = self._candles.time(lo)
             self._close_day_before(t)
-            lo, hi = self._candles.index(t), self._candles.index(end)
-            hi = min(hi, self._candles.index(day_of(t) + DAY_MS))
-            window = self._window(lo, hi, self._context)
-            (outcome,) = run_slice(self.spec, window, [(0, self._strategy)], {0: self._state}).outcomes
-            self._state, self.last = outcome.end.encode(), self._candles.time(hi - 1)
-            self._is_open = hi == self._candles.n
-            self._states[self.last] = self._state
-            for at in range(lo, hi) if log and day_of(t) == day_of(self.since - MINUTE_MS) else ():
-                self._log("minute", self._candles.time(at), self._candles.row(at), outcome.end if at == hi - 1 else "")
+            until = min(end, day_of(t) + DAY_MS)
+            (outcome,) = self._slices.run(t, until, self._context, self._state).outcomes
+            last = self._inputs.previous(until)
+            assert last is not None, "minute t is before"
+            self._state, self.last, self._is_open = outcome.end.encode(), last, self._inputs.next(until) is None
+            self._states[last] = self._state
+            minute: int | None = t if log and day_of(t) == day_of(self.since - MINUTE_MS) else None
+            while minute is not None and minute <= last:
+                self._log_minute(minute, outcome.end if minute == last else "")
+                minute = self._inputs.next(minute + 1)
 
     def _close_day_before(self, t: int) -> None:
         """Compute the day of the last minute as one slice, if minute `t` is in a later one."""
         start = day_of(self.last)
         if self.last < self.spec.start or start == day_of(t) or start in self._days:
             return
-        hi = self._candles.index(start + DAY_MS)
-        done = self._run_day(start, hi, self._day_state)
+        done = self._slices.run(max(start, self.spec.start), start + DAY_MS, self._context, self._day_state)
         (outcome,) = done.outcomes
         if outcome.end.encode() != self._state:
             raise RuntimeError(f"{self.spec.symbol}: the day {iso(start)} ends in another state than its minutes")
-        closed = ClosedDay(self._day_at(start, hi), outcome, done.days)
+        closed = self._closed(start, start + DAY_MS, outcome, done.days)
         self._days[start] = closed
         self._day_state = self._state
         self._log("day", start, state=msgspec.json.encode(closed).decode())
-        at = self._candles.index(start)
-        if self.spec.timeframe > 1 and at and self._candles.time(at - 1) >= self.spec.start:
-            start = day_of(self._candles.time(at - 1))  # whose last bar a late candle of the day may make longer
+        before = self._inputs.previous(start)
+        if self.spec.timeframe > 1 and before is not None and before >= self.spec.start:
+            start = day_of(before)  # whose last bar a late candle of the day may make longer
         self._forget_before(start)
 
-    def _run_day(self, start: int, hi: int, state: bytes, is_last: bool = False) -> SliceOutcomes:
-        lo = self._candles.index(max(start, self.spec.start))
-        window = self._window(lo, hi, self._context, is_last)
-        return run_slice(self.spec, window, [(0, self._strategy)], {0: state})
-
-    def _day_at(self, start: int, hi: int) -> Day:
-        """Return the index of a day up to candle number `hi`, as a store would have it."""
-        columns: dict[str, Column] = self._candles.columns(self._candles.index(start), hi)
-        found = count_days(columns)
-        return found[0] if found else Day(start, 0, start, start, "")
+    def _closed(self, start: int, end: int, outcome: SliceOutcome, days: list[int]) -> ClosedDay:
+        found = self._inputs.days(start, end)
+        if len(found) == 1:
+            return ClosedDay(found[self.spec.symbol], outcome, days)
+        return ClosedDay(None, outcome, days, found)
 
     def _forget_before(self, t: int) -> None:
         self.kept_from = max(self.kept_from, t)
@@ -296,34 +322,37 @@ class PaperRun:
             del self._states[minute]
         for minute in [one for one in self._published if one < t]:
             del self._published[minute]
-        self._candles.drop_before(t, self._context)
+        self._inputs.drop_before(t, self._context)
 
     # -- the result ------------------------------------------------------------------------------------------------
 
     def result(self) -> dict[str, Any]:
         """Return the result so far: that of a backtest from the run's start to the end of its last minute, bit by bit.
 
-        Raises NoData before the first candle.
+        Raises NoData before the first candle, and with funding before the first rate.
         """
-        today, hi = day_of(self.last), self._candles.index(self.last + 1)
+        today, end = day_of(self.last), self.last + MINUTE_MS
         if self.last < self.spec.start:
             raise NoData(f"{self.spec.symbol} has had no candle since {iso(self.spec.start)}: wait for its first")
-        spec = msgspec.structs.replace(self.spec, end=self.last + MINUTE_MS)
         slices = [closed for start, closed in self._days.items() if start < today]
         state = slices[-1].outcome.end.encode() if slices else COLD
-        done = self._run_day(today, hi, state, is_last=True)
-        slices.append(ClosedDay(self._day_at(today, hi), done.outcomes[0], done.days))
+        done = self._slices.run(max(today, self.spec.start), end, self._context, state, is_last=True)
+        slices.append(self._closed(today, end, done.outcomes[0], done.days))
         outcomes = Outcomes()
         for number, one in enumerate(slices):
             outcomes.put(number, True, one.days, one.outcome)
         merged = merge_slices(outcomes, 0, len(slices))
         assert isinstance(merged, MergedSlices), "each day was computed from the end of the day before it"
-        days = [one.day for one in slices]
-        before = [day for day in self._before if day.start < days[0].start]
-        data = JobData([*before, *days], None, spec.start, spec.end, spec.warm_up == "stored")
-        cuts = [spec.start, *(day.start for day in days[1:]), spec.end]
-        plan = plan_of(spec, cuts, sum(day.rows for day in days))
-        return result_of(spec, plan, merged, job_id(spec, data.digest), data.digest)[0]
+        names, starts = list(self._inputs.buffers), [*(start for start in self._days if start < today), today]
+        days = joined(one.all(names) for one in slices)
+        for name, before in self.before.items():
+            days[name] = [*(day for day in before if day.start < starts[0]), *days.get(name, [])]
+        index = RunIndex(self.spec, self._inputs.facts, days)
+        spec = with_tiers(index, msgspec.structs.replace(self.spec, end=end))
+        digest = job_data(index, spec).digest
+        rows = sum(day.rows for of in days.values() for day in of)
+        plan = plan_of(spec, [spec.start, *starts[1:], spec.end], rows)
+        return result_of(spec, plan, merged, job_id(spec, digest), digest)[0]
 
 
 def _bar(t: int, k: int) -> int:
@@ -331,31 +360,41 @@ def _bar(t: int, k: int) -> int:
     return (t - bar_origin(k)) // (k * MINUTE_MS)
 
 
+class Stored(msgspec.Struct, frozen=True):
+    """What a store has for a run: `candles` by name, from the midnight `kept_from` on, with those before it that
+    decisions read; `whole` are the names of which there are none before them that the run may read. `before` are the
+    days until that of the range's start."""
+
+    candles: Mapping[str, Mapping[str, Column]]
+    kept_from: int
+    whole: Container[str]
+    before: Mapping[str, Sequence[Day]] = {}
+    facts: Facts = Facts()
+
+
 def resume(
-    run_id: str,
-    spec: Spec,
-    since: int,
-    candles: dict[str, Column],
-    kept_from: int,
-    whole: bool,
-    rows: Iterable[PaperLogRow],
-    before: Sequence[Day] = (),
+    run_id: str, spec: Spec, since: int, stored: Stored, rows: Iterable[PaperLogRow]
 ) -> tuple[PaperRun, list[PaperLogRow]]:
     """Begin a run, or go on with one as its log and the store have it; return it with the rows to log.
 
-    `candles` are the store's, from the midnight `kept_from` on, with those before it that decisions read; `whole` says
-    that the run may read none before them. `rows` are those of the log from that midnight on, and of all days. What the
-    store has of the minutes in the log replaces what the log says where they differ.
+    `rows` are those of the log from the midnight `kept_from` on, and of all days. What the store has of the minutes in
+    the log replaces what the log says where they differ.
     """
     history = read_log(rows)
-    t = candles["t"]
-    first = min(history.candles, default=max([spec.start, *(day + DAY_MS for day in history.days)]))
-    edge = int(np.searchsorted(t, first))
-    used = np.array([history.candles[minute] for minute in sorted(history.candles)], dtype=np.int64).reshape(-1, 6)
-    columns = {name: np.append(candles[name][:edge].astype(np.int64), used[:, k]) for k, name in enumerate(NAMES)}
+    used = {*history.candles, *history.others}
+    first = min(used, default=max([spec.start, *(day + DAY_MS for day in history.days)]))
     names = columns_read(spec, [build(spec.strategy, dict(spec.params))])
-    run = PaperRun(run_id, spec, since, CandleBuffer(columns, whole, names), history, kept_from, before)
+    buffers, new = {}, {}
+    for name, candles in stored.candles.items():
+        edge = int(np.searchsorted(candles["t"], first))
+        mine = history.candles if name == spec.symbol else history.of(name)
+        logged = np.array([mine[t] for t in sorted(mine)], dtype=np.int64).reshape(-1, 6)
+        columns = {one: np.append(candles[one][:edge].astype(np.int64), logged[:, k]) for k, one in enumerate(NAMES)}
+        buffers[name] = CandleBuffer(columns, name in stored.whole, names if name in spec.symbols else NAMES)
+        new[name] = list(zip(*(candles[one][edge:].astype(np.int64).tolist() for one in NAMES), strict=True))
+    inputs = Inputs(spec, buffers, history.facts or Facts())
+    run = PaperRun(run_id, spec, since, inputs, history, stored.kept_from, stored.before)
     if (changed := run.first_changed_day()) is not None:
         run.replay_from(changed)
-    stored = zip(*(candles[name][edge:].astype(np.int64).tolist() for name in NAMES), strict=True)
-    return run, run.take(stored)
+    newest = max((one[-1][0] for one in new.values() if one), default=0)
+    return run, [*run.learn(stored.facts), *run.take(new, newest + MINUTE_MS)]

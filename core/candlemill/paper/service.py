@@ -19,7 +19,7 @@ from candlemill.feed.backfill import SCALE_DIGITS
 from candlemill.feed.live import LiveFeed, Settings
 from candlemill.feed.rest_client import Clock, cooldown_of
 from candlemill.feed.service import FeedCollector, Health, application
-from candlemill.paper.desk import Desk, TakenOver
+from candlemill.paper.desk import AWAITED_SECONDS, Desk, TakenOver
 from candlemill.paper.loop import CHECK_SECONDS, PaperLoop
 from candlemill.paper.order import Order
 from candlemill.paper.outbox import Outbox
@@ -69,8 +69,9 @@ class Paper:
         now_ms: int,
         check_seconds: float = CHECK_SECONDS,
         publish: Callable[[Event], None] | None = None,
+        awaited_seconds: float = AWAITED_SECONDS,
     ) -> None:
-        self.desk = Desk(store)
+        self.desk = Desk(store, awaited_seconds)
         self.desk.open(order.specs, now_ms, order.begin, order.since)
         self.outbox = Outbox(store, publish or (lambda event: _publish(order.sink, event)))
         self.on_end: Callable[[], object] = lambda: None

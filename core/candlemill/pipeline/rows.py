@@ -189,14 +189,16 @@ class PaperLogRow(msgspec.Struct, frozen=True):
     """One row of `paper_log`. `seq` counts the rows of a run from 1 on; times are ms.
 
     `minute`: the candle of minute `t` was used, after which the run is in `state` (empty for minutes before the first
-    that is published). `replay`: all rows of minute `t` and later ones are void, because candles have changed. `day`:
-    the UTC day that begins at `t` is over; `state` has its digest and its outcome. `event` is the type of what is
-    published with the row, `data` its data, `attempt` its number; all empty if nothing is.
+    that is published). `inputs`: so were the candles in `state`, by name, of a run that reads those of several names.
+    `facts`: from here on the run uses these rates and tiers. `replay`: all rows of minute `t` and later ones are void,
+    because candles have changed. `day`: the UTC day that begins at `t` is over; `state` has its digest and its outcome.
+    `event` is the type of what is published with the row, `data` its data, `attempt` its number; all empty if nothing
+    is.
     """
 
     run_id: str
     seq: int
-    kind: Literal["minute", "replay", "day"]
+    kind: Literal["minute", "inputs", "replay", "day", "facts"]
     t: int
     open: int = 0
     high: int = 0

@@ -39,10 +39,11 @@ class PaperTables(Connection):
         self._insert("paper_log", rows, collected=False)
 
     def paper_log(self, run_id: str, since_ms: int) -> list[PaperLogRow]:
-        """Return a run's log in its order: its days, its replays, and its minutes from `since_ms` on."""
+        """Return a run's log in its order; of minutes and their inputs those from `since_ms` on."""
         sql = f"""
             SELECT {_LOG} FROM paper_log FINAL
-            WHERE run_id = {{run:String}} AND (kind != 'minute' OR t >= {{since:Int64}}) ORDER BY seq, claim
+            WHERE run_id = {{run:String}} AND (kind NOT IN ('minute', 'inputs') OR t >= {{since:Int64}})
+            ORDER BY seq, claim
         """  # noqa: S608
         return valid_rows([PaperLogRow(*row) for row in self._rows(sql, {"run": run_id, "since": since_ms})])
 
