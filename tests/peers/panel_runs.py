@@ -121,8 +121,8 @@ def _run(strategy: str, params: dict[str, int], leverage: int) -> PanelRun:
     spec = Spec(symbol=",".join(SYMBOLS), strategy=strategy, params=parameters_of(own), start=START, end=END,
                 account="cash", capital=CAPITAL * SCALE, fee=FEE, timeframe=60, leverage=leverage * 10**6)  # fmt: skip
     (result,) = world.run(spec)
-    asked = msgspec.convert(result["spec"], Spec)
-    trace = worker_pool.replayed(asked, result, world.runtime.candles, world)  # type: ignore[arg-type]
+    own_spec = msgspec.convert(result["spec"], Spec)
+    trace = worker_pool.replayed(own_spec, result, world.runtime.candles, world)  # type: ignore[arg-type]
     bought, price = np.zeros(panel.close.shape), np.zeros(panel.close.shape)
     fills, of = trace.fills, trace.panel
     assert fills is not None and of is not None and of.symbols == SYMBOLS
