@@ -1,5 +1,6 @@
 """Desired positions of one symbol in the account `cash`: the quick way is the general one, under any cut."""
 
+import math
 import random
 from contextlib import suppress
 from typing import Any
@@ -15,7 +16,9 @@ from candlemill.backtests.marks import account_of
 from candlemill.backtests.resolve import resolve
 from candlemill.backtests.single import SYMBOL, fills_of, run_cash
 from candlemill.backtests.spec import Spec
+from candlemill.engine.account import COMPOUND, Sizing, run_account
 from candlemill.engine.candles import CandleColumns
+from candlemill.engine.compound import LOG
 from candlemill.engine.fills import Fills
 from candlemill.engine.signals import changes_of
 from candlemill.engine.simulate import run
@@ -132,3 +135,25 @@ def test_all_of_the_equity_buys_what_the_fee_leaves() -> None:
     )
     assert b"[9990009990," in state.account
     assert (total.fills, total.cut, total.rejected, total.fees) == (1, 0, 0, 9_990_009_990 * 10**8 // 10)
+
+
+@given(st.lists(st.integers(9_000, 11_000), min_size=10, max_size=200), st.data())
+@settings(max_examples=30)
+def test_all_of_the_equity_is_what_sizing_compound_holds(closes: list[int], data: st.DataObject) -> None:
+    """Bars that open at the close before: 100 % of the equity and a fee of 0.1 % in both accounts."""
+    price = np.array(closes, dtype=np.int64) * 10**6
+    t = 1_600_000_020_000 + np.arange(len(closes), dtype=np.int64) * 60_000
+    opened_at = np.append(price[:1], price[:-1])
+    candles = CandleColumns([t], [opened_at], [price], [price], [price], [t])
+    desired = np.array(
+        data.draw(st.lists(st.integers(0, 1), min_size=len(closes), max_size=len(closes))), dtype=np.int8
+    )
+    changes, n = changes_of(desired, 0, 0, None), len(closes)
+    rules = spec_rules.rules_of(spec_of(account="cash"))
+    account = spec_rules.account_rules(spec_of(account="cash"))
+    assert account is not None
+    cash, _, _ = run_cash(candles, changes, rules, account, CarriedState(), 0, n)
+    compound, _, _ = run_account(candles, changes, rules, Sizing(COMPOUND), CarriedState(), 0, n)
+    growth = [1 + cash.profit / 10**16 / 10_000, math.exp(compound.profit / LOG)]
+    assert growth[0] == pytest.approx(growth[1], rel=1e-6 * (1 + cash.fills))
+    assert cash.fills == compound.fills

@@ -11,9 +11,10 @@ from candlemill.backtests.account import AccountRules
 from candlemill.backtests.settlement import settled
 from candlemill.backtests.spec import Spec
 from candlemill.backtests.spec_rules import keeps_tapes, rules_of
-from candlemill.backtests.tapes import packed, tape_of, unpacked
+from candlemill.backtests.tapes import TapeCache, packed, tape_of, unpacked
 from candlemill.engine.candles import CandleColumns
 from candlemill.engine.fills import Fills
+from candlemill.engine.tape import Tape
 from candlemill.errors import CandlemillError
 from candlemill.pipeline import cache_keys, execute
 from hypothesis import assume, given, settings
@@ -114,6 +115,20 @@ def test_a_tape_is_read_as_it_was_written(seed: int, gaps: bool) -> None:
         name: column.tolist() for name, column in right.items()
     }
     assert (found.bars, found.held, found.before) == (n - lo, side, int(close[lo - 1]) if lo else 0)
+
+
+def test_as_many_tapes_are_kept_as_the_limit_has_room_for() -> None:
+    texts = []
+    for n in (1_000, 1_001, 1_002):
+        column = np.arange(n, dtype=np.int64)
+        texts.append(packed(Tape(n, 0, 100, 0, {"gap": column, "gap_close": column, "gap_open": column})))
+    cache = TapeCache(2 * 3 * 8 * 1_002 + len("".join(texts)))  # two of them
+    first, second = cache.get(texts[0]), cache.get(texts[1])
+    assert cache.get(texts[0]) is first
+    assert cache.get(texts[2]).bars == 1_002
+    assert cache.get(texts[0]) is first
+    assert cache.get(texts[1]) is not second  # the one that was not used for longest is decoded again
+    assert TapeCache(0).get(texts[1]).columns()["gap_open"].tolist() == list(range(1_001))
 
 
 def test_a_ruin_within_a_piece_asks_for_its_candles() -> None:
