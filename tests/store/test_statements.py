@@ -21,7 +21,7 @@ DAY_MS, MINUTE_MS, DAYS = 86_400_000, 60_000, 8
 START = 1_609_459_200_000
 GRANULE = 8_192  # rows that ClickHouse reads at least
 AGGREGATE_STATEMENTS, EXECUTE_STATEMENTS = 2, 3
-LAST_STATEMENTS = 12  # of the last completion, which merges the batch and ends the job
+LAST_STATEMENTS = 11  # of the last completion, which merges the batch and ends the job
 COLD_STATEMENTS = 3  # more, where nothing is known: the days, the candles, the days once more
 
 

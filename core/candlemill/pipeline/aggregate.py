@@ -89,8 +89,9 @@ def _check_batch(job: JobRow, spec: Spec, plan: Plan, batch: int, runtime: Handl
             if repairs and job.state == "planned":
                 runtime.store.put_job(msgspec.structs.replace(job, state="repairing"))
             return repairs
-        state = runtime.store.batch_state(job.job_id, batch, tasks, merged)
-    if state.merged < plan.batches:
+        if plan.batches > 1:
+            state = runtime.store.batch_state(job.job_id, batch, tasks, merged)
+    if plan.batches > 1 and state.merged < plan.batches:
         return []
     figures = ""
     if spec.grid:
