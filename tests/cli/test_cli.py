@@ -210,7 +210,7 @@ def test_a_wrong_argument_is_one_line_and_status_2(run: Cli, database: Path) -> 
         ((*backtest, "--workers", "0"), "bad_input", "'0' is not a whole number from 1 on"),
         ((*backtest, "--quantity", "1.000000001"), "bad_input", "more than 8 decimals"),
         ((*backtest, "--quantity", "-1"), "bad_input", "-1"),
-        ((*backtest, "--fee", "-100001"), "bad_input", "fee=-100001: expected int >= -100000"),
+        ((*backtest, "--fee", "-100001"), "bad_input", "fee=-10.0001%: give at least -10%"),
         ((*backtest, "--fee", "x"), "bad_input", "fee='x' is no rate: write it like 0.1%, 10bp or 1000 (ppm)"),
         ((*backtest, "--fee", "0.001"), "bad_input", "fee='0.001' has no unit: write 0.1% or 1000"),
         ((*backtest, "--fe", "5"), "bad_input", "--fe"),

@@ -34,12 +34,13 @@ def test_a_portfolio(gateway: Gateway, database: Path, run: Any):
 
 def test_a_walk_forward(gateway: Gateway, database: Path, run: Any):
     expected = said(run("walk-forward", "--symbol", "AAAUSDT", "--strategy", "sma_cross", "--grid", "fast=5,10",
-                        "--grid", "slow=40,80", "--train", "3d", "--test", "1d", "--score", "total_pnl",
-                        "--json"))  # fmt: skip
-    job = gateway.finish(**WALK)
+                        "--grid", "slow=40,80", "--grid", "stop-loss=1%,2%", "--train", "3d", "--test", "1d",
+                        "--score", "total_pnl", "--json"))  # fmt: skip
+    walk = {**WALK["walk_forward"], "options": {"stop_loss": ["1%", "2%"]}}
+    job = gateway.finish(**WALK | {"walk_forward": walk})
     result = job["result"]
-    assert (job["kind"], result["folds"], result["sweep_id"]) == (
-        "walk_forward", expected["folds"], expected["sweep_id"])  # fmt: skip
+    assert (job["kind"], job["job_id"], result["folds"], result["sweep_id"], result["guards"]["trials"]) == (
+        "walk_forward", expected["job_id"], expected["folds"], expected["sweep_id"], 8)  # fmt: skip
     assert result["result"]["result_digest"] == expected["result"]["result_digest"]
     assert gateway.submit(**job["request"])["job_id"] == job["job_id"]
     base = f"/api/v1/backtest/{job['job_id']}"
