@@ -35,10 +35,10 @@ def test_a_kept_index_equals_the_table_whoever_writes_it(tmp_path: Path):
 def test_rows_that_a_kept_store_inserts_are_those_of_others(tmp_path: Path):
     rows = [JobRow(k * 32, "done", '{"a": "é\\n"}', "", "", 5, attempt=5) for k in "12"]
     with ClickHouseStore(f"chdb://{tmp_path}/db") as store:
-        store.put_job(rows[0])
+        store.put_jobs(rows[:1], [1_734_567_890_123])
         store.keep()
-        store.put_job(rows[1])
-        assert [store.job(row.job_id) for row in rows] == rows
+        store.put_jobs(rows[1:], [1_734_567_890_123])
+        assert [store.job_history(row.job_id) for row in rows] == [[(1_734_567_890_123, row)] for row in rows]
         with pytest.raises(StoreError, match="nothing_like_it"):
             store._insert("nothing_like_it", [{"a": 1}])
         store.put_job(rows[1])  # the handle is free again

@@ -17,6 +17,7 @@ class Inserter:
         import chdb  # imported late: only embedded databases need it
 
         self._handle: Any = chdb.connect(folder)  # type: ignore[no-untyped-call]
+        self._handle.query("SET date_time_input_format = 'best_effort'")  # as the client of the engine does
         self._lock = threading.Lock()
         fatal_signals.restore()
 
