@@ -2,8 +2,8 @@
 
 Each seed takes a store of two symbols, lets commands, `serve` with a user, or `db` with two writers work on it, kills
 them at a random moment, damages what they left, and asks again: an answer is right to the bit or is refused, after
-`doctor --repair` and another `ingest` every job ends right, and `serve` leaves no job unfinished. Feeds and paper runs
-are killed by `loadtests.exchange_simulator.torture` and `.paper`.
+`doctor --repair` and another `ingest` every job ends right, and `serve` leaves no job unfinished. `--kind feed` and
+`--kind paper` kill these on the simulated exchange, `--seeds` times (see `simulated`).
 
 `python -m loadtests.kills --seeds 200` prints what failed, with its seed; exit 1 then.
 """
@@ -27,7 +27,7 @@ from typing import Any
 from candlemill.cli import main as cli
 from candlemill.config import DSN_VARIABLE
 
-from loadtests.kills import victims
+from loadtests.kills import simulated, victims
 from loadtests.kills.market import write_market
 from loadtests.kills.victims import COMMANDS
 
@@ -172,9 +172,11 @@ def main() -> int:
     ask = argparse.ArgumentParser(prog="python -m loadtests.kills", description=__doc__)
     ask.add_argument("--seeds", type=int, default=100)
     ask.add_argument("--first", type=int, default=1)
-    ask.add_argument("--kind", choices=KINDS, help="kill only these")
+    ask.add_argument("--kind", choices=(*KINDS, *simulated.KINDS), help="kill only these")
     ask.add_argument("--minutes", type=float, help="end after as long")
     args = ask.parse_args()
+    if args.kind in simulated.KINDS:
+        return 1 if simulated.run(args.kind, args.first, args.seeds) else 0
     counts: Counter[str] = Counter()
     failures = seeds = 0
     began = time.monotonic()
