@@ -121,11 +121,12 @@ def exact(scaled: int) -> str:
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str] = (), right: Sequence[int] = ()) -> str:
     """Rows as aligned lines of text; `right` are the columns of numbers."""
-    from tabulate import tabulate  # imported late: executors make no tables
+    import tabulate  # imported late: executors make no tables
 
+    tabulate.MIN_PADDING = 0  # two spaces between columns are enough: more would not fit 80 columns
     aligned = ["right" if k in right else "left" for k in range(len(headers) or 2)]
     return str(
-        tabulate(
+        tabulate.tabulate(
             rows, headers=headers, tablefmt="simple" if headers else "plain", colalign=aligned, disable_numparse=True
         )
     )

@@ -154,10 +154,10 @@ def test_every_rate_and_option_reaches_the_job(run: Cli, database: Path) -> None
 
 
 COVERAGE = """\
-month      rows  first              last                 missing  digest
--------  ------  -----------------  -----------------  ---------  ----------------
-2024-01   4,230  2024-01-29T00:00Z  2024-01-31T23:59Z         90  DIGEST
-2024-02   7,200  2024-02-01T00:00Z  2024-02-05T23:59Z          0  DIGEST
+month     rows  first              last               missing  digest
+-------  -----  -----------------  -----------------  -------  ----------------
+2024-01  4,230  2024-01-29T00:00Z  2024-01-31T23:59Z       90  DIGEST
+2024-02  7,200  2024-02-01T00:00Z  2024-02-05T23:59Z        0  DIGEST
 AAAUSDT: 11,430 rows, 90 minutes missing from first to last
 """
 

@@ -118,7 +118,8 @@ def look_closer(page: Any) -> None:
     page.click("text=last hours")
     until(page, "document.querySelector('#price').data[0].type === 'candlestick'")
     assert "361 candles of 1 min" in note.inner_text()
-    page.locator('section:has(h2:text("Worst trades")) tbody tr').first.click()
+    page.locator('section:has(h2:text("Worst trades")) tbody tr').first.focus()
+    page.keyboard.press("Enter")  # as a click does
     assert "of 1 min" in note.inner_text() and "361" not in note.inner_text()
     page.locator("#price .nsewdrag").first.dblclick(position={"x": 99, "y": 99})
     until(page, f"document.querySelector('section:has(#price) .note').textContent === {whole!r}")

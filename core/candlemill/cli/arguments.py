@@ -10,6 +10,7 @@ from candlemill.backtests.spec import ParamValue
 from candlemill.errors import BadInput
 
 SECONDS_LIMIT = 1_000_000
+LAST_PORT = 65_535
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,6 +28,12 @@ def text_argument(text: str) -> str:
     if not text.isprintable():
         raise argparse.ArgumentTypeError(f"{text!r} is not printable text")
     return text
+
+
+def port_argument(text: str) -> int:
+    if not text.isdecimal() or int(text) > LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 0 to {LAST_PORT}")
+    return int(text)
 
 
 def count_argument(text: str) -> int:

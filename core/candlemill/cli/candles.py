@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from candlemill.cli.arguments import announce, open_store, output, text_argument
+from candlemill.cli.arguments import announce, open_store, output, port_argument, text_argument
 from candlemill.engine.candles import DAY_MS
 from candlemill.errors import BadFile, BadInput
 from candlemill.units import iso, parse_range, parse_timeframe
@@ -42,7 +42,8 @@ def add_download(sub: argparse.ArgumentParser) -> None:
 
 def add_feed(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--symbol", action="append", required=True, metavar="S", help="follow it; several with commas")
-    sub.add_argument("--port", type=int, metavar="PORT", help="serve /healthz and /metrics there; 0 takes any free one")
+    text = "serve /healthz and /metrics there; 0 takes any free one"
+    sub.add_argument("--port", type=port_argument, metavar="PORT", help=text)
     sub.add_argument("--host", default="127.0.0.1", help="the address of /healthz and /metrics")
     add_exchange(sub)
 

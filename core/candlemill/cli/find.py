@@ -95,12 +95,14 @@ def run_jobs(args: argparse.Namespace) -> None:
 
 
 def _jobs_table(found: Any) -> str:
+    from candlemill.cli.tables import symbols_text
+
     cells = [
         [
             one.job_id[:ID_SHOWN],
             iso(one.requested_ms)[:16].replace("T", " "),
             one.kind.replace("_", "-") + (f" of {one.sets:,}" if one.sets else ""),
-            one.symbol if len(one.symbol) <= 20 else f"{one.symbol.count(',') + 1} symbols",
+            symbols_text(one.symbol),
             one.state if one.total_pnl is None else shown("total_pnl", one.total_pnl),
             "" if one.sharpe_ratio is None else shown("sharpe_ratio", one.sharpe_ratio),
         ]

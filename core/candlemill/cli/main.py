@@ -12,7 +12,7 @@ from pathlib import Path
 
 from candlemill._version import __version__
 from candlemill.cli import candles, check, cluster, doctor, export, find, jobs, paper, studies
-from candlemill.cli.arguments import Parser, count_argument, strategy_seconds, text_argument
+from candlemill.cli.arguments import Parser, count_argument, port_argument, strategy_seconds, text_argument
 from candlemill.cli.candles import run_coverage, run_funding, run_ingest, run_margin_tiers
 from candlemill.cli.results import run_new_strategy, run_results, run_strategies, run_verify, run_version
 from candlemill.cli.services import run_db, run_key, run_mcp, run_serve
@@ -186,7 +186,7 @@ def _add_strategies(add: _Commands) -> None:
 def _add_services(add: _Commands) -> None:
     web = add("serve", run_serve, "the REST interface, the dashboard and all functions, on one port")
     web.add_argument("--host", default="127.0.0.1", help="beyond this machine keys are required")
-    web.add_argument("--port", type=int, default=8080, help="0 takes any free one")
+    web.add_argument("--port", type=port_argument, default=8080, help="0 takes any free one")
     strategy_seconds(web)
     assistant = add("mcp", run_mcp, "serve an assistant over the Model Context Protocol, on stdin and stdout")
     assistant.add_argument(
@@ -197,7 +197,7 @@ def _add_services(add: _Commands) -> None:
     key.add_argument("name", type=text_argument, metavar="NAME", help="of the key's owner")
     db = add("db", run_db, "serve the embedded database to other processes over ClickHouse's HTTP interface")
     db.add_argument("--host", default="127.0.0.1", help="beyond this machine a password is required")
-    db.add_argument("--port", type=int, default=8123, help="0 takes any free one")
+    db.add_argument("--port", type=port_argument, default=8123, help="0 takes any free one")
 
 
 # -- commands ------------------------------------------------------------------------------------------------------

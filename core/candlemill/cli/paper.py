@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from candlemill.backtests.spec import OPTIONS
-from candlemill.cli.arguments import Parser, announce, option_argument, parameters
+from candlemill.cli.arguments import Parser, announce, option_argument, parameters, port_argument
 from candlemill.cli.candles import adapter, add_exchange, feed_store, symbols_of
 from candlemill.engine.candles import MINUTE_MS
 from candlemill.errors import BadInput
@@ -37,7 +37,8 @@ def paper_arguments(sub: Parser) -> None:
     sub.add_argument("--once", action="store_true", help="with --follow: use what is stored now, then end")
     sub.add_argument("--sink", default="", metavar="URL", help="POST each decision to URL, as a CloudEvent")
     sub.add_argument("--json", action="store_true", help="write each event as a line of JSON on stdout")
-    sub.add_argument("--port", type=int, metavar="PORT", help="serve /healthz and /metrics there; 0 takes any free one")
+    text = "serve /healthz and /metrics there; 0 takes any free one"
+    sub.add_argument("--port", type=port_argument, metavar="PORT", help=text)
     sub.add_argument("--host", default="127.0.0.1", help="the address of /healthz and /metrics")
     add_exchange(sub)
 

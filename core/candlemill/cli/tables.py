@@ -1,14 +1,17 @@
 """Terminal output for people: aligned tables and figures in their own units."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import ceil
-from textwrap import fill, indent
+from shutil import get_terminal_size
+from textwrap import TextWrapper, fill, indent
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from tabulate import tabulate
 
+from candlemill.backtests.command_line import value_text
 from candlemill.backtests.metric_table import is_descending, label, shown, value_of
 from candlemill.backtests.plan import Plan, Repairs
 from candlemill.engine.candles import DAY_MS
@@ -22,8 +25,10 @@ from candlemill.units import iso
 if TYPE_CHECKING:  # late: a study imports what runs jobs
     from candlemill.studies.study import Study
 
-HEADER_WIDTH = 13  # of a column of figures
+HEADER_WIDTH = 9  # of a column of figures
 ID_SHOWN = 12  # letters of a job id in lists
+SYMBOLS_WIDTH = 20
+GAP, NARROWEST = 2, 30  # between columns; a value on a terminal that is very small
 STOPS = ("stop_loss", "take_profit", "trailing_stop")
 SWEEP_COLUMNS = ("total_pnl", "sharpe_ratio", "max_drawdown", "trades", "fees")
 
@@ -84,7 +89,16 @@ def result(r: Mapping[str, Any]) -> str:
         ("job", r["job_id"]),
         ("result digest", r["result_digest"]),
     ]
-    return table(rows)
+    return pairs(rows)
+
+
+def pairs(rows: Sequence[tuple[str, str]]) -> str:
+    """Format names and values. On a terminal a value that is too long continues below itself."""
+    if not sys.stdout.isatty():
+        return table(rows)
+    width = get_terminal_size().columns - max(len(name) for name, _ in rows) - GAP
+    wrapper = TextWrapper(max(width, NARROWEST), break_long_words=False, break_on_hyphens=False)
+    return table([(name, wrapper.fill(text)) for name, text in rows])
 
 
 def _interval(r: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -204,14 +218,15 @@ def portfolio(r: Mapping[str, Any]) -> str:
         ("job", r["job_id"]),
         ("result digest", r["result_digest"]),
     ]
-    return f"{table(cells, headers, right=range(1, 6))}\n\n{table(rows)}"
+    return f"{table(cells, headers, right=range(1, 6))}\n\n{pairs(rows)}"
 
 
 def guards(g: Mapping[str, Any]) -> str:
     """Format the evidence for and against the best set of a sweep."""
+    own = g["independent_trials"]
     rows = [
-        ("best by Sharpe", " ".join(f"{name}={value}" for name, value in g["best"].items())),
-        ("trials", f"{g['trials']:,}, worth {g['independent_trials']:,} independent ones"),
+        ("best by Sharpe", _values(g["best"])),
+        ("trials", f"{g['trials']:,}, worth {own:,} independent {'one' if own == 1 else 'ones'}"),
         ("Sharpe", f"{ratio(g['sharpe_ratio'])}, of which luck explains {ratio(g['luck_sharpe'])}"),
         ("deflated Sharpe", f"{percent(g['deflated_sharpe'])}  (the probability that it is above luck)"),
     ]
@@ -219,7 +234,7 @@ def guards(g: Mapping[str, Any]) -> str:
         rows.append(("overfitting", f"{percent(g['overfitting']['probability'])}  (probability, by CSCV)"))
     if g["stability"] and g["stability"]["plateau"] is not None:
         rows.append(("plateau", f"{percent(g['stability']['plateau'])}  (neighbours' share of the best figure)"))
-    return "\n".join([table(rows), *(f"caution: {warning}" for warning in g["warnings"])])
+    return "\n".join([pairs(rows), *(f"caution: {warning}" for warning in g["warnings"])])
 
 
 def walk_forward(folds: Sequence[Mapping[str, Any]], names: Sequence[str], r: Mapping[str, Any], score: str) -> str:
@@ -227,15 +242,15 @@ def walk_forward(folds: Sequence[Mapping[str, Any]], names: Sequence[str], r: Ma
     largest = {name: largest_of(fold[name] for fold in folds) for name in ("in_sample", "out_of_sample")}
     cells = [
         [
-            f"{iso(fold['train_start'])[:10]}..{iso(fold['train_end'] - 1)[:10]}",
-            f"{iso(fold['test_start'])[:10]}..{iso(fold['test_end'] - 1)[:10]}",
-            " ".join(f"{name}={fold['params'][name]}" for name in names) if fold["params"] else "no candles",
+            _days(fold["train_start"], fold["train_end"]),
+            _days(fold["test_start"], fold["test_end"]),
+            _values({name: fold["params"][name] for name in names}) if fold["params"] else "no candles",
             shown(score, fold["in_sample"], largest=largest["in_sample"]),
             shown(score, fold["out_of_sample"], largest=largest["out_of_sample"]),
         ]
         for fold in folds
     ]
-    headers = ["training", "test", "chosen", "in sample", "out of sample"]
+    headers = ["training", "test", "chosen", "in\nsample", "out of\nsample"]
     return f"{table(cells, headers, right=(3, 4))}\nscored by {label(score)}\n\n{result(r)}"
 
 
@@ -246,7 +261,7 @@ def sweep(results: Sequence[Mapping[str, Any]], names: Sequence[str], sort: str,
         columns.insert(1, "best_path_pnl")
     columns += [sort] if sort not in columns else []
     figures = _columns(results, columns)
-    rows = [[*(str(r["params"][name]) for name in names), *row] for r, row in zip(results, figures, strict=True)]
+    rows = [[*(value_text(r["params"][name]) for name in names), *row] for r, row in zip(results, figures, strict=True)]
     headers = [*names, *(fill(label(column), HEADER_WIDTH) for column in columns)]
     text = table(rows, headers, right=range(len(headers)))
     return f"{text}\n{len(results):,} of {total:,} parameter sets, by {label(sort)}"
@@ -256,7 +271,7 @@ def sweeps(found: Mapping[str, Any], best: Sequence[Mapping[str, Any]], names: S
     """Format the best parameter sets of several symbols together, and each symbol's guards."""
     columns = [*SWEEP_COLUMNS, *([sort] if sort not in SWEEP_COLUMNS else [])]
     rows = [
-        [r["symbol"], *(str(r["params"][name]) for name in names), *row]
+        [r["symbol"], *(value_text(r["params"][name]) for name in names), *row]
         for r, row in zip(best, _columns(best, columns), strict=True)
     ]
     headers = ["symbol", *names, *(fill(label(column), HEADER_WIDTH) for column in columns)]
@@ -290,7 +305,7 @@ def study(found: "Study", top: int) -> str:
     rows = [
         [
             f"{one.number:,}{'*' if one.number in found.front else ''}",
-            *(str(one.point[name]) for name in names),
+            *(value_text(one.point[name]) for name in names),
             text,
             *(shown(name, more) for name, more in zip(others, one.more, strict=True)),
             one.job_id[:ID_SHOWN],
@@ -320,14 +335,14 @@ def _columns(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list
 
 
 def results_list(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """Format results and sweeps with the first letters of their job ids, which are enough to show one; fits 100
+    """Format results and sweeps with the first letters of their job ids, which are enough to show one; fits 90
     columns."""
     cells = [
         [
             r["job_id"][:ID_SHOWN],
             created[:16],
-            r["symbol"],
-            f"{iso(r['start'])[:10]}..{iso(r['end'] - 1)[:10]}",
+            symbols_text(r["symbol"]),
+            _days(r["start"], r["end"]),
             *figures,
         ]
         for (created, r), figures in zip(
@@ -343,13 +358,28 @@ def results_list(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     return "\n".join([*lines[:2], *shown_rows])
 
 
+def _days(start: int, end: int) -> str:
+    """Return the first and the last day of a span, the last without its year where it is that of the first."""
+    first, last = iso(start)[:10], iso(end - 1)[:10]
+    return f"{first}..{last[5:] if first[:4] == last[:4] else last}"
+
+
+def symbols_text(names: str) -> str:
+    """Return a job's symbols, or how many they are."""
+    return names if len(names) <= SYMBOLS_WIDTH else f"{names.count(',') + 1:,} symbols"
+
+
 def _what(r: Mapping[str, Any]) -> str:
     """Return a run's parameters, or the size of a sweep."""
     return f"sweep of {r['sets']:,} sets, the figures are of the best" if "sets" in r else _params(r)
 
 
 def _params(r: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in r["params"].items())
+    return _values(r["params"])
+
+
+def _values(params: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value_text(value)}" for name, value in params.items())
 
 
 NOT_KNOWN: dict[str, str] = {
@@ -390,7 +420,7 @@ def plan(
         rows += [("to compute", _missing(one)) for one in reuse.missing[:SPANS_SHOWN]]
         if len(reuse.missing) > SPANS_SHOWN:
             rows.append(("", f"and {len(reuse.missing) - SPANS_SHOWN:,} stretches more"))
-    return table(rows)
+    return pairs(rows)
 
 
 def _missing(one: Missing) -> str:
@@ -419,12 +449,15 @@ def strategies() -> str:
         lines.append(f"{name}{plugin}\n  {summary_of(kind)}".rstrip())
         properties = properties_of(kind)
         rows = [
-            (param, str(info.get("default", "")), _bounds(info), info.get("description", ""))
-            for param, info in properties.items()
+            (param, _default(info), _bounds(info), info.get("description", "")) for param, info in properties.items()
         ]
         shown = str(tabulate(rows, tablefmt="plain", disable_numparse=True)) if rows else "no parameters"
         lines.append(indent(shown, "    "))
     return "\n".join(lines)
+
+
+def _default(info: Mapping[str, Any]) -> str:
+    return value_text(info["default"]) if "default" in info else ""
 
 
 def _bounds(info: Mapping[str, Any]) -> str:

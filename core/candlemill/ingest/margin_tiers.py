@@ -98,7 +98,9 @@ def _text(path: Path) -> str:
         if path.stat().st_size > BYTES_LIMIT:
             raise BadFile(str(path), None, f"larger than {BYTES_LIMIT:,} bytes: split it by symbol")
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise BadFile(str(path), None, f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
         raise BadFile(str(path), None, f"not readable as text: {error}") from None
 
 

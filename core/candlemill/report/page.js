@@ -182,6 +182,10 @@
     });
     box.on("plotly_doubleclick", reset);
     for (const part of document.querySelectorAll("[data-from]")) {
+      if (part.tagName === "TR") {
+        part.tabIndex = 0;
+        part.addEventListener("keydown", (event) => { if (event.key === "Enter") part.click(); });
+      }
       part.addEventListener("click", () => {
         for (const other of document.querySelectorAll(".chosen")) other.classList.remove("chosen");
         part.classList.add("chosen");
