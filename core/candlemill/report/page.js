@@ -54,7 +54,7 @@
     if (touch && dated) layout.margin.t += 48; // the mode bar stays above a legend of two lines
     if (printing) {
       layout.width = PRINTED;
-      layout.margin.t += 16; // a legend would lie on the lines
+      layout.legend = { ...layout.legend, y: 1.06 }; // its lines would lie on those of the figure
       if (layout.height > 300) layout.height *= 0.75;
     }
     box.style.height = `${layout.height}px`;
