@@ -123,6 +123,34 @@ def test_what_cannot_be_run_is_refused(words: list[str], said: str, capsys: pyte
     assert said in capsys.readouterr().err
 
 
+def test_what_lacks_rates_or_tiers_says_so(
+    environment: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from candlemill.cli.main import main
+
+    monkeypatch.setenv("CANDLEMILL_CLICKHOUSE_DSN", environment["CANDLEMILL_CLICKHOUSE_DSN"])
+    assert main([*RUN, "--funding", "--once"]) == 0
+    assert "BTCUSDT has no funding rate" in capsys.readouterr().err
+    assert main([*RUN, "--margin", "isolated", "--once"]) != 0
+    assert "BTCUSDT has no maintenance tiers that are valid at 2023-01-01" in capsys.readouterr().err
+
+
+def test_a_panel_and_a_warm_up_are_one_run_and_a_run_with_a_past(
+    environment: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has the digest of the backtest that its last line is about."""
+    from candlemill.cli.main import main
+
+    monkeypatch.setenv("CANDLEMILL_CLICKHOUSE_DSN", environment["CANDLEMILL_CLICKHOUSE_DSN"])
+    for words in (["--strategy", "inverse_volatility"], ["--strategy", "sma_cross", "--warm-up", "stored"]):
+        begin = ["--from", "2023-01-01T12:00"]
+        assert main(["paper", "--symbol", "BTCUSDT", *words, *begin, "--follow", "--once"]) == 0
+        digest = capsys.readouterr().err.rsplit("result ", 1)[1].strip()
+        span = ["--range", "2023-01-01T12:00..2023-01-02T00:59"]
+        assert main(["backtest", "--symbol", "BTCUSDT", *words, *span, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["result_digest"].startswith(digest)
+
+
 def test_the_functions_request_is_one_of_the_rest_interface() -> None:
     order = order_of('{"symbol": "BTCUSDT,ETHUSDT", "strategy": "sma_cross", "params": {"fast": 5}}', "2024-02-01", "")
     assert [spec.symbol for spec in order.specs] == ["BTCUSDT", "ETHUSDT"]

@@ -13,7 +13,7 @@ from candlemill.backtests.spec import OPTIONS
 from candlemill.cli.arguments import Parser, announce, option_argument, parameters, port_argument
 from candlemill.cli.candles import adapter, add_exchange, feed_store, symbols_of
 from candlemill.engine.candles import MINUTE_MS
-from candlemill.errors import BadInput
+from candlemill.errors import BadInput, NoData
 from candlemill.formatting import exact, money
 from candlemill.paper.decision import DECISION, Decision, event_of
 from candlemill.pipeline.request import Request
@@ -139,7 +139,10 @@ def summary(run: Any) -> str:
     """Return the line that says what a run has come to, and how a backtest shows the same."""
     if run.last < run.spec.start:
         return f"{run.spec.symbol}: no candle since {iso(run.spec.start)}"
-    found = run.result()
+    try:
+        found = run.result()
+    except NoData as error:  # funding without a rate
+        return f"no result yet: {error}"
     return (
         f"{run.spec.symbol}: {found['bars']:,} minutes from {iso(run.spec.start)} to {iso(run.last + MINUTE_MS)}, "
         f"{found['trades']:,} trades, profit {money(found['total_pnl'])}, result {found['result_digest'][:16]}"
