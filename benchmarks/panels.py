@@ -28,7 +28,7 @@ from candlemill.engine.candles import CandleColumns
 from candlemill.engine.compiled import COMPILED
 from candlemill.strategies import build
 from data import synthetic
-from twins.peers import vectorbt_python
+from twins.peers import python_of
 
 PEER = Path(__file__).parent / "twins/peer_vectorbt_panel.py"
 LOOKBACK, TOP, ROUNDS = 24, 10, 3
@@ -137,4 +137,4 @@ if __name__ == "__main__":
     parser.add_argument("symbols", type=int, nargs="?", default=50)
     parser.add_argument("--vectorbt-python", type=Path)
     given = parser.parse_args()
-    speed(given.symbols, vectorbt_python(given.vectorbt_python))
+    speed(given.symbols, python_of("vectorbt", given.vectorbt_python))
