@@ -6,6 +6,7 @@ exchange's row for row, or whose run is not a backtest; *stuck* are those in whi
 """
 
 import asyncio
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,7 @@ def run(kind: str, first: int, kills: int) -> int:
         for text in wrong:
             print(f"seed {seed}, {kind}: {text}", flush=True)
         counts["seeds"] += 1
+        print(f"{kind}, seed {seed}: {counts}", file=sys.stderr, flush=True)
         seed += 1
     print(f"{kind}, seeds from {first} on: {counts}", flush=True)
     return int(counts["wrong"] + counts["stuck"])
