@@ -92,10 +92,8 @@ def test_threads_share_what_they_want_alike(store: ClickHouseStore, tasks: Count
     assert tasks and set(tasks.values()) == {1}
     assert runner.at_work() == frozenset() and store.unfinished_jobs() == []
     walk = workflow_result(store, next(row for row in rows if row.kind == "walk_forward"))
-    assert (
-        set(walk) == {"sweep_id", "score", "folds", "result"}
-        and sum(bool(fold["params"]) for fold in walk["folds"]) == 3
-    )
+    assert set(walk) == {"sweep_id", "score", "folds", "result", "guards"}
+    assert sum(bool(fold["params"]) for fold in walk["folds"]) == 3
     first, second = (row for row in rows[:5] if row.kind == "portfolio")
     assert (
         workflow_result(store, first)["total_pnl"] == workflow_result(store, second)["total_pnl"]
