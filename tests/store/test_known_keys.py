@@ -1,7 +1,6 @@
 """Known keys: absent rows need no query, and all stored rows are found."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,23 +24,22 @@ def test_may_have_finds_every_key(stored: set[str], noted: set[str], others: set
     assert set(keys.may_have(stored | noted | others)) == stored | noted
 
 
-def test_a_store_with_known_keys(tmp_path: Path, monkeypatch: Any):
-    old, new, none = "f" * 32, "1" * 32, "2" * 32
+def test_a_store_with_known_keys(database: ClickHouseStore, monkeypatch: Any):
+    store, old, new, none = database, "f" * 32, "e" * 32, "d" * 32
     monkeypatch.setattr("candlemill.store.known_keys.ADDED_LIMIT", 0)
-    with ClickHouseStore(f"chdb://{tmp_path}/db") as store:
-        store.put_job(row := JobRow(old, "done", "", "", "", 5, attempt=5))
-        store.put_outcomes([outcome(old)])
-        store.known_keys = KnownKeys()
-        store.put_outcomes([outcome(new)])
-        assert store.job(old) == row
-        store.load_known_keys()
-        queries = recorded_queries(store, monkeypatch)
-        assert (store.job(none), store.known_slices([none], "code"), store.other_code([none], "c")) == (None, [], False)
-        assert not queries
-        store.put_job(JobRow(new, "planned", "", "", "", 5, attempt=5))
-        assert set(store.job_rows([old, new, none])) == {old, new}
-        assert [sorted(one.sets) for one in store.known_slices([old, new, none], "code")] == [sorted([old, new])]
-        assert len(queries) == 2
+    store.put_job(row := JobRow(old, "done", "", "", "", 5, attempt=5))
+    store.put_outcomes([outcome(old)])
+    store.known_keys = KnownKeys()
+    store.put_outcomes([outcome(new)])
+    assert store.job(old) == row
+    store.load_known_keys()
+    queries = recorded_queries(store, monkeypatch)
+    assert (store.job(none), store.known_slices([none], "code"), store.other_code([none], "c")) == (None, [], False)
+    assert not queries
+    store.put_job(JobRow(new, "planned", "", "", "", 5, attempt=5))
+    assert set(store.job_rows([old, new, none])) == {old, new}
+    assert [sorted(one.sets) for one in store.known_slices([old, new, none], "code")] == [sorted([old, new])]
+    assert len(queries) == 2
 
 
 STATES = st.sampled_from(["accepted", "planned", "done", "failed"])
