@@ -19,7 +19,7 @@ from candlemill.backtests.identity import job_id
 from candlemill.backtests.resolve import resolve
 from candlemill.config import bundled
 from candlemill.pipeline import events, prepare, split
-from candlemill.pipeline.interfaces import HandlerContext
+from candlemill.pipeline.context import HandlerContext
 from candlemill.store.candle_reader import CandleReader
 from candlemill.store.clickhouse import ClickHouseStore
 from candlemill.store.day_index import FrozenIndex

@@ -15,8 +15,8 @@ Run it alone: functions-framework --source functions/aggregate/main.py --target 
 from typing import Any
 
 from candlemill.pipeline import aggregate
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext
 
 
 def handle(event: Event, context: HandlerContext) -> list[Event]:

@@ -9,8 +9,8 @@ Run it alone: functions-framework --source functions/execute/main.py --target ma
 from typing import Any
 
 from candlemill.pipeline import execute
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext
 
 
 def handle(event: Event, context: HandlerContext) -> list[Event]:

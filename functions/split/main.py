@@ -12,8 +12,8 @@ Run it alone: functions-framework --source functions/split/main.py --target main
 from typing import Any
 
 from candlemill.pipeline import split
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext
 
 
 def handle(event: Event, context: HandlerContext) -> list[Event]:

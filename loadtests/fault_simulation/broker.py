@@ -8,8 +8,8 @@ from functools import partial as bound
 
 import msgspec
 from candlemill.errors import CandlemillError
+from candlemill.pipeline.context import HandlerContext, Unchanged
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext, Unchanged
 from candlemill.store import day_index
 from candlemill.store.candle_reader import CandleReader
 from candlemill.transport import cloudevents, dedup, http

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 from candlemill.pipeline import events
@@ -10,19 +10,26 @@ from candlemill.pipeline.events import Event
 from candlemill.pipeline.job_state import WORKFLOWS, later, steps_of
 from candlemill.pipeline.rows import JobRow, OutcomeRow, ResultRow, TaskRecord
 
-from loadtests.fault_simulation.tables import address_of
+from loadtests.fault_simulation.loop import Loop
+from loadtests.fault_simulation.tables import Tables, address_of
 from loadtests.fault_simulation.uncut import Bits, bits_of, expected
-
-if TYPE_CHECKING:
-    from loadtests.fault_simulation.world import World
-
 
 # One end may come after another: of two processes, one gives a job up and one finishes it. It is the better one then.
 ENDS = ("cancelled", "failed", "done")
 
 
+class Judged(Protocol):
+    """What the judge sees of the world."""
+
+    loop: Loop
+    tables: Tables
+    poisoned: bool
+
+    def say(self, *what: object) -> None: ...
+
+
 class Judge:
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: Judged) -> None:
         self._world = world
         self._tables = world.tables
         self._bits: dict[str, tuple[str, str]] = {}

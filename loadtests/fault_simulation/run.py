@@ -10,7 +10,8 @@ import msgspec
 from candlemill.errors import CandlemillError
 from candlemill.pipeline import events, job_state, lifecycle
 from candlemill.pipeline.events import Requested
-from candlemill.pipeline.prepare import Prepared, prepare
+from candlemill.pipeline.prepare import prepare
+from candlemill.pipeline.prepared import Prepared
 from candlemill.pipeline.workflows import Workflow, prepare_workflow
 
 from loadtests.fault_simulation.broker import Broker, Function

@@ -23,8 +23,9 @@ from candlemill.errors import CandlemillError
 from candlemill.guards import sweep_guards, thinned
 from candlemill.pipeline import prepare, workflows
 from candlemill.pipeline.cache_keys import PanelData, job_data
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Requested
-from candlemill.pipeline.interfaces import HandlerContext, JobStore
+from candlemill.pipeline.interfaces import JobStore
 from candlemill.pipeline.job_state import OF_SYMBOLS, Step, Steps, kind_of, request_of
 from candlemill.pipeline.panel_window import panel_window
 from candlemill.pipeline.rows import JobRow, ResultRow

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from candlemill.backtests.tiers import TierTable
 from candlemill.errors import CandlemillError, SinkDown, StoreDown
-from candlemill.pipeline.interfaces import Waves
+from candlemill.pipeline.context import Waves
 from candlemill.pipeline.rows import (
     GUESS,
     MERGED_BATCH,

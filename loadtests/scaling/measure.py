@@ -22,8 +22,8 @@ from candlemill.backtests.resolve import resolve
 from candlemill.backtests.spec import Spec
 from candlemill.config import TASK_SECONDS
 from candlemill.pipeline import aggregate, events
+from candlemill.pipeline.context import HandlerContext, Waves
 from candlemill.pipeline.events import Event, Requested, SliceCompleted
-from candlemill.pipeline.interfaces import HandlerContext, Waves
 from candlemill.pipeline.job_state import plan_of
 from candlemill.pipeline.prepare import prepare
 from candlemill.pipeline.rows import DONE, MERGED_BATCH, JobRow, TaskRecord

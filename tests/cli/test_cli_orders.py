@@ -63,7 +63,7 @@ def test_an_interval_is_on_every_road(run: Cli, database: Path) -> None:
     (own,) = [row for row in rows if row["params"]["entry"] == 3]
     assert own["result_digest"] == alone["result_digest"]
     assert [row["total_pnl"] for row in rows] == sorted((row["total_pnl"] for row in rows), reverse=True)
-    assert "profit, best" in run(*grid)[1]
+    assert "best path" in run(*grid)[1]
     swept = cm.sweep("AAAUSDT", "breakout_stop", entry=[3, 5, 8], risk=500, path="both", metric="total_pnl")
     assert "best_path_pnl" in swept.sets.columns
     joint = said(run("backtest", "--symbol", "AAAUSDT,BBBUSDT", *WIDE[3:], "--path", "both", "--json"))

@@ -23,7 +23,7 @@ READS |= {"time.gmtime", "time.localtime", "time.ctime", "time.clock_gettime", "
 # `checks/` moves clocks to try strategies; it decides nothing of a store or a job.
 WALL = {
     "units": 1,  # `clock_ms` itself
-    "pipeline/interfaces": 1,  # the field in which a function has its clock
+    "pipeline/context": 1,  # the field in which a function has its clock
     # what a job's attempt and state are: at least one more than what is known
     "gateway/job_service": 1,
     "gateway/standalone": 2,

@@ -17,8 +17,8 @@ from candlemill.errors import CandlemillError, TooLarge
 from candlemill.guards.overfitting import overfitting
 from candlemill.local import worker_pool
 from candlemill.local.runner import TIMES, JobRunner, Options, run_job
+from candlemill.pipeline.context import MergedSets
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import MergedSets
 from candlemill.pipeline.rows import JobRow, OutcomeRow, ResultRow
 from candlemill.store.candle_reader import CandleReader
 from candlemill.store.clickhouse import ClickHouseStore

@@ -16,8 +16,8 @@ from candlemill.local.runner import JobRunner
 from candlemill.local.workflow_runs import workflow_result
 from candlemill.local.workflows import WorkflowRunner
 from candlemill.pipeline import events, execute, job_state, lifecycle, split, watchdog
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event, Requested
-from candlemill.pipeline.interfaces import HandlerContext
 from candlemill.pipeline.rows import JobRow
 from candlemill.pipeline.workflows import prepare_workflow
 from candlemill.store.candle_reader import CandleReader

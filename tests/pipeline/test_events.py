@@ -15,8 +15,8 @@ from candlemill.backtests.spec import Spec
 from candlemill.errors import BadInput
 from candlemill.local.broker import Broker
 from candlemill.pipeline import events, waves
+from candlemill.pipeline.context import Waves
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import Waves
 from candlemill.pipeline.split import split
 from slow_engine import Bar
 from world import FIRST_DAY, World

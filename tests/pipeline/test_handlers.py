@@ -17,8 +17,8 @@ from candlemill.backtests.resolve import resolve
 from candlemill.backtests.spec import Spec
 from candlemill.errors import BadInput, BeingWritten, CandlesMissing
 from candlemill.pipeline import aggregate, events, execute, job_state, prepare, split, tasks
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext
 from candlemill.pipeline.rows import DONE, GUESS, JobRow
 from candlemill.store.candle_reader import CandleReader
 from hypothesis import given, settings

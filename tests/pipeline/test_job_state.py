@@ -10,8 +10,8 @@ from candlemill.backtests.identity import job_id
 from candlemill.backtests.spec import Spec
 from candlemill.errors import BadInput
 from candlemill.pipeline import events, job_state, prepare, split
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext
 from candlemill.pipeline.job_state import Step
 from candlemill.pipeline.rows import RANKS, JobRow
 from test_handlers import DAYS, bars, digests, sweep

@@ -12,7 +12,7 @@ from candlemill.backtests.plan import Plan
 from candlemill.backtests.resolve import resolve
 from candlemill.errors import StoreDown
 from candlemill.guards import matrix
-from candlemill.pipeline.interfaces import HandlerContext
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.rows import JobRow, ResultRow, scores_of
 from candlemill.pipeline.sweep_figures import part_of, sweep_figures
 from hypothesis import given, settings

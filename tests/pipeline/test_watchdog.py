@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from candlemill.errors import UnknownName
 from candlemill.pipeline import aggregate, events, execute, job_state, lifecycle, split, watchdog
+from candlemill.pipeline.context import HandlerContext, Unchanged
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext, Unchanged
 from candlemill.pipeline.rows import JobRow
 from test_handlers import DAYS, bars, digests, sweep
 from test_job_state import request, single

@@ -9,8 +9,8 @@ import pytest
 from candlemill.backtests.plan import Plan
 from candlemill.backtests.resolve import resolve
 from candlemill.pipeline import events, execute, split, watchdog, waves
+from candlemill.pipeline.context import HandlerContext, Waves
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext, Waves
 from candlemill.pipeline.job_state import plan_of
 from candlemill.pipeline.rows import JobRow
 from candlemill.transport.dedup import PublishDeduplicator

@@ -10,8 +10,8 @@ from candlemill.backtests.portfolio import Part, parts_of, portfolio_result
 from candlemill.backtests.spec import Spec, WalkForward
 from candlemill.errors import BadInput
 from candlemill.pipeline import aggregate, events, lifecycle, prepare, split, workflows
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext
 from candlemill.pipeline.job_state import steps_of
 from candlemill.pipeline.rows import JobRow, ResultRow
 from candlemill.units import SCALE

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import flask
 from candlemill.pipeline import events
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext
 from candlemill.store import day_index
 from candlemill.store.candle_reader import CandleReader
 from candlemill.store.clickhouse import ClickHouseStore

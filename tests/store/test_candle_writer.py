@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from candlemill.config import DSN_VARIABLE
-from candlemill.pipeline.interfaces import Unchanged
+from candlemill.pipeline.context import Unchanged
 from candlemill.store import candle_writer
 from candlemill.store.base import PRICES
 from candlemill.store.candle_writer import (

@@ -14,8 +14,8 @@ from candlemill.local.job_stores import BufferedJobStore
 from candlemill.local.outcomes import LocalOutcomes
 from candlemill.local.runner import JobRunner, Options, run_one
 from candlemill.pipeline import events, execute
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext
 from candlemill.pipeline.rows import KnownSlice, OutcomeRow
 from candlemill.store import outcomes as outcome_table
 from candlemill.store.candle_writer import recount, touched_days, write

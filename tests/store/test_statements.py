@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from candlemill.backtests.resolve import resolve
 from candlemill.pipeline import aggregate, events, execute, reuse, split
+from candlemill.pipeline.context import HandlerContext, Waves
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext, Waves
 from candlemill.pipeline.rows import DONE, GUESS, MERGED_BATCH, BatchState, TaskRecord
 from candlemill.store import candle_writer
 from candlemill.store.candle_reader import CandleReader

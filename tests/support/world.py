@@ -14,8 +14,8 @@ from candlemill.backtests.grid import parameters_of
 from candlemill.backtests.spec import Spec
 from candlemill.backtests.tiers import TierTable
 from candlemill.pipeline import aggregate, events, execute, prepare, split
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext
 from candlemill.pipeline.job_state import later, steps_of
 from candlemill.pipeline.rows import (
     GUESS,

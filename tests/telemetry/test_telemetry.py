@@ -33,8 +33,8 @@ from candlemill.backtests.resolve import resolve
 from candlemill.config import DSN_VARIABLE, bundled
 from candlemill.errors import BadInput, StoreDown, StoreError
 from candlemill.pipeline import events, prepare, split
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext
 from candlemill.pipeline.rows import JobRow
 from candlemill.store.candle_reader import CandleReader
 from candlemill.store.clickhouse import ClickHouseStore

@@ -15,8 +15,8 @@ import pytest
 from candlemill import config
 from candlemill.errors import BadInput, SinkDown, StoreDown, StoreError, TooLarge
 from candlemill.pipeline import events
+from candlemill.pipeline.context import Waves
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import Waves
 from candlemill.store import day_index
 from candlemill.stored_days import Day
 from candlemill.transport import cloudevents, dedup, http, sink

@@ -3,6 +3,7 @@
 They are converted to the same integers that ingesting would store, so results and their job ids are the same too.
 """
 
+import threading
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any
@@ -33,6 +34,8 @@ from candlemill.tables.table import Kind, Series, Table, package
 from candlemill.units import SCALE, iso, parse_timeframe
 
 CCXT = ("time", *PRICES, "volume")
+
+TURNS = threading.RLock()  # one call at a time uses a store: an embedded database is open once in a process
 
 
 class Candles:
@@ -212,7 +215,6 @@ class Candles:
     def save(self, store: str | None = None) -> int:
         """Store the candles in a database under their symbol; return how many were new or changed there."""
         from candlemill import config
-        from candlemill.api.session import TURNS
         from candlemill.exchanges.binance.kline_files import Candles as Rows
         from candlemill.ingest.candles import store_candles
         from candlemill.store.clickhouse import ClickHouseStore

@@ -5,7 +5,6 @@ from several threads of a notebook run one after the other.
 """
 
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import msgspec
 
 from candlemill import config
-from candlemill.api.candles import Candles, candles_of
+from candlemill.api.candles import TURNS, Candles, candles_of
 from candlemill.errors import BadInput, one_line
 from candlemill.local.runner import JobRunner
 from candlemill.progress import progress_bar
@@ -24,8 +23,6 @@ from candlemill.stored_days import Day
 from candlemill.strategies import REGISTERED, Strategy, loader
 from candlemill.strategies.bytecode_digest import adopt
 from candlemill.strategies.registry import parameter_fields
-
-TURNS = threading.RLock()
 
 StrategyLike = str | type[Strategy] | Strategy
 

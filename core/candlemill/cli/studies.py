@@ -10,7 +10,7 @@ import msgspec
 
 from candlemill.cli.arguments import Parser, count_argument, open_store, output
 from candlemill.cli.find import notes_arguments, write_notes
-from candlemill.cli.jobs import is_panel, job_arguments, options_of_run, spec_of_arguments, with_span
+from candlemill.cli.job_arguments import is_panel, job_arguments, options_of_run, spec_of_arguments, with_span
 from candlemill.errors import BadInput
 from candlemill.pipeline.request import names_several
 from candlemill.progress import progress_bar

@@ -19,7 +19,7 @@ from candlemill.local.runner import JobRunner
 from candlemill.pipeline import events, job_state
 from candlemill.pipeline.cache_keys import CacheKeys, ParamSetKey, job_data
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.prepare import Prepared
+from candlemill.pipeline.prepared import Prepared
 from candlemill.pipeline.request import Kind, Request, ResolvedRequest, resolve_request
 from candlemill.pipeline.reuse import KnownOutcomes, Reuse, look_up, reuse_of
 from candlemill.pipeline.rows import JobRow, Progress, ResultRow

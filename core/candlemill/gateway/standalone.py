@@ -16,8 +16,8 @@ from candlemill.gateway.study_runs import StudyRuns
 from candlemill.local.describer import described_elsewhere
 from candlemill.local.workflows import WorkflowRunner
 from candlemill.pipeline import events, lifecycle, watchdog
+from candlemill.pipeline.context import HandlerContext, Unchanged
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext, Unchanged
 from candlemill.pipeline.rows import Progress
 from candlemill.store import shared_memory
 from candlemill.store.candle_reader import CandleReader

@@ -17,9 +17,9 @@ from candlemill.backtests.spec_rules import sees_panel
 from candlemill.pipeline import events
 from candlemill.pipeline.aggregate import merged_of
 from candlemill.pipeline.cache_keys import CacheKeys
+from candlemill.pipeline.context import HandlerContext, MergedSets
 from candlemill.pipeline.events import Event
 from candlemill.pipeline.execute import run_sets
-from candlemill.pipeline.interfaces import HandlerContext, MergedSets
 from candlemill.pipeline.outcomes import rows_of
 from candlemill.pipeline.prefix import prefix_rows
 from candlemill.pipeline.prepare import data_of

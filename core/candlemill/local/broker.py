@@ -24,8 +24,8 @@ from candlemill.local.worker_pool import WORKER_DIED, Pool, Work
 from candlemill.pipeline import events
 from candlemill.pipeline.aggregate import merge_here
 from candlemill.pipeline.cache_keys import CacheKeys
+from candlemill.pipeline.context import HandlerContext, MergedSets
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext, MergedSets
 from candlemill.pipeline.job_state import plan_of
 from candlemill.pipeline.outcomes import slices_of
 from candlemill.pipeline.prepare import data_of

@@ -14,8 +14,8 @@ from candlemill.local.limited_workers import LimitedWorkers
 from candlemill.local.strategy_limits import limits_of
 from candlemill.local.worker_pool import Pool, SymbolIndex, Work
 from candlemill.pipeline import events
+from candlemill.pipeline.context import MergedSets
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import MergedSets
 from candlemill.pipeline.rows import JobRow, OutcomeRow
 from candlemill.store.candle_reader import CandleReader
 from candlemill.strategies import loader

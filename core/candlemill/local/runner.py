@@ -23,12 +23,14 @@ from candlemill.local.limited_pool import LimitedPool
 from candlemill.local.worker_pool import Pool, SymbolIndex, orders_between, replayed, start_processes
 from candlemill.pipeline import events
 from candlemill.pipeline.cache_keys import job_data, symbol_data
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
 from candlemill.pipeline.gap_limit import GapLimit
-from candlemill.pipeline.interfaces import DayIndex, HandlerContext
+from candlemill.pipeline.interfaces import DayIndex
 from candlemill.pipeline.lifecycle import cancel
 from candlemill.pipeline.marks import symbols_read
-from candlemill.pipeline.prepare import Prepared, PreparedJob, prepare
+from candlemill.pipeline.prepare import prepare
+from candlemill.pipeline.prepared import Prepared, PreparedJob
 from candlemill.pipeline.request import full_span
 from candlemill.pipeline.reuse import reusable
 from candlemill.pipeline.rows import JobRow, ResultRow

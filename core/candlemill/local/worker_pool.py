@@ -36,8 +36,9 @@ from candlemill.local.batches import BatchDone, run_batch
 from candlemill.local.strategy_limits import Limits
 from candlemill.pipeline.aggregate import merge_here
 from candlemill.pipeline.cache_keys import PanelData, job_data
+from candlemill.pipeline.context import HandlerContext, MergedSets
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import DayIndex, HandlerContext, MergedSets
+from candlemill.pipeline.interfaces import DayIndex
 from candlemill.pipeline.marks import marks_of
 from candlemill.pipeline.panel_window import panel_window
 from candlemill.pipeline.rows import JobRow, OutcomeRow, TaskRecord

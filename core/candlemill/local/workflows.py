@@ -12,8 +12,9 @@ from candlemill.local.broker import Progress as Update
 from candlemill.local.job_stores import BufferedJobStore
 from candlemill.local.runner import JobRunner
 from candlemill.pipeline import events
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import DayIndex, HandlerContext
+from candlemill.pipeline.interfaces import DayIndex
 from candlemill.pipeline.lifecycle import cancel, completed
 from candlemill.pipeline.rows import JobRow, Progress
 from candlemill.store.base import Store

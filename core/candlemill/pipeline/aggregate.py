@@ -24,8 +24,8 @@ from candlemill.engine.candles import Column
 from candlemill.errors import BadInput, CandlemillError, CandlesMissing, NoData, StoreDown
 from candlemill.pipeline import events
 from candlemill.pipeline.cache_keys import CacheKeys, JobData, job_data
+from candlemill.pipeline.context import HandlerContext, MergedSets
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext, MergedSets
 from candlemill.pipeline.job_state import plan_of
 from candlemill.pipeline.lifecycle import ended, fail
 from candlemill.pipeline.outcomes import outcomes_of

@@ -15,8 +15,8 @@ from candlemill.backtests.states import digest_of, split_state, states_of
 from candlemill.errors import BadInput, BeingWritten
 from candlemill.pipeline import events
 from candlemill.pipeline.cache_keys import CacheKeys, JobData, PanelData
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event, SliceRequested
-from candlemill.pipeline.interfaces import HandlerContext
 from candlemill.pipeline.marks import marks_digest, marks_of
 from candlemill.pipeline.outcomes import rows_of
 from candlemill.pipeline.panel_window import panel_window

@@ -5,8 +5,9 @@ import msgspec
 from candlemill.backtests.spec import Spec
 from candlemill.errors import UnknownName
 from candlemill.pipeline import events
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext, JobStore
+from candlemill.pipeline.interfaces import JobStore
 from candlemill.pipeline.job_state import is_answered, request_of, steps_of
 from candlemill.pipeline.rows import JobRow
 

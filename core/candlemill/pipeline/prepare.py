@@ -6,34 +6,19 @@ import msgspec
 
 from candlemill.backtests.identity import job_id
 from candlemill.backtests.long_candles import check_long_candles
-from candlemill.backtests.plan import Plan, make_plan
+from candlemill.backtests.plan import make_plan
 from candlemill.backtests.resolve import resolve
 from candlemill.backtests.spec import Spec
 from candlemill.backtests.spec_rules import sees_panel
 from candlemill.backtests.tiers import MILLION, in_force
 from candlemill.errors import BadInput, NoData, UnknownName
 from candlemill.pipeline.cache_keys import JobData, job_data
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Requested
-from candlemill.pipeline.interfaces import DayIndex, HandlerContext
+from candlemill.pipeline.interfaces import DayIndex
 from candlemill.pipeline.marks import marks_digest
+from candlemill.pipeline.prepared import Prepared
 from candlemill.units import iso
-
-
-class Prepared(msgspec.Struct, frozen=True):
-    """A job that can run: its identity, its data and its plan."""
-
-    job_id: str
-    spec: Spec
-    data_digest: str
-    plan: Plan
-
-
-class PreparedJob(msgspec.Struct, frozen=True):
-    """A prepared job, the number of slices that it was prepared for (None: as many as fit), and its data."""
-
-    job: Prepared
-    slices: int | None
-    data: JobData
 
 
 def job_of(context: HandlerContext, request: Requested) -> Prepared:

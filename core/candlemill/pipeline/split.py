@@ -10,11 +10,12 @@ from candlemill.backtests.plan import Plan
 from candlemill.backtests.spec import Spec
 from candlemill.errors import StoreDown
 from candlemill.pipeline import events
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext
 from candlemill.pipeline.job_state import attempt_of, is_answered, kind_of, plan_of
 from candlemill.pipeline.lifecycle import completed, ended, outdated
-from candlemill.pipeline.prepare import Prepared, data_of, job_of
+from candlemill.pipeline.prepare import data_of, job_of
+from candlemill.pipeline.prepared import Prepared
 from candlemill.pipeline.request import requested
 from candlemill.pipeline.reuse import look_up
 from candlemill.pipeline.rows import DONE, GUESS, JobRow, TaskRecord

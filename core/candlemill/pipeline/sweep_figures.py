@@ -18,7 +18,7 @@ from candlemill.backtests.identity import job_id
 from candlemill.backtests.plan import Plan
 from candlemill.backtests.spec import Spec
 from candlemill.errors import StoreDown
-from candlemill.pipeline.interfaces import HandlerContext
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.rows import JobRow, ResultRow, Scores, require_all, scores_of
 from candlemill.pipeline.tasks import done_ending
 

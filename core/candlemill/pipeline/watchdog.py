@@ -3,8 +3,9 @@
 import msgspec
 
 from candlemill.pipeline import events
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext, JobStore
+from candlemill.pipeline.interfaces import JobStore
 from candlemill.pipeline.job_state import request_of, steps_of
 from candlemill.pipeline.lifecycle import fail
 from candlemill.pipeline.rows import JobRow

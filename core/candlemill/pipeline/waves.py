@@ -19,8 +19,8 @@ from candlemill.backtests.plan import READ_SECONDS, SET_SECONDS, Plan
 from candlemill.backtests.spec import Spec
 from candlemill.backtests.spec_rules import sees_panel
 from candlemill.pipeline import events
+from candlemill.pipeline.context import Waves
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import Waves
 from candlemill.pipeline.job_state import request_of
 from candlemill.pipeline.reuse import reusable
 from candlemill.pipeline.rows import JobRow

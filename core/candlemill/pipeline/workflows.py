@@ -25,8 +25,9 @@ from candlemill.errors import BadInput, CandlemillError, NoData, TooLarge, Unkno
 from candlemill.guards.daily_sums import Stretches, score_of
 from candlemill.guards.walk_forward import Fold, make_folds, parse_span, walk_forward
 from candlemill.pipeline import events
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import DayIndex, HandlerContext, JobStore
+from candlemill.pipeline.interfaces import DayIndex, JobStore
 from candlemill.pipeline.job_state import (
     Step,
     Steps,
@@ -40,7 +41,8 @@ from candlemill.pipeline.job_state import (
     steps_of,
 )
 from candlemill.pipeline.lifecycle import completed, ended, fail, outdated
-from candlemill.pipeline.prepare import Prepared, prepare, validated
+from candlemill.pipeline.prepare import prepare, validated
+from candlemill.pipeline.prepared import Prepared
 from candlemill.pipeline.rows import JobRow, ResultRow, require_all
 from candlemill.pipeline.watchdog import OTHER_RELEASE
 from candlemill.units import SCALE

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candlemill.engine.candles import DAY_MS
-from candlemill.pipeline.interfaces import Unchanged
+from candlemill.pipeline.context import Unchanged
 from candlemill.store.base import PRICES, CandleStore, Store
 from candlemill.store.writers import has_ended, writer_name
 from candlemill.stored_days import Day

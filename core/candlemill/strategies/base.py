@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from candlemill.engine.candles import Bars, Column, minutes_of
 from candlemill.engine.signals import Bits, Desired
-from candlemill.engine.steps import run_steps
+from candlemill.engine.strategy_steps import run_steps
 from candlemill.errors import BadStrategy, TooLarge, one_line
 
 LOOKBACK_LIMIT = 1_000_000  # decision bars

@@ -14,8 +14,8 @@ import msgspec
 
 from candlemill.errors import CandlemillError, StoreDown, StoreError
 from candlemill.pipeline import events
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext
 from candlemill.pipeline.rows import JobRow
 from candlemill.telemetry import logs, tracing
 from candlemill.telemetry.prometheus import Counter, Histogram

@@ -7,8 +7,8 @@ from functools import cache
 
 from candlemill.config import bundled
 from candlemill.pipeline import events
+from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext
 from candlemill.telemetry import instrument
 
 Handler = Callable[[Event, HandlerContext], list[Event]]

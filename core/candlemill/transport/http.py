@@ -17,8 +17,8 @@ import msgspec
 from candlemill import config
 from candlemill.backtests.plan import TASKS_LIMIT
 from candlemill.errors import BadInput, CallerRefused, CandlemillError, StoreError
+from candlemill.pipeline.context import HandlerContext, Unchanged, Waves
 from candlemill.pipeline.events import Event
-from candlemill.pipeline.interfaces import HandlerContext, Unchanged, Waves
 from candlemill.pipeline.tasks import LONG_TASK_SECONDS
 from candlemill.store.candle_reader import CandleReader
 from candlemill.store.clickhouse import ClickHouseStore

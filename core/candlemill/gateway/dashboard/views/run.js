@@ -165,12 +165,3 @@ export function Figures({ result }) {
   return html`<${Card} title="Figures"><${Columns} parts=${[...sumRows(result), ...parted(metrics, names)]} />
   </${Card}>`;
 }
-
-export const lookAt = (route, from, until) => {
-  const pad = Math.max((until - from) * 0.4, 30 * MINUTE);
-  return to(route.path, {
-    ...route.query,
-    from: Math.floor((from - pad) / MINUTE) * MINUTE,
-    to: Math.ceil((until + pad) / MINUTE) * MINUTE,
-  });
-};

@@ -2,9 +2,8 @@
 import { html, useEffect, useState } from "../lib.js";
 import { job as jobPath, useGet } from "../api.js";
 import { MINUTE, count, exact, exactColumn, largest, minute, money, span } from "../format.js";
-import { replace } from "../route.js";
+import { replace, to } from "../route.js";
 import { Busy, Card, Failure, Pages, SortHead, toned, useNarrow, Wide } from "../ui.js";
-import { lookAt } from "./run.js";
 
 const LIMIT = 15;
 
@@ -67,3 +66,13 @@ export function Trades({ id, route, many }) {
     }
   </${Card}>`;
 }
+
+/** The page of a run with its charts on a stretch of time, and some around it. */
+const lookAt = (route, from, until) => {
+  const pad = Math.max((until - from) * 0.4, 30 * MINUTE);
+  return to(route.path, {
+    ...route.query,
+    from: Math.floor((from - pad) / MINUTE) * MINUTE,
+    to: Math.ceil((until + pad) / MINUTE) * MINUTE,
+  });
+};
