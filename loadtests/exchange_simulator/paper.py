@@ -185,7 +185,8 @@ def corrections_of(market: Market, chance: random.Random, first: int, end: int) 
     """Ten corrected closes of each symbol, each some minutes after its candle: before the feed's audit of it."""
     found = []
     for symbol, rows in market.rows.items():
-        for t in chance.sample([t for t in rows if first <= t < end], 10):
+        stored = [t for t in rows if first <= t < end]  # few where an outage left few
+        for t in chance.sample(stored, min(10, len(stored))):
             o, h, low, c, v = rows[t]
             at = t + MINUTE_MS + chance.randrange(10_000, 480_000)
             found.append(Correction(at, symbol, t, (o, h, low, low if c != low else h, v)))

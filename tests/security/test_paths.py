@@ -13,7 +13,7 @@ from candlemill.exchanges.binance.funding_files import FundingName
 from candlemill.gateway.static import DASHBOARD
 from candlemill.ingest.files import find_kline_files, load
 from candlemill.pipeline import events
-from candlemill.store.connection import _folder
+from candlemill.store.connection import folder_of
 
 from security.conftest import REQUEST, Served
 from security.desk import Desk
@@ -177,4 +177,4 @@ def test_a_new_strategys_name_is_not_a_path(name: str, tmp_path: Path, capsys: A
 def test_a_folder_of_the_database_is_a_plain_path() -> None:
     for dsn in ("chdb://x", "chdb:", "chdb:///x?y=1", "chdb://host/x?mode=ro"):
         with pytest.raises(BadInput, match="names no folder"):
-            _folder(dsn)
+            folder_of(dsn)
