@@ -126,7 +126,7 @@ def test_what_legs_cannot_change_is_refused_with_the_way_out() -> None:
         ({"strategy": "pullback_limit"}, "states positions"),
         ({"schedule": [legs[0], Leg(FIRST_DAY + DAY, {})]}, "the same options"),
         ({"schedule": [legs[0], Leg(FIRST_DAY + 60_000, {}, {"stop_loss": 5})]}, "midnights"),
-        ({"schedule": [Leg(FIRST_DAY, {}, {"stop_loss": 2_000_000})]}, "stop_loss=2000000"),
+        ({"schedule": [Leg(FIRST_DAY, {}, {"stop_loss": 2_000_000})]}, "stop_loss=200%"),
         ({"schedule": [Leg(FIRST_DAY, {}, {"quantity": 5})]}, "the same options"),
     ):
         with pytest.raises(BadInput, match=said):

@@ -3,7 +3,7 @@
 app.py           the app: routes, documentation, limits
 job_service.py   dependencies of a handler: the store, the metadata index, the event publisher
 routes/          handlers: jobs, results of finished jobs, symbols with candles and strategies
-schemas.py       response schemas
+schemas/         response schemas, a module for each group of routes
 decimals.py      responses with decimal texts
 pagination.py    cursors of lists
 replays.py       cache of recomputed runs

@@ -13,7 +13,7 @@ from litestar.types import ControllerRouterHandler
 from candlemill._version import __version__
 from candlemill.backtests.metric_table import METRICS, RANKED
 from candlemill.errors import CandlemillError
-from candlemill.gateway import examples, problems, schemas
+from candlemill.gateway import examples, problems
 from candlemill.gateway.access import BODY_LIMIT, AccessPolicy, add_headers
 from candlemill.gateway.job_service import JobService
 from candlemill.gateway.middleware import AccessLog, metrics
@@ -25,6 +25,7 @@ from candlemill.gateway.routes.paper import PAPER
 from candlemill.gateway.routes.reports import REPORTS
 from candlemill.gateway.routes.results import EXPLORE
 from candlemill.gateway.routes.studies import optimize
+from candlemill.gateway.schemas import catalog, jobs, market, paper, results
 from candlemill.gateway.schemas.catalog import About, MetricRow, Metrics, Options, option_row
 from candlemill.gateway.schemas.units import units_of
 from candlemill.gateway.static import pages
@@ -48,6 +49,9 @@ async def readyz(world: JobService) -> str:
     return "ok\n"
 
 
+SCHEMAS = (catalog, jobs, market, paper, results)  # modules of `schemas` that have the structs of answers
+
+
 @get("/openapi.json", include_in_schema=False)
 async def document(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Return the framework's description, with each field's unit and scale and the form that `as=decimal` gives it.
@@ -56,9 +60,9 @@ async def document(request: Request[Any, Any, Any]) -> dict[str, Any]:
     exactly one.
     """
     found: dict[str, Any] = json.loads(json.dumps(request.app.openapi_schema.to_schema()).replace('"oneOf"', '"anyOf"'))
+    structs = {name: struct for module in SCHEMAS for name, struct in vars(module).items()}
     for name, schema in found["components"]["schemas"].items():
-        struct = getattr(schemas, name, None)
-        for field, marks in (units_of(struct) if struct is not None else {}).items():
+        for field, marks in (units_of(structs[name]) if name in structs else {}).items():
             schema["properties"][field] |= marks
             if marks["x-scale"] == SCALE:
                 _allow_decimals(schema["properties"][field])
