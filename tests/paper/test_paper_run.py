@@ -267,6 +267,22 @@ def test_days_that_are_over_are_forgotten_and_read_again_for_a_correction() -> N
     assert max(one.attempt for one in desk.valid().values()) == 2
 
 
+def test_mark_prices_of_a_day_without_candles_are_no_part_of_a_run() -> None:
+    spec = spec_of(next(k for k, case in enumerate(CASES) if case[0] == PERPETUAL), FIRST_DAY)
+    candles = [(FIRST_DAY + k * MINUTE, *[(30 + k % 7) * 10**8] * 4, 1) for k in (*range(200), *range(2900, 3000))]
+    marks = [(FIRST_DAY + k * MINUTE, *[(30 + k % 5) * 10**8] * 4, 0) for k in range(3000)]
+    mark, facts = str(mark_of(spec)), facts_in(spec, FIRST_DAY + 3000 * MINUTE, random.Random(1), 0)
+    market = {PERPETUAL: candles, mark: marks}
+    desk = Desk(spec, spec.start, facts)
+    desk.store(market)
+    desk.restart()
+    ended = msgspec.structs.replace(spec, end=candles[-1][0] + MINUTE)
+    (expected,) = Markets(market, facts).run(ended)
+    assert desk.run is not None and desk.run.result()["job_id"] == expected["job_id"]
+    traded = {PERPETUAL: candles, mark: [row for row in marks if not 1440 <= (row[0] - FIRST_DAY) // MINUTE < 2880]}
+    assert Markets(traded, facts).run(ended) == [expected]
+
+
 def result_of(spec: Spec, rows: Sequence[Row]) -> str:
     """The digest of a backtest over the candles until the last one."""
     world = World([Bar(*row) for row in rows])

@@ -20,12 +20,13 @@ def symbols_read(spec: Spec) -> list[str]:
 def marks_digest(index: DayIndex, spec: Spec) -> str:
     """Return the digest of the mark prices in a job's range; an empty text without margin or without any.
 
-    Raises BeingWritten while they are being written.
+    Only those of UTC days with candles count: no others are read. Raises BeingWritten while they are being written.
     """
     name = mark_name(spec.symbol)
     if spec.margin == "none" or name is None:
         return ""
-    data = JobData(index.days(name), None, spec.start, spec.end)
+    traded = {day.start for day in index.days(spec.symbol)}
+    data = JobData([day for day in index.days(name) if day.start in traded], None, spec.start, spec.end)
     data.check_counted(name)
     return data.digest if data.days else ""
 
