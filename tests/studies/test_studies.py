@@ -238,6 +238,12 @@ def test_the_command_line_has_the_study_of_python(database: Path, capsys: Any, t
     assert "deflated Sharpe" in shown and study.study_id in shown
     assert main(["results", study.study_id, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == output
+    assert main(["jobs", "--json", "--kind", "study"]) == 0
+    (line,) = [job for job in json.loads(capsys.readouterr().out)["jobs"] if job["job_id"] == study.study_id]
+    assert main(["results", output["trials"][output["best"]]["job_id"], "--json"]) == 0
+    best = json.loads(capsys.readouterr().out)
+    figures = ("total_pnl", "sharpe_ratio", "max_drawdown")
+    assert [line[name] for name in figures] == [best[name] for name in figures]
     with (tmp_path / "points.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, ["fast", "slow"])
         writer.writeheader()

@@ -22,11 +22,17 @@ class _Space(msgspec.Struct):
     space: dict[str, list[ParamValue]]
 
 
+class _Trial(msgspec.Struct):
+    number: int
+    job_id: str
+
+
 class _Study(msgspec.Struct):
-    """What a list shows of a stored study."""
+    """What a list shows of a stored study; `best` is the number of its best trial."""
 
     request: _Space
-    trials: list[msgspec.Raw]
+    trials: list[_Trial]
+    best: int | None = None
 
 
 _study = msgspec.json.Decoder(_Study)
@@ -50,7 +56,8 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """A job in a list. Times are UTC ms, money and ratios times 10^8; of a sweep the figures of its best set.
+    """A job in a list. Times are UTC ms, money and ratios times 10^8; of a sweep or a study the figures of its best
+    set.
 
     A compound account's drawdown is a share of its peak.
     """
@@ -95,8 +102,11 @@ def _space(row: JobRow) -> dict[str, list[ParamValue]]:
 
 
 def figures_job(row: JobRow) -> str:
-    """Return the id of the job that has a finished job's figures: of a walk-forward the run of its choices, else
-    itself."""
+    """Return the id of the job that has a finished job's figures: of a walk-forward the run of its choices, of a study
+    its best trial, else itself."""
+    if row.kind == "study" and row.figures:
+        study = _study.decode(row.figures)
+        return next((trial.job_id for trial in study.trials if trial.number == study.best), row.job_id)
     return fold_choices(row).job_id if row.kind == "walk_forward" else row.job_id
 
 

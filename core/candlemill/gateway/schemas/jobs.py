@@ -125,8 +125,8 @@ class Job(msgspec.Struct, frozen=True):
 
 class JobLine(msgspec.Struct, frozen=True):
     """A job in a list. A compound account's drawdown is a share of its peak. Only finished jobs have figures: a sweep
-    has those of its best set, and the number of its sets, a study that of its trials. Label and tags are those of
-    `/notes`, `settings` those of the job."""
+    has those of its best set, and the number of its sets, a study those of its best trial, and the number of its
+    trials. Label and tags are those of `/notes`, `settings` those of the job."""
 
     job_id: str
     kind: str
