@@ -203,6 +203,19 @@ def test_the_largest_real_volume_fits_only_two_decimals() -> None:
     )
 
 
+@pytest.mark.parametrize("last", ["", "x\n", "1,2\n\n", f"{ROW}\n"])
+def test_rows_that_become_shorter(last: str) -> None:
+    """Room is made by the length of the first rows: of shorter ones after them there are more than expected."""
+    wide, short = with_field("quote_volume", "1" * 200), "1619827200000,2,3,1,2,5,0,0,0,0,0,0"
+    text = (f"{wide}\n" * 400 + f"{short}\n" * 9_000 + last).encode()
+    try:
+        expected = reference(text, 8)
+    except Refused as refused:
+        assert refusal_of(text)[0] == refused.args[0] == 9_401
+    else:
+        assert rows_of(text) == expected and len(expected) == 9_400 + (last != "")
+
+
 def test_columns_stay_valid_after_garbage_collection() -> None:
     close = parse_klines((ROW + "\n").encode() * 5000, 8)[4]
     junk = [bytearray(2**16) for _ in range(100)]

@@ -51,8 +51,9 @@ def test_a_zip_of_many_files_is_not_listed() -> None:
     """Each entry is an object: a zip of the size that is read could have a million."""
     entry = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 20, 20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
     many = entry * 1_000_000
-    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, len(many), 0, 0)
-    assert f"more than {MEMBERS_MAX} files" in refused(many + end)
+    for size, comment in ((len(many), b""), (len(many), b"words"), (2**32 - 1, b"")):
+        end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, size, 0, len(comment)) + comment
+        assert f"more than {MEMBERS_MAX} files" in refused(many + end)
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ def _rows(spans: Iterable[tuple[int, int]]) -> list[dict[str, int]]:
 
 
 def run_ingest(args: argparse.Namespace) -> int:
-    from candlemill.ingest.candles import FilesRefused, ingest, ingest_own
+    from candlemill.ingest.candles import FilesRefused, ingest_own, read_ahead, store_files
 
     if args.quote and not args.all_symbols:
         raise BadInput(f"--quote {args.quote} belongs to --all-symbols")
@@ -247,14 +247,15 @@ def run_ingest(args: argparse.Namespace) -> int:
     if not args.paths:
         raise BadInput("nothing to ingest: give files or folders, or --symbol BTCUSDT --days 30")
     own = own_format(args)
-    with open_store() as store:
-        try:
-            if own is not None:
+    try:
+        if own is not None:
+            with open_store() as store:
                 report = ingest_own(store, args.paths, own, args.volume_scale)
-            else:
-                report = ingest(store, args.paths, args.volume_scale, market=args.market)
-        except FilesRefused as refused:
-            return _refuse(args, refused, refused.report.to_dict(), refused.report.text())
+        else:
+            with read_ahead(args.paths, args.volume_scale, args.market) as ahead, open_store() as store:
+                report = store_files(store, ahead, args.volume_scale)
+    except FilesRefused as refused:
+        return _refuse(args, refused, refused.report.to_dict(), refused.report.text())
     output(args, report.to_dict(), report.text())
     return 0
 

@@ -1,7 +1,6 @@
 """Store candles from files: each file completely or not at all, and only rows that are new or different."""
 
 import itertools
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,15 +16,14 @@ from candlemill.engine.candles import DAY_MS
 from candlemill.errors import BadFile, BadInput
 from candlemill.exchanges.binance.kline_files import Candles, clean
 from candlemill.ingest.disagreements import Disagreement, Disagreements
-from candlemill.ingest.files import KlineFile, find_kline_files, load
 from candlemill.ingest.own_files import OwnFormat, own_paths, read_own
+from candlemill.ingest.read_ahead import ReadAhead
 from candlemill.store.base import CandleStore
 from candlemill.store.candle_writer import CANDLE_COLUMNS, Written, count_days, current_days, open_writer, recount
 from candlemill.stored_days import Day
 
 GROUP_ROWS = 800_000  # candles that are written together at most, which bounds the memory
 EARLY_SHARE = 4  # of which a fourth is written at once while nothing else is
-AHEAD = 4  # files read in advance while others are written
 DEFAULT_SCALE = 100_000_000
 
 Columns = dict[str, NDArray[Any]]
@@ -95,14 +93,25 @@ def ingest(
     is refused leaves no trace, the others are stored all the same; then FilesRefused tells.
     `volume_scale` is for symbols that are new; BadInput refuses another than a stored symbol has.
     """
-    found = find_kline_files(paths, market)
+    with read_ahead(paths, volume_scale, market) as ahead:
+        return store_files(store, ahead, volume_scale, quiet)
+
+
+def read_ahead(paths: Sequence[Path], volume_scale: int | None = None, market: str | None = None) -> ReadAhead:
+    """Start to read the kline files among `paths`, for `store_files`: the store can be opened meanwhile."""
+    return ReadAhead(paths, market, _digits(checked_scale(volume_scale) or DEFAULT_SCALE))
+
+
+def store_files(store: CandleStore, ahead: ReadAhead, volume_scale: int | None = None, quiet: bool = False) -> Report:
+    """Store the candles of files that are being read, as `ingest` does."""
+    found = ahead.found
     report = Report(ignored=[_refused(error) for error in found.ignored])
     refused = found.refused
     scales = _Scales(store, volume_scale)
     disagreements = Disagreements()
     bar = tqdm(total=len(found.files), desc="ingest", unit="file", delay=1, disable=quiet or None, dynamic_ncols=True)
     with bar, _Writer(store, report) as writer:
-        for file, loaded in _loaded(found.files, scales):
+        for file, loaded in ahead.files(scales.digits):
             bar.update()
             if isinstance(loaded, BadFile):
                 refused.append(scales.advise(loaded, file.symbol))
@@ -160,14 +169,23 @@ def _refused(error: BadFile) -> Refused:
     return Refused(error.file, error.line, error.reason)
 
 
+def checked_scale(given: int | None) -> int | None:
+    """Return a volume scale. Raises BadInput for one that no symbol can have."""
+    if given is not None and str(given) not in [str(10**k) for k in range(9)]:
+        raise BadInput(f"volume scale {given} is not a power of ten from 1 to {DEFAULT_SCALE}")
+    return given
+
+
+def _digits(scale: int) -> int:
+    return len(str(scale)) - 1
+
+
 class _Scales:
     """Volume scales: fixed when a symbol is first stored, then read from the store."""
 
     def __init__(self, store: CandleStore, given: int | None) -> None:
-        if given is not None and str(given) not in [str(10**k) for k in range(9)]:
-            raise BadInput(f"volume scale {given} is not a power of ten from 1 to {DEFAULT_SCALE}")
         self._store = store
-        self._given = given
+        self._given = checked_scale(given)
         self._fixed: dict[str, int] = {}
 
     def digits(self, symbol: str) -> int:
@@ -179,7 +197,7 @@ class _Scales:
                 f"{symbol} is stored with volume scale {fixed}, which cannot change to {self._given}: leave out "
                 f"--volume-scale, or ingest into a new database (set {DSN_VARIABLE})"
             )
-        return len(str(fixed)) - 1
+        return _digits(fixed)
 
     def fix(self, symbol: str) -> None:
         if not self._fixed[symbol]:
@@ -194,28 +212,6 @@ class _Scales:
         if self._fixed[symbol]:
             way = f"{symbol} is stored with this scale already: use a new database (set {DSN_VARIABLE}) and {way}"
         return BadFile(error.file, error.line, f"{error.reason}: {way}")
-
-
-def _loaded(files: Sequence[KlineFile], scales: _Scales) -> Iterator[tuple[KlineFile, Candles | BadFile]]:
-    """Each file with its candles or its refusal, in order. Reading and inflating run ahead in other threads."""
-
-    def read(file: KlineFile, digits: int) -> tuple[KlineFile, Candles | BadFile]:
-        try:
-            return file, load(file.path, digits, file.market)[1]
-        except BadFile as error:
-            return file, error
-
-    waiting: deque[Future[tuple[KlineFile, Candles | BadFile]]] = deque()
-    with ThreadPoolExecutor(2) as pool:
-        try:
-            for file in files:
-                waiting.append(pool.submit(read, file, scales.digits(file.symbol)))
-                if len(waiting) > AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 class _Writer:

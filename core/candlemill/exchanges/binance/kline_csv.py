@@ -44,6 +44,7 @@ _MINUTE_MS: Final = 60_000
 _SHOWN_BYTES_MAX: Final = 64
 _INTEGER_DIGITS_MAX: Final = 40
 _BEYOND: Final = 10**_INTEGER_DIGITS_MAX
+_SAMPLE_BYTES: Final = 65_536
 _ROW_BYTES_MIN: Final = 36  # 13 digits of time, 11 fields of one digit, 11 commas, one newline
 _PLAIN: Final = re.compile(rb"[-+._0-9A-Za-z]+")
 _NUMBER: Final = re.compile(rb"(-?)([0-9]+)(?:\.([0-9]+))?")
@@ -73,12 +74,26 @@ def parse_klines(text: bytes, volume_digits: int) -> Columns:
     """
     if not 0 <= volume_digits <= PRICE_DIGITS:
         raise ValueError(f"volume_digits is {volume_digits}, expected 0 to {PRICE_DIGITS}")
-    start = _after_header(text)
-    header_lines = 1 if start > 0 else 0
     if not text:
         raise KlineError(1, "the file is empty")
-    newlines = int(np.count_nonzero(np.frombuffer(text, np.uint8) == _NEWLINE))
-    rows_max: i64 = min(newlines, len(text) // _ROW_BYTES_MIN) + 1
+    columns = _parsed(text, volume_digits, _likely_rows(text))
+    if columns is None:
+        columns = _parsed(text, volume_digits, min(text.count(b"\n"), len(text) // _ROW_BYTES_MIN) + 1)
+    assert columns is not None, "there are no more rows than lines"
+    return columns
+
+
+def _likely_rows(text: bytes) -> int:
+    """Return how many rows of `text` to make room for, by the length of its first ones."""
+    head = text[:_SAMPLE_BYTES]
+    rows = len(text) * (head.count(b"\n") + 1) // len(head)
+    return min(rows + rows // 8, len(text) // _ROW_BYTES_MIN) + 1
+
+
+def _parsed(text: bytes, volume_digits: int, rows_max: i64) -> Columns | None:
+    """Return the columns of all rows; None if there are more than `rows_max`."""
+    start = _after_header(text)
+    header_lines = 1 if start > 0 else 0
     t = vec[i64]([0] * rows_max)
     open_ = vec[i64]([0] * rows_max)
     high = vec[i64]([0] * rows_max)
@@ -100,6 +115,8 @@ def parse_klines(text: bytes, volume_digits: int) -> Columns:
         line = text[pos:line_end].removesuffix(b"\r")
         if not line and line_end + 1 >= end and row > 0:
             break
+        if row >= rows_max:
+            return None
         values = _exact_row(line, row + header_lines + 1, volume_digits)
         t[row], open_[row], high[row], low[row], close[row], volume[row] = values
         row += 1
@@ -408,11 +425,13 @@ def _fill(
     close: vec[i64],
     volume: vec[i64],
 ) -> tuple[i64, i64]:
-    """Read rows from `pos` on into the columns from `row` on; return (next row, position of the first row not read)."""
+    """Read rows from `pos` on into the columns from `row` on, as long as there is room; return (next row, position of
+    the first row not read)."""
     dropped = _SCALE // per_unit
     whole_max = (1 << 62) // per_unit
     next_pos: i64 = pos
-    while pos < end:
+    rows_max: i64 = len(t)
+    while pos < end and row < rows_max:
         time, next_pos = _time(data, pos)
         if next_pos < 0:
             break

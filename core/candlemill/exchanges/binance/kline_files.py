@@ -189,7 +189,7 @@ def read_zip(data: bytes | Path, file: str = "", member_name: str = "", head: bo
     file = file or "<zip>"
     if len(data) > ZIP_BYTES_MAX:
         raise BadFile(file, None, f"{len(data)} bytes, the limit of a zip is {ZIP_BYTES_MAX}")
-    if data.count(b"PK\x01\x02") > MEMBERS_MAX:
+    if _directory(data).count(b"PK\x01\x02") > MEMBERS_MAX:
         raise BadFile(file, None, f"a zip of more than {MEMBERS_MAX} files, expected one")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -200,6 +200,16 @@ def read_zip(data: bytes | Path, file: str = "", member_name: str = "", head: bo
             return _head(data, member) if head else _inflated(data, member)
     except _UNZIP_ERRORS as error:
         raise BadFile(file, None, f"damaged or truncated zip: {error or type(error).__name__}") from None
+
+
+def _directory(data: bytes) -> bytes:
+    """Return the part of a zip that lists its members: of one without comment and below 4 GiB, what its last record
+    says; else all of it."""
+    plain = data[-22:-18] == b"PK\x05\x06" and data[-2:] == b"\0\0" and data[-42:-38] != b"PK\x06\x07"
+    if not plain:
+        return data
+    end = len(data) - 22
+    return data[max(0, end - int.from_bytes(data[-10:-6], "little")) : end]
 
 
 def _inflated(data: bytes, member: zipfile.ZipInfo) -> bytes:
