@@ -31,6 +31,7 @@ from candlemill.strategies.orders import SEPARATOR, decide_fills, exposure_of, w
 PATHS = ("worst", "best")  # what `path=both` runs, in this order
 SUMMARY_WIDTH = len(Summary().to_list())
 SHARED_SETS = 4  # from this many sets on, their common data is computed beforehand
+TOGETHER_SETS = 128  # at most, whose decisions are in memory at once: 8 MB of a year
 
 FLAT = CarriedState()
 
@@ -95,10 +96,9 @@ def run_slice(
             task.share()
         if starts is not None:
             return SliceOutcomes(task.days, [task.run_from(starts[point], point, strategy) for point, strategy in sets])
-        shares = len(sets) >= SHARED_SETS and not walks_minutes(spec)
-        together = task.decide_together([strategy for _, strategy in sets]) if shares else None
-        found = [task.run_from_guess(point, strategy, together, k) for k, (point, strategy) in enumerate(sets)]
-        return SliceOutcomes(task.days, found)
+        if len(sets) >= SHARED_SETS and not walks_minutes(spec):
+            return SliceOutcomes(task.days, task.run_together(sets))
+        return SliceOutcomes(task.days, [task.run_from_guess(point, strategy, None, 0) for point, strategy in sets])
     except OverflowError as error:
         raise TooLarge(f"{spec.symbol} {spec.strategy}: {error}; use smaller windows or rates") from None
 
@@ -196,6 +196,7 @@ class _Task:
         last = self._bars.last
         self._begin = window.begin if last is None else int(np.searchsorted(last, window.begin))
         self._begins_leg = spec.varies and _is_first(window, spec.schedule[0].start)
+        self._reader: BitReader | None = None  # of decisions that were made together
 
     def share(self) -> None:
         """Compute what only pays for many sets whose fills are decided minute by minute."""
@@ -246,16 +247,27 @@ class _Task:
         state = self._warmed_up(before, warm)
         return self._outcome(point, state, join_state(state, b""), changes, b"")
 
-    def decide_together(self, strategies: Sequence[Strategy]) -> "_Together | None":
-        """Compute the decisions of all sets, if the strategy can do this faster together than one after the other."""
+    def run_together(self, sets: Sequence[tuple[int, Strategy]]) -> list[SliceOutcome]:
+        """Run the slice from guesses, and decide for many sets at once if the strategy can do this faster."""
         self._window.candles.add_blocks()
-        warm = self._warm(strategies)
+        warm = self._warm([strategy for _, strategy in sets])
+        found: dict[int, SliceOutcome] = {}
+        for group in _groups(sets):
+            together = self._decide_together([strategy for _, strategy in group], warm)
+            for k, (point, strategy) in enumerate(group):
+                found[point] = self.run_from_guess(point, strategy, together, k)
+            del together  # before there are the decisions of the next group
+        return [found[point] for point, _ in sets]
+
+    def _decide_together(self, strategies: Sequence[Strategy], warm: int) -> "_Together | None":
         with blamed(strategies[0]):
             found = type(strategies[0]).decide_together(strategies, self._bars, warm, self._end)
         if found is None:
             return None
+        if self._reader is None:
+            self._reader = BitReader(self._end - warm, warm, self._bars.last)
         above, below = (_whole_words(bits) for bits in found)
-        return _Together(warm, above, below, BitReader(self._end - warm, warm, self._bars.last))
+        return _Together(warm, above, below, self._reader)
 
     def _warm(self, strategies: Sequence[Strategy]) -> int:
         """Return the decision bar at which the warm-up begins."""
@@ -362,6 +374,21 @@ class _Together(msgspec.Struct, frozen=True):
 
     def changes(self, k: int) -> PositionChanges:
         return self.reader.changes(self.above[k], self.below[k] if len(self.below) else None)
+
+
+def _groups(sets: Sequence[tuple[int, Strategy]]) -> list[Sequence[tuple[int, Strategy]]]:
+    """Return the sets in groups of `TOGETHER_SETS`.
+
+    Of a grid, sets with the same last parameters come together. There are few values of the first parameters among
+    consecutive sets, so a group computes little that another one computes too.
+    """
+    if len(sets) <= TOGETHER_SETS:
+        return [sets]
+    values = [msgspec.structs.astuple(strategy)[::-1] for _, strategy in sets]
+    ranks = [{value: rank for rank, value in enumerate(dict.fromkeys(column))} for column in zip(*values, strict=True)]
+    keys = [tuple(rank[value] for rank, value in zip(ranks, own, strict=True)) for own in values]
+    ordered = [sets[k] for k in sorted(range(len(sets)), key=keys.__getitem__)]
+    return [ordered[k : k + TOGETHER_SETS] for k in range(0, len(ordered), TOGETHER_SETS)]
 
 
 def _whole_words(bits: Bits) -> Bits:

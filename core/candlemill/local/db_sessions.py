@@ -16,10 +16,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, cast
 
-import chdb
 from starlette.requests import ClientDisconnect, Request
 
 from candlemill.store import fatal_signals
+from candlemill.store.embedded import engine_package
 from candlemill.store.folder_lock import check_unlocked
 
 # Formats whose blocks concatenate; chDB encodes each block of a stream as a document of its own.
@@ -163,7 +163,7 @@ def open_folder(path: Path) -> Any:
 
 
 def _connect(path: Path) -> Any:
-    handle = cast("Callable[[str], Any]", chdb.connect)(str(path))
+    handle = engine_package().connect(str(path))
     fatal_signals.restore()
     return handle
 

@@ -21,6 +21,7 @@ import msgspec
 from candlemill.config import DSN_VARIABLE, bundled
 from candlemill.errors import BadInput, StoreDown, StoreError
 from candlemill.store import fatal_signals
+from candlemill.store.embedded import engine_package
 from candlemill.store.folder_lock import check_unlocked
 from candlemill.store.inserter import NO_SETTINGS, Inserter
 from candlemill.store.known_keys import KnownKeys
@@ -183,6 +184,7 @@ def connect(dsn: str) -> "Client":
     logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     if dsn.startswith("chdb:"):
         folder = folder_of(dsn)
+        engine_package()
         with failures("connect"):
             folder.mkdir(parents=True, exist_ok=True)
             check_unlocked(folder)

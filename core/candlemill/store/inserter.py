@@ -6,6 +6,7 @@ from typing import Any
 
 from candlemill.errors import StoreError
 from candlemill.store import fatal_signals
+from candlemill.store.embedded import engine_package
 
 NO_SETTINGS: Mapping[str, str] = {}
 
@@ -14,9 +15,7 @@ class Inserter:
     """A handle of its own on a folder that this process has open. Opening one takes as long as ten inserts."""
 
     def __init__(self, folder: str) -> None:
-        import chdb  # imported late: only embedded databases need it
-
-        self._handle: Any = chdb.connect(folder)  # type: ignore[no-untyped-call]
+        self._handle: Any = engine_package().connect(folder)
         self._handle.query("SET date_time_input_format = 'best_effort'")  # as the client of the engine does
         self._lock = threading.Lock()
         fatal_signals.restore()
