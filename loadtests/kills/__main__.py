@@ -31,9 +31,9 @@ from loadtests.kills import simulated, victims
 from loadtests.kills.market import write_market
 from loadtests.kills.victims import COMMANDS
 
-PATIENCE_SECONDS = 600
+PATIENCE_SECONDS = 120  # of computing: five times as many of waiting
 KINDS = ("commands", "serve", "db")
-DAMAGE = ("nothing", "nothing", "emptied", "halved", "deleted")
+DAMAGE = (*["nothing"] * 12, "emptied", "halved", "deleted")
 STEPS_SECONDS = (0, 0, -72 * 3_600, -3_600, -60, 60, 3_600, 72 * 3_600)
 
 
@@ -52,7 +52,8 @@ def digests(text: str) -> dict[str, str]:
 
 
 def forked(work: Callable[[], Any], seconds: float, log: Path) -> tuple[str, Any]:
-    """Do it in a process of its own group, killed with all that it started after `seconds`. Returns how it ended."""
+    """Do it in a process of its own group, killed with all that it started when it has computed for `seconds`, or five
+    times as long has passed. Returns how it ended."""
     log.unlink(missing_ok=True)
     pid = os.fork()
     if pid == 0:
@@ -66,18 +67,13 @@ def forked(work: Callable[[], Any], seconds: float, log: Path) -> tuple[str, Any
             log.with_suffix(".error").write_text(f"{type(error).__name__}: {error}")
         finally:
             os._exit(status)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            with contextlib.suppress(ProcessLookupError):  # what it has left running
-                os.killpg(pid, signal.SIGKILL)
-            return ("done", json.loads(log.read_text())) if log.exists() else (f"died {status}", None)
-        time.sleep(0.005)
-    with contextlib.suppress(ProcessLookupError):
+    lives = victims.outlived(pid, seconds)
+    with contextlib.suppress(ProcessLookupError):  # and what it has left running
         os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return "killed", None
+    _, status = os.waitpid(pid, 0)
+    if lives:
+        return "killed", None
+    return ("done", json.loads(log.read_text())) if log.exists() else (f"died {status}", None)
 
 
 def damage(folder: Path, chance: Random) -> str:
@@ -137,25 +133,29 @@ def one(
 ) -> list[str]:
     chance, folder, log = Random(seed), work / "db", work / "log"
     right = {name: digest for found in wanted for name, digest in found.items()}
-    (work / "wrong").unlink(missing_ok=True)
+    for name in ("wrong", "kills"):
+        (work / name).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base, folder, symlinks=True)
-    for _ in range(chance.randint(3, 8) if kind == "commands" else chance.randint(1, 3)):
+    for _ in range(chance.randint(6, 20) if kind == "commands" else chance.randint(1, 4)):
         step, is_full = chance.choice(STEPS_SECONDS), chance.random() < 0.2
-        seconds = chance.uniform(0.1, 3.0) if kind == "commands" else chance.uniform(0.5, 12.0)
+        seconds = chance.uniform(0.1, 3.0) if kind == "commands" else chance.uniform(0.3, 6.0)
         output, _ = forked(lambda: victim(kind, work, market, right, chance, step, is_full), seconds, log)  # noqa: B023
         counts[f"{kind} {output.split()[0]}"] += 1
         counts["full disks"] += is_full
         counts["clocks set"] += step != 0
         counts[damage(folder, chance)] += 1
         chance = Random(chance.random())
-    wrong = (work / "wrong").read_text().splitlines() if (work / "wrong").exists() else []
+    wrong, alone = (
+        file.read_text().splitlines() if (file := work / name).exists() else [] for name in ("wrong", "kills")
+    )
+    counts.update(alone)
     looks: list[tuple[str, Callable[[], list[str]]]] = [
         ("requested", lambda: requested(folder, wanted)),
         ("healed", lambda: healed(folder, market, wanted)),
     ]
     if kind == "serve":
-        looks.append(("resumed", lambda: victims.unfinished(folder, PATIENCE_SECONDS / 2)))
+        looks.append(("resumed", lambda: victims.unfinished(folder, 4 * PATIENCE_SECONDS)))
     for name, work_of in looks:
         output, found = forked(work_of, PATIENCE_SECONDS, log)
         if output != "done":
@@ -194,7 +194,7 @@ def main() -> int:
                 failures += 1
                 print(text, flush=True)
             seeds += 1
-            if seeds % 20 == 0:
+            if seeds % 5 == 0:
                 print(f"{seeds} seeds, {dict(counts)}, {failures} failures", file=sys.stderr, flush=True)
     print(
         f"{seeds} seeds from {args.first} on in {time.monotonic() - began:.0f} s: {dict(counts)}, {failures} failures"

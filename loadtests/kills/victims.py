@@ -33,6 +33,7 @@ BODIES: list[dict[str, Any]] = [
     {"symbol": "AAAUSDT", "strategy": "grid", "params": {"spacing": 1500}},
 ]
 ENDED = ("done", "failed", "cancelled")
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def shift_clocks(seconds: int) -> None:
@@ -64,6 +65,23 @@ def forked(work: Callable[[], object]) -> int:
             work()
         os._exit(0)
     return pid
+
+
+def outlived(pid: int, seconds: float) -> bool:
+    """Wait until a child has computed for `seconds`, or five times as long has passed; return whether it lives.
+
+    CPU seconds, so that on a busy machine it is killed at the same places as on an idle one.
+    """
+    end = time.monotonic() + 5 * seconds
+    stat = Path(f"/proc/{pid}/stat")
+    while time.monotonic() < end:
+        state, *fields = stat.read_text().rpartition(")")[2].split()
+        if state == "Z":
+            return False
+        if sum(map(int, fields[10:12])) / TICKS >= seconds:  # utime and stime
+            break
+        time.sleep(0.005)
+    return True
 
 
 def free_port() -> int:
@@ -114,27 +132,29 @@ def user(port: int, right: dict[str, str], wrong: Path, chance: Random) -> None:
         time.sleep(0.02)
 
 
+def kill_again_and_again(folder: Path, name: str, port: int, chance: Random) -> NoReturn:
+    """Start this service and kill it or ask it to end; `kills` beside the folder gets a line for each."""
+    while True:
+        server = forked(lambda: quietly(f"chdb://{folder}", name, "--port", str(port)))
+        if outlived(server, chance.uniform(0.2, 3)):
+            kind = chance.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
+            os.kill(server, kind)
+            with folder.with_name("kills").open("a") as file:
+                file.write(f"{name} itself {kind.name}\n")
+        os.waitpid(server, 0)
+
+
 def serve(folder: Path, right: dict[str, str], wrong: Path, chance: Random) -> NoReturn:
     port = free_port()
     forked(lambda: user(port, right, wrong, chance))
-    while True:
-        server = forked(lambda: quietly(f"chdb://{folder}", "serve", "--port", str(port)))
-        time.sleep(chance.uniform(0.5, 6))
-        with suppress(ProcessLookupError):
-            os.kill(server, chance.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
-        os.waitpid(server, 0)
+    kill_again_and_again(folder, "serve", port, chance)
 
 
 def db(folder: Path, market: Path, chance: Random) -> NoReturn:
     port = free_port()
     for seed in (chance.random(), chance.random()):
         forked(lambda: commands(f"http://127.0.0.1:{port}/default", market, Random(seed)))  # noqa: B023
-    while True:
-        server = forked(lambda: quietly(f"chdb://{folder}", "db", "--port", str(port)))
-        time.sleep(chance.uniform(0.5, 6))
-        with suppress(ProcessLookupError):
-            os.kill(server, chance.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
-        os.waitpid(server, 0)
+    kill_again_and_again(folder, "db", port, chance)
 
 
 def unfinished(folder: Path, seconds: float) -> list[str]:
