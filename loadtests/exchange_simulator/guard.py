@@ -1,15 +1,14 @@
 """What befalls a request before it is answered: the exchange's limits, in the words of each dialect, and faults."""
 
-import time
 from collections import Counter, deque
 
 import msgspec
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from loadtests.exchange_simulator.faults import Dice
-from loadtests.exchange_simulator.market import VirtualClock
+from loadtests.exchange_simulator.market import RunningTime, VirtualClock
 
-IN_FLIGHT_SECONDS = 0.25  # real ones: what was sent before the refusal was read is no offence. So offences show at low
+IN_FLIGHT_SECONDS = 0.5  # of running: what was sent before the refusal was read is no offence. So offences show at low
 # speeds only; at thousands of times the clock's speed every ban is over within this time.
 LIMITS = {"binance": (6000, 60), "bybit": (600, 5)}  # weight within seconds
 
@@ -22,6 +21,7 @@ class Guard:
         self._spent: deque[tuple[int, int]] = deque()
         self._forbidden_until = 0
         self._forbade_at = 0.0
+        self.running = RunningTime()
         self.headers: dict[str, str] = {}
 
     async def check(self, weight: int, dialect: str = "binance") -> Response | None:
@@ -35,7 +35,7 @@ class Guard:
         used = sum(each for _, each in self._spent)
         self.headers = {"X-MBX-USED-WEIGHT-1M": str(used)} if dialect == "binance" else {}
         if now < self._forbidden_until:
-            if time.monotonic() - self._forbade_at > IN_FLIGHT_SECONDS:
+            if self.running.read() - self._forbade_at > IN_FLIGHT_SECONDS:
                 counts["requested_while_forbidden"] += 1
             return self._forbid(dialect, "ban", 120)
         if used > (self._weight or limit):
@@ -59,7 +59,7 @@ class Guard:
         """Binance says for how long; Bybit's documentation does: 10 minutes, or the window of its limit."""
         if dialect == "bybit":
             seconds = 600 if kind == "ban" else 5
-        self._forbade_at = time.monotonic()
+        self._forbade_at = self.running.read()
         self._forbidden_until = max(self._forbidden_until, self._clock.now_ms() + 900 * seconds)
         if dialect == "bybit" and kind == "ban":
             return PlainTextResponse("access too frequent", 403)

@@ -1,6 +1,8 @@
 """What the simulated exchange knows: candles, its outages, its corrections. The truth that a store must end with."""
 
+import asyncio
 import random
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +17,13 @@ from candlemill.ingest.files import find_kline_files, load
 MINUTE_MS: Final = 60_000
 FINISHED_MS: Final = 2_000  # after a minute's end REST still shows the unfinished candle for so long
 SCALE: Final = 10**8
+STEP_SECONDS: Final = 0.02
 Row = tuple[int, int, int, int, int]
 
 
 class VirtualClock(Clock):
-    """Time that starts at `base_ms` when this machine's clock shows `start`, and runs `speed` times as fast."""
+    """Time that starts at `base_ms` when this machine's clock shows `start`, and runs `speed` times as fast. Several
+    processes can have the same."""
 
     def __init__(self, base_ms: int, start: float, speed: float, skew_ms: int = 0) -> None:
         self.base_ms, self.start, self.speed, self.skew_ms = base_ms, start, speed, skew_ms
@@ -28,16 +32,67 @@ class VirtualClock(Clock):
         passed = (time.time() - self.start) * 1000 * self.speed
         return int(self.base_ms + passed) + self.skew_ms
 
-    def change(self, speed: float, jump_ms: int, now: float) -> None:
-        """Go on at another speed, some time ahead, from when this machine's clock shows `now`."""
+    def change(self, speed: float, jump_ms: int = 0) -> None:
+        """Go on at another speed, some time ahead."""
+        now = time.time()
         self.base_ms = int(self.base_ms + (now - self.start) * 1000 * self.speed) + jump_ms
         self.start, self.speed = now, speed
 
     async def sleep(self, seconds: float) -> None:
         await super().sleep(seconds / self.speed)
 
-    def real_seconds(self, seconds: float) -> float:
-        return max(seconds / self.speed, 3.0)
+
+class RunningTime:
+    """Seconds in which this process runs: between two readings pass `STEP_SECONDS` at most, so what waits for a core or
+    stands still loses nothing. Something has to read it all the time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._read_at = time.monotonic()
+        self._seconds = 0.0
+
+    def read(self) -> float:
+        with self._lock:
+            now = time.monotonic()
+            self._seconds += min(now - self._read_at, STEP_SECONDS)
+            self._read_at = now
+            return self._seconds
+
+
+class PatientClock(VirtualClock):
+    """The virtual time of one process alone, which passes only while that runs: bans, silences and the exchange's
+    candles then are as long for the process on a busy machine as on an idle one."""
+
+    def __init__(self, base_ms: int, speed: float) -> None:
+        super().__init__(base_ms, 0.0, speed)
+        self._running = RunningTime()
+
+    def now_ms(self) -> int:
+        return int(self.base_ms + (self._running.read() - self.start) * 1000 * self.speed)
+
+    def change(self, speed: float, jump_ms: int = 0) -> None:
+        now = self._running.read()
+        self.base_ms += int((now - self.start) * 1000 * self.speed) + jump_ms
+        self.start, self.speed = now, speed
+
+    async def sleep(self, seconds: float) -> None:
+        end = self.now_ms() + 1000 * seconds
+        while (left := (end - self.now_ms()) / 1000 / self.speed) > 0:
+            await asyncio.sleep(min(left, STEP_SECONDS))
+        await asyncio.sleep(0)
+
+
+class SkewedClock(Clock):
+    """A clock that is ahead of another."""
+
+    def __init__(self, clock: VirtualClock, skew_ms: int) -> None:
+        self._clock, self._skew_ms = clock, skew_ms
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms() + self._skew_ms
+
+    async def sleep(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
 
 
 class Correction(msgspec.Struct, frozen=True):

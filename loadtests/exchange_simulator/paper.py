@@ -76,7 +76,7 @@ PANELS: list[dict[str, Any]] = [
 KINDS = ("symbols", "perpetuals", "panel")
 SHOWN = ("result_digest", "data_digest", "end", "bars", "total_pnl", "funding", "liquidations")
 CALM_SPEED = 300.0
-PATIENCE = 300.0
+PATIENCE = 1_200.0
 ROOT = Path(__file__).parents[2]
 
 
@@ -199,7 +199,7 @@ async def torture(seed: int, hours: float, speed: float, folder: Path) -> dict[s
     base = START_MS + 3 * DAY_MS + chance.randrange(DAY_MS // MINUTE_MS) * MINUTE_MS
     market.corrections = corrections_of(market, chance, base, base + int(hours * 3_600_000))
     began, kills = time.monotonic(), 0
-    async with Stage(market, base, speed, seed, Menu()) as stage:
+    async with Stage(market, base, speed, seed, Menu(), shared=True) as stage:
         task = Task(str(folder), stage.ports, base, stage.clock.start, speed, seed, base)
         ends = began + hours * 3600 / speed
         while True:

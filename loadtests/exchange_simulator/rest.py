@@ -38,7 +38,7 @@ class RestInterface:
 
     def __init__(self, market: Market, clock: VirtualClock, dice: Dice, counts: Counter[str], weight: int = 0) -> None:
         self._market, self._clock, self._dice, self._counts = market, clock, dice, counts
-        self._guard = Guard(clock, dice, counts, weight)
+        self.guard = Guard(clock, dice, counts, weight)
         self.app = Starlette(
             routes=[
                 Route("/api/v3/klines", self._klines),
@@ -57,10 +57,10 @@ class RestInterface:
         if self._dice.hits("broken_body"):
             self._counts["broken_body"] += 1
             body = self._dice.rng.choice([body[: len(body) // 2], *RUBBISH])
-        return Response(body, media_type="application/json", headers=self._guard.headers)
+        return Response(body, media_type="application/json", headers=self.guard.headers)
 
     async def _klines(self, request: Request) -> Response:
-        if (fault := await self._guard.check(2)) is not None:
+        if (fault := await self.guard.check(2)) is not None:
             return fault
         query, now = request.query_params, self._clock.now_ms()
         if query["symbol"] not in self._market.live:
@@ -78,10 +78,10 @@ class RestInterface:
         return empty
 
     async def _time(self, request: Request) -> Response:
-        return await self._guard.check(1) or self._answer({"serverTime": self._clock.now_ms()})
+        return await self.guard.check(1) or self._answer({"serverTime": self._clock.now_ms()})
 
     async def _info(self, request: Request) -> Response:
-        if (fault := await self._guard.check(20)) is not None:
+        if (fault := await self.guard.check(20)) is not None:
             return fault
         filters = [
             {"filterType": "PRICE_FILTER", "tickSize": "0.01000000"},
@@ -94,7 +94,7 @@ class RestInterface:
         return self._answer({"timezone": "UTC", "rateLimits": [], "symbols": symbols})
 
     async def _bybit_klines(self, request: Request) -> Response:
-        if (fault := await self._guard.check(1, "bybit")) is not None:
+        if (fault := await self.guard.check(1, "bybit")) is not None:
             return fault
         query, now = request.query_params, self._clock.now_ms()
         end = int(query["end"])
@@ -105,10 +105,10 @@ class RestInterface:
         return self._answer(self._enveloped({"symbol": query["symbol"], "category": "spot", "list": rows}))
 
     async def _bybit_time(self, request: Request) -> Response:
-        return await self._guard.check(1, "bybit") or self._answer(self._enveloped({}))
+        return await self.guard.check(1, "bybit") or self._answer(self._enveloped({}))
 
     async def _bybit_info(self, request: Request) -> Response:
-        if (fault := await self._guard.check(1, "bybit")) is not None:
+        if (fault := await self.guard.check(1, "bybit")) is not None:
             return fault
         rows = [
             {

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
 from loadtests.exchange_simulator.faults import RUBBISH, Dice
-from loadtests.exchange_simulator.market import MINUTE_MS, Market, Row, VirtualClock, text, unfinished
+from loadtests.exchange_simulator.market import MINUTE_MS, STEP_SECONDS, Market, Row, VirtualClock, text, unfinished
 from loadtests.exchange_simulator.rest import RestInterface
 
 HOUR_MS = 3_600_000
@@ -130,7 +130,8 @@ class Simulator:
         before = self.clock.now_ms()
         update_ms = MINUTE_MS // max(self.updates, 1)
         while True:
-            await asyncio.sleep(max(0.002, min(0.25, 1 / self.clock.speed)))
+            await asyncio.sleep(max(0.002, min(STEP_SECONDS, 1 / self.clock.speed)))
+            self.rest.guard.running.read()
             now = self.clock.now_ms()
             self.market.at(now)
             minutes = range(before // MINUTE_MS * MINUTE_MS, now // MINUTE_MS * MINUTE_MS, MINUTE_MS)

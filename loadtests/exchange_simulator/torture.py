@@ -43,7 +43,7 @@ DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
 SYMBOLS = ["BTCUSDT", "ETHUSDT", "XRPUSDT"]
 DAYS = 30
-PATIENCE = 240.0
+PATIENCE = 240.0  # without any progress
 CALM_SPEED = 300.0
 LONGEST_LIFE = 9.0
 KILLS_LEAST = 6  # of each feed: on a busy machine the day gets longer
@@ -199,7 +199,7 @@ async def torture(seed: int, hours: float, speed: float, folder: Path) -> dict[s
     kills: Counter[str] = Counter()
     began = time.monotonic()
     async with AsyncExitStack() as stack:
-        stage = await stack.enter_async_context(Stage(market, base, speed, seed, Menu(), skew))
+        stage = await stack.enter_async_context(Stage(market, base, speed, seed, Menu(), skew, shared=True))
         orders = Orders(
             f"chdb://{folder / 'db'}", stage.ports, SYMBOLS, base, stage.clock.start, speed, seed, str(folder), skew,
             [(t, t + HOUR_MS) for t in down], name, chance.choice([60, 400_000]), new_days,
@@ -250,13 +250,17 @@ async def _calm(stage: Stage, victims: list[Victim]) -> int:
     for victim in victims:
         await victim.end(kill=True)
         await victim.start(death=None, base_ms=stage.clock.base_ms, start=stage.clock.start, speed=CALM_SPEED, down=[])
-    last = time.monotonic() + PATIENCE
+    began = last = time.monotonic()
+    done: list[object] = []
     while any(victim.standing.until_ms < calm for victim in victims):
         await asyncio.sleep(0.1)
         for victim in victims:
             if victim.process and victim.process.returncode is not None:
                 raise RuntimeError(f"the feed ended with {victim.process.returncode} though nothing is wrong any more")
-        if time.monotonic() > last:
+        now, before = time.monotonic(), done
+        done = [(v.standing.until_ms, v.standing.rows, v.standing.requests) for v in victims]
+        last = now if done != before else last
+        if now > last + PATIENCE or now > began + 10 * PATIENCE:
             raise TimeoutError(f"{[v.standing for v in victims]}, but {calm} is to be reached")
     return calm
 
@@ -276,7 +280,7 @@ async def _nightly(
         if death is None:
             stage.simulator.dice.menu = NONE
         await victim.start(death=death)
-        status = await victim.ended(PATIENCE)
+        status = await victim.ended(10 * PATIENCE)
         if status == -9:
             kills[f"ingest: {victim.standing.phase}"] += 1
         elif status:

@@ -36,7 +36,7 @@ def on_stage(market: Market, body: Callable[[list[str]], Awaitable[None]]) -> No
     """Run it beside a simulated exchange at the real speed of time; it is given the options that lead there."""
 
     async def run() -> None:
-        async with Stage(market, int(time.time() * 1000), 1.0, 1) as stage:
+        async with Stage(market, int(time.time() * 1000), 1.0, 1, shared=True) as stage:
             rest, stream = f"http://127.0.0.1:{stage.ports.rest}", f"ws://127.0.0.1:{stage.ports.stream}/stream"
             await body(["--rest-url", rest, "--stream-url", stream, "--archive-url", rest])
 

@@ -7,7 +7,6 @@ import pytest
 from candlemill.exchanges.binance.adapter import Binance
 from candlemill.feed.connections import (
     BACKOFF_MS,
-    CONNECTING_MS,
     STEADY_MS,
     Close,
     ConnectionManager,
@@ -66,8 +65,8 @@ def test_a_steady_connection_begins_the_back_off_anew(lived: int, delay: int) ->
 def test_what_connects_too_long_is_closed() -> None:
     made = manager()
     (action,) = done(made, T)
-    assert done(made, T + CONNECTING_MS) == []
-    (closed,) = done(made, T + CONNECTING_MS + 1)
+    assert done(made, T + TUNING.connecting_ms) == []
+    (closed,) = done(made, T + TUNING.connecting_ms + 1)
     assert closed == Close(action.connection, "no response")
 
 

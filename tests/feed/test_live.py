@@ -312,7 +312,7 @@ def test_health_metrics_and_graceful_stop_of_the_service(tmp_path: Path) -> None
     market = recent()
 
     async def run() -> None:
-        async with Stage(market, int(time.time() * 1000), 1.0, 1) as stage:
+        async with Stage(market, int(time.time() * 1000), 1.0, 1, shared=True) as stage:
             service = Service(stage, tmp_path)
             try:
                 # Before the back-fill is done, the symbol may still lag.
@@ -344,7 +344,7 @@ def test_the_service_reports_a_stuck_exchange_and_stops_although_the_database_ha
             del rows[t]
 
     async def run() -> None:
-        async with Stage(market, now, 1.0, 1) as stage:
+        async with Stage(market, now, 1.0, 1, shared=True) as stage:
             service = Service(
                 stage, tmp_path, "import functools, time",
                 "import candlemill.feed.live as feed, candlemill.store.clickhouse as store",

@@ -14,7 +14,6 @@ import msgspec
 
 from candlemill.exchanges.base import Exchange
 
-CONNECTING_MS: Final = 20_000
 BACKOFF_MS: Final = 1_000
 BACKOFF_MS_MAX: Final = 60_000
 STEADY_MS: Final = 60_000
@@ -25,6 +24,7 @@ class Tuning(msgspec.Struct, frozen=True):
     """Settings of connections and back-fill. Durations in ms."""
 
     grace_ms: int = 8_000  # after the end of a minute, until a missing candle is requested
+    connecting_ms: int = 20_000  # until a connection that does not open is given up
     silence_ms: int = 90_000  # without messages, until a connection is replaced
     quiet_ms: int = 200_000  # without messages, until a symbol is subscribed again
     handover_ms: int = 82_800_000  # maximum age of a connection, 23 h; minus a random part of up to 10 %
@@ -257,7 +257,7 @@ class ConnectionManager:
     def _update_connection(self, connection: _Connection, now: int) -> None:
         """Send queued messages and pings; replace the connection or renew subscriptions that deliver nothing."""
         if not connection.opened:
-            if now - connection.started > CONNECTING_MS:
+            if now - connection.started > self._tuning.connecting_ms:
                 self._close(connection, "no response")
                 self._on_lost(connection, now)
             return
