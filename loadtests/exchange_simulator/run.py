@@ -90,8 +90,9 @@ async def until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 class Stage:
-    """A simulator that runs, and feeds made for it. `skew_ms` is how far our clock is ahead of the exchange's. `shared`:
-    other processes have the same time, which also passes where this one waits for a core."""
+    """A simulator that runs, and feeds made for it. `skew_ms` is how far our clock is ahead of the exchange's.
+
+    `shared`: other processes have the same time, which also passes where this one waits for a core."""
 
     def __init__(
         self,

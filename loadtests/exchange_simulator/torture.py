@@ -20,7 +20,6 @@ import math
 import os
 import random
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from typing import Any
 import msgspec
 from candlemill.store.clickhouse import ClickHouseStore
 
+from loadtests.common.ports import free_port
 from loadtests.exchange_simulator.faults import NONE, Menu
 from loadtests.exchange_simulator.judge import judge, judge_live
 from loadtests.exchange_simulator.market import MINUTE_MS, synthetic
@@ -149,9 +149,7 @@ class Served:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         self.dsn = f"http://127.0.0.1:{self.port}/default"
 
     async def start(self) -> None:

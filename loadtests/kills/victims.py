@@ -8,7 +8,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +18,8 @@ from typing import Any, NoReturn
 
 from candlemill.cli import main as cli
 from candlemill.config import DSN_VARIABLE
+
+from loadtests.common.ports import free_port
 
 COMMANDS: list[tuple[str, ...]] = [
     ("backtest", "--symbol", "AAAUSDT", "--strategy", "sma_cross", "--slices", "4"),
@@ -82,12 +83,6 @@ def outlived(pid: int, seconds: float) -> bool:
             break
         time.sleep(0.005)
     return True
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def ask(port: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:

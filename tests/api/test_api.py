@@ -69,7 +69,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         "{'pandas', 'polars', 'pyarrow', 'plotly', 'chdb', 'clickhouse_connect'}))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, timeout=120, text=True, check=True
+        [sys.executable, "-c", code], env=environment(), capture_output=True, timeout=300, text=True, check=True
     )
     assert done.stdout == "[]\n[]\n"
     with pytest.raises(AttributeError, match="no attribute 'backtestt'"):
@@ -342,7 +342,7 @@ def test_the_digest_sees_through_wrappers_and_is_the_same_in_every_process() -> 
     for seed in ("1", "2"):
         env = environment(PYTHONHASHSEED=seed, PYTHONPATH=path)
         done = subprocess.run(
-            [sys.executable, "-c", code], env=env, capture_output=True, timeout=120, text=True, check=True
+            [sys.executable, "-c", code], env=env, capture_output=True, timeout=300, text=True, check=True
         )
         assert done.stdout.strip() == first
 
@@ -402,7 +402,7 @@ def test_a_script_needs_no_main_guard_for_workers(database: Path, tmp_path: Path
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
-        timeout=120,
+        timeout=300,
         text=True,
         check=False,
     )
@@ -417,7 +417,7 @@ def test_the_example_notebook_runs_and_is_small(monkeypatch: pytest.MonkeyPatch)
     cells = [cell for cell in book.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in cells) and any(cell.outputs for cell in cells)
     monkeypatch.setenv("PYTHONPATH", str(CORE))
-    fresh = nbclient.NotebookClient(book, timeout=120, kernel_name="python3").execute()
+    fresh = nbclient.NotebookClient(book, timeout=300, kernel_name="python3").execute()
     assert not [out for cell in fresh.cells for out in cell.get("outputs", []) if out.output_type == "error"]
 
 

@@ -98,7 +98,7 @@ def test_figures_are_widgets_in_a_notebook(database: Path, monkeypatch: pytest.M
     """
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(dedent(source))])
     monkeypatch.setenv("PYTHONPATH", str(CORE))
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     printed, shown = notebook.cells[0].outputs
     assert printed["text"] == "FigureWidget FigureWidget\n"
     assert "application/vnd.jupyter.widget-view+json" in shown["data"]

@@ -25,7 +25,7 @@ from mcp.client.stdio import StdioServerParameters
 READING = {"coverage", "strategies", "figures", "plan", "jobs", "result", "sets", "trades", "picture", "paper"}
 COMPUTING = {"backtest", "sweep", "optimize", "check", "cancel", "label"}
 GRID = {"fast": [5, 10], "slow": "20:40:10"}
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 200
 
 Call = Callable[..., Awaitable[Any]]
 

@@ -454,7 +454,7 @@ def drive(database: Path, step: int, number: int, *arguments: str) -> "subproces
         start_new_session=True,
     )
     try:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     finally:
         process.kill()
     assert alone(process.pid), "no worker outlives the command"
@@ -463,7 +463,7 @@ def drive(database: Path, step: int, number: int, *arguments: str) -> "subproces
 
 def alone(session: int) -> bool:
     """Whether all processes of the session have ended, soon."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while time.monotonic() < until:
         stats = [
             path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()
@@ -526,7 +526,7 @@ def killed(database: Path, step: int, wait: float, *arguments: str) -> "subproce
     """The command line, which is killed `wait` seconds after it has begun to write for the `step`th time."""
     command = [sys.executable, "-c", KILLER, str(step), str(wait), *arguments]
     env = environment(**{DSN_VARIABLE: f"chdb://{database}"})
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def said_digests(out: str) -> set[str]:
@@ -619,7 +619,7 @@ def test_a_sweep_goes_on_with_another_number_of_slices(
 def test_a_reader_that_goes_away_is_no_error_and_a_full_disk_is(database: Path) -> None:
     program = f"{sys.executable} -m candlemill"
     sweep = f"{program} sweep {' '.join(JOB)} --grid fast=1:30 --grid slow=31:60 --json"
-    more = {"env": environment(**{DSN_VARIABLE: f"chdb://{database}"}), "shell": True, "timeout": 60}
+    more = {"env": environment(**{DSN_VARIABLE: f"chdb://{database}"}), "shell": True, "timeout": 300}
     done = subprocess.run(f"{sweep} | head -c 100", capture_output=True, text=True, check=False, **more)
     assert (len(done.stdout), done.stderr) == (100, "")
     done = subprocess.run(f"{program} coverage > /dev/full", capture_output=True, text=True, check=False, **more)

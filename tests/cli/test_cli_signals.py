@@ -42,7 +42,7 @@ os.killpg(0, signal.SIGKILL)
 
 def python(code: str, **more: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False, **more)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False, **more)  # type: ignore[call-overload, no-any-return]
 
 
 @pytest.mark.parametrize("name", ["SIGABRT", "SIGSEGV", "SIGBUS"])

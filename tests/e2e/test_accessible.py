@@ -105,7 +105,7 @@ def test_no_page_has_a_serious_fault_or_is_wider_than_the_screen(
         for width in WIDTHS if theme == "light" else ():
             page.set_viewport_size({"width": width, "height": 900})
             try:
-                page.wait_for_function(FITS, timeout=5_000)  # figures are drawn again for the new width
+                page.wait_for_function(FITS, timeout=120_000)  # figures are drawn again for the new width
             except PlaywrightTimeout:
                 faults[name].append(f"wider than {width} pixels")
         page.close()

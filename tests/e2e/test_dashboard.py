@@ -36,7 +36,7 @@ PHONE: dict[str, Any] = {
 }  # fmt: skip
 DAYS = 40
 GAP_MINUTES = 90
-expect.set_options(timeout=60_000)  # machines that run tests are busy
+expect.set_options(timeout=120_000)  # machines that run tests are busy
 DRAWN = ".chart .canvas[data-drawn]:has(canvas)"
 RUN_CHARTS = 6  # equity, price, rolling Sharpe ratio, histogram, worst and best moments
 
@@ -122,7 +122,7 @@ class Opened:
     def __init__(self, browser: Any, url: str, screen: dict[str, Any]) -> None:
         self.url = url
         self.context = browser.new_context(**screen)
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(120_000)
         self.page = self.context.new_page()
         self.said: list[str] = []
         self.requested: list[str] = []

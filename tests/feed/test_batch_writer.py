@@ -27,7 +27,7 @@ class BlockedStore(ClickHouseStore):
     def insert_rows(self, parts) -> None:  # type: ignore[no-untyped-def]
         if self.down:
             raise StoreDown("down")
-        assert self.go.wait(60)
+        assert self.go.wait(300)
         super().insert_rows(parts)
 
 
@@ -76,7 +76,7 @@ class World:
 
 
 async def eventually(condition) -> None:  # type: ignore[no-untyped-def]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while not condition():
             await asyncio.sleep(0.005)
 

@@ -18,6 +18,7 @@ from candlemill.feed.live import LiveFeed
 from candlemill.store.clickhouse import ClickHouseStore
 from conftest import python_path
 
+from loadtests.common.ports import free_port
 from loadtests.exchange_simulator.faults import Menu
 from loadtests.exchange_simulator.market import MINUTE_MS, Market, VirtualClock, synthetic
 from loadtests.exchange_simulator.run import FAST, Stage, audited, differences, digests_true, stored, until, with_feed
@@ -52,7 +53,7 @@ def assert_same(store: ClickHouseStore, stage: Stage, feed: LiveFeed, start: int
 async def live_candles(feed: LiveFeed, finals: int = 20) -> None:
     """Wait for this many more live candles: tests wait for events, not for times, since machines differ in speed."""
     least = feed.feed.counts.candles + finals
-    assert await until(lambda: feed.feed.counts.candles >= least, 90), f"{feed.feed.counts} {feed.feed.last_problem}"
+    assert await until(lambda: feed.feed.counts.candles >= least, 240), f"{feed.feed.counts} {feed.feed.last_problem}"
 
 
 async def live(stage: Stage, feed: LiveFeed, during: Callable[[], Awaitable[None]] | None = None) -> int:
@@ -298,7 +299,7 @@ class Service:
     async def stop(self) -> tuple[int, list[dict[str, str]]]:
         """Send SIGTERM; return the exit status and the log."""
         self.process.send_signal(signal.SIGTERM)
-        status = await asyncio.to_thread(self.process.wait, 120)
+        status = await asyncio.to_thread(self.process.wait, 300)
         return status, [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
@@ -324,7 +325,7 @@ def test_health_metrics_and_graceful_stop_of_the_service(tmp_path: Path) -> None
             finally:
                 service.process.kill()
             assert (status, {row["level"] for row in log}) == (0, {"info"})
-            assert log[0]["message"].startswith("following 1 symbols of binance, 14")
+            assert any(row["message"].startswith("following 1 symbols of binance, 14") for row in log)
             assert log[-1]["message"] == "stopped: all candles are stored"
             for name in ("messages_total", "reconnects_total", "batch_rows", "lag_seconds", "requests_total"):
                 assert f"candlemill_feed_{name}" in text
@@ -365,18 +366,10 @@ def test_the_service_reports_a_stuck_exchange_and_stops_although_the_database_ha
     asyncio.run(run())
 
 
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def fetch(port: int, path: str) -> str:
     for _ in range(1200):
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=300) as answer:
                 return str(answer.read().decode())
         except urllib.error.HTTPError as error:
             return error.read().decode()

@@ -21,8 +21,8 @@ pytest.importorskip("chdb")
 from candlemill.config import DSN_VARIABLE
 from conftest import environment
 
-PATIENCE_SECONDS = 120
-READY_SECONDS = 30
+PATIENCE_SECONDS = 300
+READY_SECONDS = 300
 
 
 class Gateway:

@@ -21,7 +21,7 @@ GRID = {"symbol": "AAAUSDT", "strategy": "sma_cross", "grid": {"fast": "5:50:5",
 def test_the_curl_line_as_written(gateway: Gateway):
     """No content type, no options: what curl sends by itself."""
     command = ["curl", "-sX", "POST", f"{gateway.url}/api/v1/backtest", "-d", json.dumps(SEED)]
-    found = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=30).stdout)
+    found = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=300).stdout)
     assert found["state"] in ("accepted", "done")
     assert found["plan"]["rows"] > 10_000
     job = gateway.wait(found["job_id"])
@@ -115,7 +115,7 @@ def test_finished_results_need_not_be_sent_again(gateway: Gateway):
 
 def events_of(gateway: Gateway, job_id: str, last: str = "") -> tuple[int, list[dict[str, str]]]:
     """The events of a stream until its end."""
-    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=300)
     connection.request("GET", f"/api/v1/backtest/{job_id}/events", headers={"Last-Event-ID": last} if last else {})
     answer = connection.getresponse()
     text = answer.read().decode().replace("\r\n", "\n")

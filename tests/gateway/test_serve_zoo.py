@@ -115,14 +115,14 @@ def test_a_job_without_end_is_cancelled_and_ends_with_the_process(folder: Path) 
         second = gateway.submit(**ask("ignores_term"))["job_id"]
         wait_for_worker(gateway)
         gateway.process.send_signal(signal.SIGTERM)
-        assert gateway.process.wait(30) == 0
+        assert gateway.process.wait(300) == 0
     with served(folder, "2") as gateway:  # what was stopped goes on, and comes to its end
         assert gateway.wait(second)["state"] == "failed"
 
 
 def wait_for_worker(gateway: Gateway) -> None:
     """Until a job's worker process is there, beside the one that describes strategies and multiprocessing's tracker."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 300
     while len(children(gateway.process.pid)) < 3:
         assert time.monotonic() < end, children(gateway.process.pid)
         time.sleep(0.1)

@@ -102,7 +102,7 @@ def test_a_cancelled_study_stops_and_goes_on_when_it_is_requested_again(gateway:
     status, _, found = gateway.ask("POST", f"/api/v1/backtest/{begun['job_id']}/cancel")
     assert (status, found["state"]) == (202, "cancelled")
     assert gateway.get(f"/api/v1/backtest/{begun['job_id']}")["state"] == "cancelled"
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while (again := ask(gateway, seed=99, trials=5))["state"] != "planned":  # until the first run of it has stopped
         assert time.monotonic() < end, again
     while (job := gateway.wait(begun["job_id"]))["state"] == "cancelled" and time.monotonic() < end:
@@ -117,7 +117,7 @@ def test_a_study_resumes_after_a_kill_with_the_same_trials(stored_market: Path, 
     wanted = {"trials": 40, "seed": 5}
     with serving(folders[0]) as gateway:
         job_id = ask(gateway, **wanted)["job_id"]
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while gateway.get(f"/api/v1/backtest/{job_id}")["progress"]["done"] < 3:
             assert time.monotonic() < end
             time.sleep(0.02)

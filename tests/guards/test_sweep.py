@@ -104,7 +104,7 @@ def test_other_processors_give_the_same_bits() -> None:
             env={**os.environ, "PYTHONPATH": str(core), **more},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=True,
         )
         for more in ({}, plain)

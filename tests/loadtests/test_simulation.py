@@ -59,7 +59,7 @@ def test_a_seed_is_one_run() -> None:
     root = Path(__file__).parents[2]
     env = {"PYTHONPATH": f"{root / 'core'}:{root}", "PYTHONHASHSEED": "7"}
     other = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, timeout=120, text=True, check=True, env=env
+        [sys.executable, "-c", script], capture_output=True, timeout=300, text=True, check=True, env=env
     )
     assert other.stdout.split() == [simulate(k).digest for k in range(20)]
 

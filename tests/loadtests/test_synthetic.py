@@ -41,7 +41,7 @@ def test_a_year_is_valid_and_repeatable(synthetic: ModuleType) -> None:
 @pytest.mark.parametrize("year", [2021, 2025])
 def test_files_hold_the_same_candles(synthetic: ModuleType, tmp_path: Path, year: int) -> None:
     arguments = [str(tmp_path), "--symbol", "XUSDT", "--year", str(year), "--seed", "3", "--months", "2"]
-    subprocess.run([sys.executable, str(SCRIPT), *arguments], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, str(SCRIPT), *arguments], check=True, capture_output=True, timeout=300)
     expected = synthetic.year(3, year)
     files = [file.path for file in find_kline_files([tmp_path]).files]
     assert [path.name for path in files] == [f"XUSDT-1m-{year}-01.zip", f"XUSDT-1m-{year}-02.zip"]

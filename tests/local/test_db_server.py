@@ -87,7 +87,6 @@ def send_raw(port: int, sql: str) -> socket.socket:
     """A request under way on a socket of its own, to be hung up on."""
     raw = socket.create_connection(("127.0.0.1", port))
     raw.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(sql) + sql.encode())
-    time.sleep(0.5)
     return raw
 
 
@@ -100,8 +99,7 @@ def becomes_quiet(client: Any) -> bool:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    """Machines are busy: what comes, comes within a minute."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while not condition() and time.monotonic() < until:
         time.sleep(0.05)
     return condition()
@@ -228,7 +226,7 @@ def test_refuses_web_pages_and_large_bodies(running: tuple[Path, int], client: A
 def test_a_client_that_hangs_up_ends_its_read(running: tuple[Path, int], client: Any) -> None:
     for sql in (ENDLESS, "SELECT number FROM system.numbers FORMAT Native"):
         with send_raw(running[1], sql):
-            assert queries(client) == 1
+            assert eventually(lambda: queries(client) == 1)
         assert becomes_quiet(client)
 
 
@@ -239,7 +237,7 @@ def test_two_processes_at_once(running: tuple[Path, int], client: Any) -> None:
         subprocess.Popen([*command, who], env=environment(), stdout=subprocess.PIPE, text=True) for who in ("1", "2")
     ]
     try:
-        assert [twin.communicate(timeout=60)[0] for twin in twins] == ["20\n", "20\n"]
+        assert [twin.communicate(timeout=300)[0] for twin in twins] == ["20\n", "20\n"]
     finally:
         for twin in twins:
             twin.kill()
@@ -249,7 +247,7 @@ def test_two_processes_at_once(running: tuple[Path, int], client: Any) -> None:
 
 def test_folder_in_use_is_one_line(running: tuple[Path, int]) -> None:
     command = [sys.executable, "-c", SERVE, str(running[0])]
-    second = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    second = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
     assert second.returncode == 1
     assert second.stderr.count("\n") == 1
     assert second.stderr.startswith(f"DatabaseLocked: {running[0]} is open in process ")
@@ -295,15 +293,16 @@ def test_signal_closes_the_folder(tmp_path: Path, number: signal.Signals) -> Non
         client = clickhouse_connect.get_client(dsn=dsn(port))
         client.command("CREATE TABLE kept (n UInt32) ENGINE MergeTree ORDER BY n")
         client.insert("kept", [[i] for i in range(1000)])
-        client.close()
         raw = send_raw(port, ENDLESS)
+        assert eventually(lambda: queries(client) == 1)
+        client.close()
         process.send_signal(number)
-        assert process.wait(timeout=60) == 0  # the query under way would never end by itself
+        assert process.wait(timeout=300) == 0  # the query under way would never end by itself
         assert b"X-ClickHouse-Exception-Code: 394".lower() in raw.recv(4096).lower()
         raw.close()
     look = "import chdb, sys; print(chdb.connect(sys.argv[1]).query('SELECT sum(n) FROM kept'))"
     reopened = subprocess.run(
-        [sys.executable, "-c", look, str(folder)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", look, str(folder)], capture_output=True, text=True, timeout=300, check=True
     )
     assert reopened.stdout.strip() == str(sum(range(1000)))
     assert [entry.name for entry in tmp_path.iterdir()] == ["db"]  # no spool files

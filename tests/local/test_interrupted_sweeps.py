@@ -49,7 +49,7 @@ if __name__ == "__main__":
 def sweep(ends: int = 1_000, how: int = 0, fresh: str = "") -> tuple[int, dict[str, object] | None]:
     command = [sys.executable, "-c", SWEEP, str(ends), str(how), fresh]
     env = environment(**{DSN_VARIABLE: os.environ[DSN_VARIABLE]})
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
     return done.returncode, json.loads(done.stdout) if done.stdout else None
 
 

@@ -182,7 +182,7 @@ def test_the_command_line_has_one_thread_until_it_opens_a_database() -> None:
     code += "; print(len(os.listdir('/proc/self/task')))"
     env = {name: value for name, value in environment().items() if name != "OPENBLAS_NUM_THREADS"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, timeout=120, text=True, check=True
+        [sys.executable, "-c", code], env=env, capture_output=True, timeout=300, text=True, check=True
     )
     assert done.stdout == "1\n", "NumPy was imported before its threads were switched off: workers could not be forked"
 
@@ -192,5 +192,5 @@ def test_the_command_line_has_one_thread_until_it_opens_a_database() -> None:
 def test_processes_are_forked_only_where_there_is_one_thread(before: str, method: str) -> None:
     env = environment(OPENBLAS_NUM_THREADS="1")
     command = [sys.executable, "-c", before + EARLY]
-    done = subprocess.run(command, env=env, capture_output=True, timeout=120, text=True, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, timeout=300, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{method}\n", "")

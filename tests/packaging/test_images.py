@@ -103,7 +103,7 @@ for name in {modules.split()!r}:
     importlib.import_module(name)
 """
     env = {**os.environ, "PYTHONPATH": str(ROOT / "core")}
-    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr.decode()[-1000:]
 
 

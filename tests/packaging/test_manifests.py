@@ -103,7 +103,7 @@ def test_kubectl_builds_the_same(overlay: str) -> None:
         pytest.skip("neither kustomize nor kubectl is here")
     command = [program, "build" if program.endswith("kustomize") else "kustomize"]
     folder = bundled("knative") / "overlays" / overlay
-    done = subprocess.run([*command, str(folder)], capture_output=True, timeout=60, check=False)
+    done = subprocess.run([*command, str(folder)], capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr.decode()
     theirs = {label(one): one for one in yaml.safe_load_all(done.stdout)}
     assert theirs == {label(one): one for one in BUILT[overlay]}

@@ -78,14 +78,14 @@ def test_decisions_reach_a_sink_that_refuses_some(environment: dict[str, str], s
         command(*words), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None and process.stderr is not None
-    late = threading.Timer(120, process.kill)  # its lines would be waited for without end
+    late = threading.Timer(300, process.kill)  # its lines would be waited for without end
     late.start()
     line = process.stderr.readline()
     lines = [json.loads(process.stdout.readline()) for _ in range(60)]
     port = line.rpartition(":")[2].strip()
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=300) as answer:
         assert answer.read() == b"ok\n"
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=300) as answer:
         assert b"candlemill_paper_published" in answer.read()
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
@@ -101,7 +101,7 @@ def test_decisions_reach_a_sink_that_refuses_some(environment: dict[str, str], s
         assert event.type == decision.DECISION
         Draft202012Validator(schema).validate(json.loads(event.data))
     again = subprocess.run(
-        command(*words[:-2], "--once"), env=environment, capture_output=True, text=True, timeout=60, check=True
+        command(*words[:-2], "--once"), env=environment, capture_output=True, text=True, timeout=300, check=True
     )
     assert again.stdout == "" and len(Sink.events) == len(minutes), "a run goes on where it was"
 

@@ -403,7 +403,7 @@ def test_plotly_is_imported_late_and_its_lack_reported_in_one_line() -> None:
         "except Exception as e: print(type(e).__name__, e)\n"
     )
     env = {"PYTHONPATH": ":".join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=300, check=False)
     assert done.stdout.decode().strip() == "BadInput reports and figures need plotly: pip install candlemill[report]"
 
 

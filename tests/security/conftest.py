@@ -69,7 +69,7 @@ class Served(NamedTuple):
 
     def raw(self, *pieces: bytes) -> bytes:
         """What is answered to these bytes, until the other side closes."""
-        with socket.create_connection(("127.0.0.1", self.gateway.port), timeout=60) as connection:
+        with socket.create_connection(("127.0.0.1", self.gateway.port), timeout=300) as connection:
             found = b""
             with suppress(OSError):  # it may close before all is sent
                 for piece in pieces:

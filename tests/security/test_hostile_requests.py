@@ -27,7 +27,7 @@ from security.desk import Desk
 
 NUMBER = int(os.environ.get("CANDLEMILL_HOSTILE_REQUESTS", "600"))
 SEED = int(os.environ.get("CANDLEMILL_HOSTILE_SEED", "1"))
-HANGS_SECONDS = 60.0
+HANGS_SECONDS = 300.0
 MEMORY_MIB = 96  # what a run of any length may grow by, after its first third
 JOBS: list[dict[str, Any]] = [
     REQUEST,

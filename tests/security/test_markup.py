@@ -46,7 +46,7 @@ def harmful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway,
     folder = tmp_path_factory.mktemp("harmful") / "db"
     # In a process of its own: an embedded database may be open in this one.
     done = subprocess.run(
-        [sys.executable, "-c", STORED, str(folder), EVIL, REASON], env=environment(), timeout=120, check=False
+        [sys.executable, "-c", STORED, str(folder), EVIL, REASON], env=environment(), timeout=300, check=False
     )
     assert done.returncode == 0
     with serving(folder) as found:

@@ -57,7 +57,7 @@ def test_static_files_stay_in_their_folder(served: Served) -> None:
     ]
     wanted += ["/..", "/vendor", "/vendor/", "/./vendor/../../" + SECRET, "/index.html%0d%0aX-Evil:%201"]
     for path in wanted:
-        connection = http.client.HTTPConnection("127.0.0.1", served.gateway.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", served.gateway.port, timeout=300)
         connection.putrequest("GET", path, skip_host=False)
         connection.endheaders()
         answer = connection.getresponse()

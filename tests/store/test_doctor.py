@@ -224,7 +224,7 @@ os._exit(9)
 """
     for _ in range(10):  # a process of another test that starts meanwhile sweeps it
         done = subprocess.run(
-            [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=300, check=False
         )
         name = done.stdout.strip()
         findings = json.loads(run("doctor", "--json")[1])["findings"]

@@ -75,7 +75,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not sys.platform.startswith("linux") or shutil.which("gcc") is None:
         pytest.skip("what is synced can be seen on Linux only, with gcc")
     command = ["gcc", "-shared", "-fPIC", "-O1", "-o", str(folder / "shim.so"), str(folder / "shim.c"), "-ldl"]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=300)
     return folder / "shim.so"
 
 
@@ -108,7 +108,7 @@ def power_lost(folder: Path, market: Path, shim: Path, how: str) -> dict[str, An
     before, log = files(folder), folder.with_name("syncs")
     command = [sys.executable, "-c", WRITER, f"chdb://{folder}", str(market), "backtest", *JOB, "--json"]
     env = environment(**{DSN_VARIABLE: f"chdb://{folder}"}, LD_PRELOAD=str(shim), SYNC_LOG=str(log))
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert lose_power(folder, before, log, how) > 10, "states and results of jobs are not synced"
     found: dict[str, Any] = json.loads(done.stdout)

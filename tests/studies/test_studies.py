@@ -257,12 +257,12 @@ def test_after_a_kill_it_goes_on_with_the_same_trials(database: Path, capsys: An
     killed = subprocess.Popen(
         long, env=environment() | os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and killed.poll() is None and not _jobs(database):
         time.sleep(0.3)
     time.sleep(1)
     killed.send_signal(signal.SIGKILL)
-    killed.wait(30)
+    killed.wait()
     assert main([*JOB, "--trials", "10"]) == 0
     output = json.loads(capsys.readouterr().out)
     again = cm.optimize(

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
 
 
 class Found(msgspec.Struct, frozen=True):

@@ -27,7 +27,7 @@ from candlemill.cli import main
 ROOT = Path(__file__).parents[2]
 SERVICES = ("serve", "db")
 SHELL = re.compile(r"[|<>&;$`…]|^\w+=")
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 300
 
 
 class Block(NamedTuple):

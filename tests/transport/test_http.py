@@ -339,7 +339,7 @@ class Sink:
                     status = sink.answers.pop(0) if sink.answers else 202
                     if sink.most >= together:
                         crowd.set()
-                crowd.wait(60)
+                crowd.wait(300)
                 time.sleep(seconds)
                 with sink.lock:
                     sink.busy -= 1

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,24 +14,21 @@ import pytest
 from candlemill.errors import BadInput, StoreDown
 from candlemill.transport import waiting
 
+from loadtests.common.ports import free_port
+
 FUNCTIONS = Path(__file__).parents[2] / "functions"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def answer(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as found:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=300) as found:
             return found.status, found.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
 
 
 def answer_when_up(port: int, path: str) -> tuple[int, str]:
-    for _ in range(600):
+    for _ in range(3_000):
         try:
             return answer(port, path)
         except OSError:
@@ -91,7 +87,7 @@ def test_a_function_stays_up_without_its_database(function: str, alive: str, mor
         status, text = answer(port, "/readyz")
         assert status == 503 and text.startswith("waiting for the database: ")
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 0

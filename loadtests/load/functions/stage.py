@@ -1,7 +1,6 @@
 """`candlemill db`, split, execute and aggregate as processes, and the broker between them."""
 
 import json
-import socket
 import sys
 import time
 import urllib.request
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.common.lab import ROOT, Process, database, environment, port_in, process
+from loadtests.common.ports import free_port
 
 NAMES = ("split", "execute", "aggregate")
 READY_SECONDS = 60.0
@@ -39,7 +39,7 @@ def functions(store: Path, executors: int, slots: int = 1) -> Iterator[Stage]:
     with ExitStack() as stack:
         db, dsn = stack.enter_context(database(store))
         processes: dict[str, Process] = {"db": db}
-        port = _free_port()
+        port = free_port()  # the functions have to know the broker's address before it can know theirs
         urls: dict[str, list[str]] = {}
         for name, count, threads in (("split", 1, slots), ("execute", executors, 1), ("aggregate", 1, slots)):
             urls[name] = []
@@ -61,13 +61,6 @@ def functions(store: Path, executors: int, slots: int = 1) -> Iterator[Stage]:
         bare = {name: [url.partition("+")[0] for url in found] for name, found in urls.items()}
         _wait_ready([url for found in bare.values() for url in found])
         yield Stage(f"http://127.0.0.1:{port}/", dsn, bare, processes)
-
-
-def _free_port() -> int:
-    """The functions have to know the broker's address before it can know theirs."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def _wait_ready(urls: list[str]) -> None:
