@@ -41,7 +41,7 @@ def whole(study: Study) -> Whole:
     rows = MINUTES_OF_DAY * of.days
     merges, repairs = of.batches * (1 + assumed.repairs), of.batches * assumed.repairs
     events = Part(costs.receive + costs.publish)
-    task = costs.ask + costs.read + Part(costs.compute) + costs.write + events
+    task = costs.ask + costs.read + Part(costs.compute, costs.later) + costs.write + events
     execute = task.times(tasks) + costs.repair.times(repairs)
     aggregate = (costs.reported + events).times(tasks) + costs.merge.times(merges) + costs.figures
     split = costs.plan + Part(costs.hand).times(tasks)

@@ -41,7 +41,8 @@ from loadtests.scaling.model import Part
 
 DAY_MS = 86_400_000
 WAVE_TASKS = 2_000  # more than one event may request: shares are handed out
-PARTS_OF_TASKS = ("ask", "read", "write", "compute")  # their means are those of tasks, however many slices these have
+PARTS_OF_TASKS = ("ask", "read", "write", "compute", "index", "later")  # means of tasks, however many slices these have
+SETTLED_SECONDS, SETTLED_CORES = 30.0, 0.05
 FEES = itertools.count(1 + int(10 * time.time()) % 900_000)  # each job is one that nobody has requested
 
 
@@ -72,17 +73,35 @@ class Clock:
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         self._open.append([0.0, 0.0])
-        own, store = time.process_time(), cpu_seconds(self._pid)
+        began, store, own = time.process_time(), cpu_seconds(self._pid), time.process_time()
         try:
             yield
         finally:
-            spent = [time.process_time() - own, cpu_seconds(self._pid) - store]
+            own, store = time.process_time() - own, cpu_seconds(self._pid) - store
             inner = self._open.pop()
-            self.own[name] += spent[0] - inner[0]
-            self.store[name] += spent[1] - inner[1]
+            self.own[name] += own - inner[0]
+            self.store[name] += store - inner[1]
             self.count[name] += 1
-            if self._open:
-                self._open[-1] = [a + b for a, b in zip(self._open[-1], spent, strict=True)]
+            if self._open:  # what reading the clocks takes is nobody's part
+                self._open[-1][0] += time.process_time() - began
+                self._open[-1][1] += store
+
+    def later(self, store: float) -> None:
+        """Of the store's time, what no part was waiting for is a part of its own."""
+        self.store["later"] = max(0.0, store - sum(self.store.values()))
+        self.count["later"] = 1
+
+
+def settle(*pids: int) -> float:
+    """Wait until processes do hardly anything any more: a database merges what was written after it has answered.
+    Return how many cores they use then."""
+    deadline = time.monotonic() + SETTLED_SECONDS
+    while True:
+        before, began = cpu_seconds(*pids), time.monotonic()
+        time.sleep(2.0)
+        used = (cpu_seconds(*pids) - before) / (time.monotonic() - began)
+        if used <= SETTLED_CORES or time.monotonic() > deadline:
+            return used
 
 
 class Clocked:
@@ -128,7 +147,8 @@ def measured(folder: Path, sizes: Sequence[tuple[int, int, int]], rounds: int) -
 def cheapest(samples: Sequence[Sample]) -> Sample:
     first = samples[0]
     parts = {
-        name: min((one.cost[name] for one in samples), key=lambda part: part.own + part.store) for name in first.cost
+        name: min((one.cost[name] for one in samples if name in one.cost), key=lambda part: part.own + part.store)
+        for name in first.cost
     }
     return msgspec.structs.replace(first, cost=parts)
 
@@ -136,6 +156,8 @@ def cheapest(samples: Sequence[Sample]) -> Sample:
 def _run(store: ClickHouseStore, pid: int, sets: int, years: int, batches: int) -> Sample:
     """Plan a job, run some of its batches as far apart as can be, and end it as if all others had been run too."""
     clock, index = Clock(pid), RequestIndex(store)
+    idle = settle(pid)
+    before, began = cpu_seconds(pid), time.monotonic()
     runtime = HandlerContext(
         store, index, CandleReader(index.days, store), clock_ms,
         recall=index.recall, renew=index.renew, waves=Waves(WAVE_TASKS, TASK_SECONDS),
@@ -159,6 +181,8 @@ def _run(store: ClickHouseStore, pid: int, sets: int, years: int, batches: int) 
                 tasks = handed_out(row, request.spec, plan, first, first + plan.batch_tasks)
             for task in tasks:
                 _execute_and_report(task, runtime, index, store, clock)
+        settle(pid)
+        clock.later(cpu_seconds(pid) - before - idle * (time.monotonic() - began))
         _fill_in(store, row, plan, chosen)
         check = events.make("load", events.SLICE_COMPLETED, job_id, SliceCompleted(job_id, chosen[0], 0, ""))
         with clock.part("end"):
@@ -178,12 +202,16 @@ def _run(store: ClickHouseStore, pid: int, sets: int, years: int, batches: int) 
 def _execute_and_report(
     task: Event, runtime: HandlerContext, index: RequestIndex, store: ClickHouseStore, clock: Clock
 ) -> None:
-    candles = CandleReader(index.days, store)  # a new executor's: it has read nothing
+    days = Clocked(index, clock, {"days": "index"})
+    candles = CandleReader(days.days, store)  # a new executor's: it has read nothing
     parts = {"put_outcomes": "write", "put_task_records": "write", "outcomes": "ask"}
     executor = msgspec.structs.replace(
-        runtime, store=Clocked(store, clock, parts), candles=Clocked(candles, clock, {"window": "read"})
+        runtime,
+        store=Clocked(store, clock, parts),
+        candles=Clocked(candles, clock, {"window": "read"}),
+        index=days,
+        recall=index.renew,  # a new executor has no index to recall
     )
-    index.renew()
     with clock.part("compute"):
         done = handler("execute")(task, executor)
     index.renew()

@@ -2,8 +2,9 @@
 
 split hands out the tasks of the first lanes, itself or in shares. A task waits for an executor, which asks the store,
 reads its slices unless that executor has them still, computes, writes its outcomes, and sends word of it to aggregate.
-That requests the next task of the lane; with a batch's last one it merges the batch, and where guesses were wrong has a
-repair made first. With the last batch it makes the sweep's figures.
+That requests the next task of the lane; who finds all tasks of a batch written merges it, and where guesses were wrong
+has a repair made first. Two who find that at the same time both do: nobody claims a batch. With the last batch it makes
+the sweep's figures.
 
 The store does so much at once as it has slots, split and aggregate as they have instances. On one machine all of them
 share its cores; on a cluster everyone has their own.
@@ -56,6 +57,8 @@ class Costs(msgspec.Struct, frozen=True):
     figures: Part
     start: float
     skew: float = 0.0
+    index: Part = Part()  # of an executor's first task of a job: which days there are
+    later: float = 0.0  # of the store, after a task's outcomes are written: it merges them with others
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -89,7 +92,7 @@ class World(msgspec.Struct, frozen=True):
 class Prediction(msgspec.Struct, frozen=True):
     """`held` are the seconds that executors were there, at work or not, until the last task's end, `busy` those of
     their tasks; `cpu` is all CPU time, `others` that of all but the executors, `store` that of the store; `events` is
-    how many were sent."""
+    how many were sent, `merges` how often a batch was merged, `figures` how often those of a job were made."""
 
     wall: float
     held: float
@@ -98,6 +101,8 @@ class Prediction(msgspec.Struct, frozen=True):
     others: float
     store: float
     events: int
+    merges: int = 0
+    figures: int = 0
 
 
 Step = tuple["Resource", float]
@@ -159,13 +164,16 @@ class _Simulation:
 
 
 class _Sweep:
-    """One job: what is left of it."""
+    """One job: how many tasks of each batch are not written, which batches need a repair, have been given one, and are
+    merged."""
 
     def __init__(self, job: Job) -> None:
         self.left = [job.tasks] * job.batches
         chance = random.Random(job.seed)
         self.repairs = [chance.random() < job.repairs for _ in range(job.batches)]
-        self.batches = job.batches
+        self.repairing: set[int] = set()
+        self.merged: set[int] = set()
+        self.is_done = False
 
 
 class _Cluster:
@@ -190,9 +198,9 @@ class _Cluster:
         self._sweeps = [_Sweep(job) for _ in range(jobs)]
         self._lanes = job.lanes or job.places
         self.cpu = self.others = self.store = self.busy = self.ended = 0.0
-        self.events = 0
+        self.events = self.merges = self.figures = 0
         self._started = False
-        self._arrived = 0.0
+        self._arrived = self._wall = 0.0
 
     def run(self) -> Prediction:
         for sweep in self._sweeps:
@@ -201,7 +209,9 @@ class _Cluster:
             self._start_executors()
         self.time.run()
         held = self._world.executors * max(0.0, self.ended - self._arrived)
-        return Prediction(self.time.now, held, self.busy, self.cpu, self.others, self.store, self.events)
+        return Prediction(
+            self._wall, held, self.busy, self.cpu, self.others, self.store, self.events, self.merges, self.figures
+        )
 
     def _begin(self, process: Process, then: Callable[[], None] = lambda: None) -> None:
         self.time.start(process, then)
@@ -265,20 +275,26 @@ class _Cluster:
     def _assign(self) -> None:
         while self._free and self._waiting:
             executor, (sweep, place, is_repair) = self._free.popleft(), self._waiting.popleft()
-            task = self._task(executor, sweep, place % self._job.tasks, is_repair)
+            task = self._task(executor, sweep, place, is_repair)
             self._begin(task, partial(self._done, executor, sweep, place, is_repair))
 
-    def _task(self, executor: int, sweep: _Sweep, part: int, is_repair: bool) -> Process:
-        costs, began = self._costs, self.time.now
+    def _task(self, executor: int, sweep: _Sweep, place: int, is_repair: bool) -> Process:
+        costs, part, began = self._costs, place % self._job.tasks, self.time.now
         yield from self._execute(Part(costs.receive) + costs.ask)
-        if (id(sweep), part) not in self._seen[executor]:
-            self._seen[executor].add((id(sweep), part))
+        seen = self._seen[executor]
+        if (id(sweep), -1) not in seen:
+            seen.add((id(sweep), -1))
+            yield from self._execute(costs.index)
+        if (id(sweep), part) not in seen:
+            seen.add((id(sweep), part))
             yield from self._execute(costs.read)
         if is_repair:
             yield from self._execute(costs.repair)
         else:
             yield from self._execute(Part(costs.compute * self._factors[part]))
             yield from self._execute(costs.write)
+            self._begin(self._work(Part(store=costs.later), self._executor_core))
+            sweep.left[place // self._job.tasks] -= 1
         yield from self._execute(Part(costs.publish))
         self.busy += self.time.now - began
 
@@ -291,21 +307,28 @@ class _Cluster:
     def _reported(self, sweep: _Sweep, place: int, is_repair: bool) -> Process:
         costs, batch = self._costs, place // self._job.tasks
         yield from self._travel()
-        yield from self._work(Part(costs.receive) + costs.reported, self._aggregate_core)
+        yield from self._work(Part(costs.receive), self._aggregate_core)
+        is_complete = not sweep.left[batch] and batch not in sweep.merged
+        yield from self._work(costs.reported, self._aggregate_core)
         if not is_repair and place + self._lanes < self._job.places:
             yield from self._work(Part(costs.publish), self._aggregate_core)
             self._ask_for(sweep, place + self._lanes, False)
-        sweep.left[batch] -= not is_repair
-        if sweep.left[batch]:
+        if not is_complete:
             return
         yield from self._work(costs.merge, self._aggregate_core)
-        if sweep.repairs[batch]:  # seen when it was merged; merged once more when it is repaired
-            sweep.repairs[batch] = False
-            self._ask_for(sweep, place, True)
+        self.merges += 1
+        if sweep.repairs[batch] and not is_repair:  # seen when it was merged; merged once more when it is repaired
+            if batch not in sweep.repairing:
+                sweep.repairing.add(batch)
+                self._ask_for(sweep, place, True)
             return
-        sweep.batches -= 1
-        if not sweep.batches:
+        sweep.merged.add(batch)
+        if len(sweep.merged) == self._job.batches and not sweep.is_done:
+            self.figures += 1
             yield from self._work(costs.figures, self._aggregate_core)
+            if not sweep.is_done:
+                sweep.is_done = True
+                self._wall = max(self._wall, self.time.now)
 
 
 def predict(costs: Costs, job: Job, world: World, jobs: int = 1) -> Prediction:

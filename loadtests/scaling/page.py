@@ -62,17 +62,23 @@ def parts_table(study: Study) -> str:
         "plan": "split: plan a job",
         "share": "split: look at a share of its tasks",
         "hand": "split: make a task's event",
+        "index": "execute: learn which days there are, once",
         "ask": "execute: look up a task's outcomes",
         "read": "execute: read a task's slices",
         "compute": "execute: compute a task",
         "write": "execute: write its outcomes",
+        "later": "the store: merge them with others, later",
         "reported": "aggregate: look at a finished task",
         "merge": "aggregate: merge a batch",
         "figures": "aggregate: a sweep's figures",
     }
     sizes = [f"{one.sets:,} sets × {one.days / 365.25:.0f} years" for one in study.samples]
     head = ["CPU in ms: function + store", *sizes]
-    rows = [[what, *(_both(one.cost.get(name)) for one in study.samples)] for name, what in names.items()]
+    rows = [
+        [what, *(_both(one.cost.get(name)) for one in study.samples)]
+        for name, what in names.items()
+        if any(name in one.cost for one in study.samples)
+    ]
     return table(head, rows)
 
 
@@ -275,8 +281,9 @@ executor's process uses {start:.2f} s of CPU time until it answers.
 
 ## Predicted and measured
 A small simulator (`loadtests/scaling/model.py`) puts these parts together: events on their way, shares of tasks, lanes,
-executors that take one task each and keep what they have read, a store and functions of bounded width, repairs, cold
-starts, slices of uneven length. Here it is requested about a sweep that was really run: {run.sets:,} sets over
+executors that take one task each and keep what they have read, a store and functions of bounded width, batches that
+two merge who find them complete at the same time, repairs, cold starts, slices of uneven length.
+Here it is requested about a sweep that was really run: {run.sets:,} sets over
 {RUN_YEARS}
 years, {run.tasks * run.batches} tasks, by the functions as processes, with `candlemill db` and a broker, all of them
 on the

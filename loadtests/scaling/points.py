@@ -22,7 +22,7 @@ from candlemill.pipeline.events import Event, Requested
 
 from loadtests.common.lab import SYMBOLS, YEAR, Busy, cpu_seconds, environment, quiet
 from loadtests.load.functions.stage import Stage, functions
-from loadtests.scaling.measure import FEES, sweep_spec
+from loadtests.scaling.measure import FEES, settle, sweep_spec
 
 HOPS = 120
 ENDED_SECONDS = 180.0
@@ -82,11 +82,13 @@ def by_events(store: Path, executors: int, sets: int, years: int, event_bytes: i
         for _ in range(rounds):
             pids = {name: one.pid for name, one in stage.processes.items()}
             quiet()
+            settle(*pids.values())
             busy, before, began = Busy(**pids), cpu_seconds(*pids.values()), time.monotonic()
             _ask(stage, sets, years)
-            wall = time.monotonic() - began
+            wall, others = time.monotonic() - began, busy.cores()["others"]
+            settle(*pids.values())
             cpu = cpu_seconds(*pids.values()) - before
-            found.append(Point(executors, wall, cpu, busy.cores()["others"], start, hop, broker, receive, publish))
+            found.append(Point(executors, wall, cpu, others, start, hop, broker, receive, publish))
         return found
 
 
