@@ -217,11 +217,12 @@ class Store:
     def tasks_done(self, job_id: str) -> int:
         return len(self.partials(job_id))
 
-    def batch_state(self, job_id: str, batch: int, tasks: str, merged: str) -> BatchState:
+    def batch_state(self, job_id: str, batch: int, tasks: str, merged: str, enough: int) -> BatchState:
         rows = self.partials(job_id)
         done = {row.slice for row in rows if row.batch == MERGED_BATCH and row.task == merged}
         found = [row for row in rows if row.batch == batch and row.kind == GUESS and row.task.endswith(tasks)]
-        return BatchState(len(found), batch in done, len(done))
+        names = frozenset(row.task for row in found) if len(found) >= enough else frozenset[str]()
+        return BatchState(len(found), batch in done, len(done), names)
 
     def sweep_parts(self, job_id: str, merged: str) -> dict[int, str]:
         rows = self.partials(job_id, MERGED_BATCH)

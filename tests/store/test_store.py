@@ -211,14 +211,15 @@ def test_duplicate_task_records_count_once(store: ClickHouseStore) -> None:
     assert sorted(store.partials("j"), key=str) == sorted(rows, key=str)
     assert store.partials("j", MERGED_BATCH) == rows[-1:] and store.partials("k") == []
     assert store.tasks_done("j") == len(rows) and store.tasks_done("k") == 0
-    states = {(batch, tasks): store.batch_state("j", batch, tasks, "/8") for batch in (0, 1) for tasks in ("/8", "/9")}
+    places = [(batch, tasks) for batch in (0, 1) for tasks in ("/8", "/9")]
+    states = {place: store.batch_state("j", *place, "/8", 2) for place in places}
     assert states == {
-        (0, "/8"): BatchState(4, False, 1),
+        (0, "/8"): BatchState(4, False, 1, frozenset(f"task {k}/8" for k in range(4))),
         (0, "/9"): BatchState(1, False, 1),
         (1, "/8"): BatchState(0, True, 1),
         (1, "/9"): BatchState(0, True, 1),
     }
-    assert store.batch_state("j", 1, "/8", "/9") == BatchState(0, False, 0)
+    assert store.batch_state("j", 1, "/8", "/9", 2) == BatchState(0, False, 0)
 
 
 def test_results_keep_all_fields(store: ClickHouseStore) -> None:

@@ -154,10 +154,11 @@ class World:
     def tasks_done(self, job_id: str) -> int:
         return len(self.partials(job_id))
 
-    def batch_state(self, job_id: str, batch: int, tasks: str, merged: str) -> BatchState:
+    def batch_state(self, job_id: str, batch: int, tasks: str, merged: str, enough: int) -> BatchState:
         done = {row.slice for row in self.partials(job_id, MERGED_BATCH) if row.task == merged}
         found = [row for row in self.partials(job_id, batch) if row.kind == GUESS and row.task.endswith(tasks)]
-        return BatchState(len(found), batch in done, len(done))
+        names = frozenset(row.task for row in found) if len(found) >= enough else frozenset[str]()
+        return BatchState(len(found), batch in done, len(done), names)
 
     def put_outcomes(self, rows: Sequence[OutcomeRow]) -> None:
         for row in rows:

@@ -126,9 +126,11 @@ class BufferedJobStore(LocalOutcomes):
     def tasks_done(self, job_id: str) -> int:
         return sum(len(found.rows) for found in self._batches(job_id).values())
 
-    def batch_state(self, job_id: str, batch: int, tasks: str, merged: str) -> BatchState:
+    def batch_state(self, job_id: str, batch: int, tasks: str, merged: str, enough: int) -> BatchState:
         found, done = (self._batches(job_id).get(one, _Batch()) for one in (batch, MERGED_BATCH))
-        return BatchState(found.counts[GUESS, tasks], (DONE, batch, merged) in done.rows, done.counts[DONE, merged])
+        count = found.counts[GUESS, tasks]
+        names = frozenset(row.task for row in found.rows.values()) if count >= enough else frozenset[str]()
+        return BatchState(count, (DONE, batch, merged) in done.rows, done.counts[DONE, merged], names)
 
     def sweep_parts(self, job_id: str, merged: str) -> dict[int, str]:
         rows = self._batches(job_id).get(MERGED_BATCH, _Batch()).rows.values()

@@ -5,7 +5,8 @@ nothing; the events that it returns have the same ids, so duplicates can be reco
 """
 
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -21,7 +22,7 @@ from candlemill.backtests.result import Set, results_of
 from candlemill.backtests.settlement import with_account
 from candlemill.backtests.spec import ParamValue, Spec
 from candlemill.engine.candles import Column
-from candlemill.errors import BadInput, CandlemillError, CandlesMissing, NoData, StoreDown
+from candlemill.errors import BadInput, BeingWritten, CandlemillError, CandlesMissing, NoData, StoreDown
 from candlemill.pipeline import events
 from candlemill.pipeline.cache_keys import CacheKeys, JobData, job_data
 from candlemill.pipeline.context import HandlerContext, MergedSets
@@ -30,7 +31,7 @@ from candlemill.pipeline.job_state import plan_of
 from candlemill.pipeline.lifecycle import ended, fail
 from candlemill.pipeline.outcomes import outcomes_of
 from candlemill.pipeline.prefix import prefix_rows
-from candlemill.pipeline.prepare import data_of
+from candlemill.pipeline.prepare import current_data, data_with
 from candlemill.pipeline.rows import (
     DONE,
     EXACT,
@@ -80,9 +81,9 @@ def aggregate(event: Event, runtime: HandlerContext) -> list[Event]:
 def _check_batch(job: JobRow, spec: Spec, plan: Plan, batch: int, runtime: HandlerContext) -> list[Event]:
     """Merge a batch whose tasks are done, and end the job with its last one. Return the events that follow."""
     tasks, merged = guess_ending(*plan.batch_points(batch), plan.run), done_ending(plan)
-    state = runtime.store.batch_state(job.job_id, batch, tasks, merged)
+    state = runtime.store.batch_state(job.job_id, batch, tasks, merged, plan.batch_tasks)
     if not state.is_merged:
-        if state.tasks < plan.batch_tasks:
+        if state.tasks < plan.batch_tasks or not _all_done(spec, plan, tasks, state.names):
             return []
         repairs = _merge_batch(job, spec, plan, batch, runtime)
         if repairs is not None:
@@ -90,7 +91,7 @@ def _check_batch(job: JobRow, spec: Spec, plan: Plan, batch: int, runtime: Handl
                 runtime.store.put_job(msgspec.structs.replace(job, state="repairing"))
             return repairs
         if plan.batches > 1:
-            state = runtime.store.batch_state(job.job_id, batch, tasks, merged)
+            state = runtime.store.batch_state(job.job_id, batch, tasks, merged, sys.maxsize)
     if plan.batches > 1 and state.merged < plan.batches:
         return []
     figures = ""
@@ -102,15 +103,16 @@ def _check_batch(job: JobRow, spec: Spec, plan: Plan, batch: int, runtime: Handl
     return ended("aggregate", job)
 
 
-def _merge_batch(job: JobRow, spec: Spec, plan: Plan, batch: int, runtime: HandlerContext) -> list[Event] | None:
-    """Write the batch's results and return None, or return the events that must come first.
-    The list is empty while tasks of the batch are not done."""
-    first, count = plan.batch_points(batch)
-    ending = guess_ending(first, count, plan.run)
-    log = {row.task for row in runtime.store.partials(job.job_id, batch)}
+def _all_done(spec: Spec, plan: Plan, ending: str, names: Container[str]) -> bool:
+    """Return whether all tasks of a batch are among the names of finished ones, which may be of another plan."""
     parts = (task_cuts(spec, plan, part) for part in range(plan.batch_tasks))
-    if not all(task_name(cuts, 0, len(cuts) - 1, ending) in log for cuts in parts):
-        return []
+    return all(task_name(cuts, 0, len(cuts) - 1, ending) in names for cuts in parts)
+
+
+def _merge_batch(job: JobRow, spec: Spec, plan: Plan, batch: int, runtime: HandlerContext) -> list[Event] | None:
+    """Write the results of a batch whose tasks are done and return None, or return the events that must come first.
+    The list is empty while it is being merged elsewhere."""
+    first, count = plan.batch_points(batch)
     merge = runtime.merge or partial(merge_here, runtime)
     merged = merge(job, plan, first, count)
     if merged is None:
@@ -121,7 +123,8 @@ def _merge_batch(job: JobRow, spec: Spec, plan: Plan, batch: int, runtime: Handl
     if merged.prefixes:
         runtime.store.put_outcomes(merged.prefixes)
     part = part_of(spec, merged.results) if spec.grid else ""
-    runtime.store.put_task_records([TaskRecord(job.job_id, MERGED_BATCH, DONE, batch, done_ending(plan), part)])
+    if plan.batches > 1 or part:  # that a job of one set is merged follows from its state
+        runtime.store.put_task_records([TaskRecord(job.job_id, MERGED_BATCH, DONE, batch, done_ending(plan), part)])
     runtime.store.release(merged.set_keys)
     return None
 
@@ -130,14 +133,17 @@ def merge_here(runtime: HandlerContext, job: JobRow, plan: Plan, first: int, cou
     """Merge the parameter sets of `count` grid points from `first` on.
     All of their outcomes must be in the store; only repairs may be missing."""
     spec = msgspec.json.decode(job.spec, type=Spec)
-    data = data_of(runtime, spec)
-    if data.digest != job.data_digest:
-        raise BadInput(f"the candles of {spec.shown_symbols} have changed since the job was planned: request it again")
+    data = data_with(runtime, spec, job.data_digest)
     points = list(grid_points(spec, first, count))
     cache_keys = CacheKeys(spec, data, plan.run)
     sets = cache_keys.of(points)
     outcomes = outcomes_of(cache_keys, sets, plan.cuts, runtime.store)
-    results, repairs = merged_of(runtime, job, spec, plan, data, points, outcomes)
+    try:
+        results, repairs = merged_of(runtime, job, spec, plan, data, points, outcomes)
+    except BeingWritten:
+        with suppress(BeingWritten):
+            current_data(runtime, spec, job.data_digest)  # refuses it for good, if the candles are others
+        raise
     prefixes = [] if repairs else prefix_rows(cache_keys, sets, plan, outcomes)
     return MergedSets(results, repairs, [set_key.key for set_key in sets.values()], prefixes)
 

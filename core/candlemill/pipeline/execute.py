@@ -17,10 +17,10 @@ from candlemill.pipeline import events
 from candlemill.pipeline.cache_keys import CacheKeys, JobData, PanelData
 from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Event, SliceRequested
-from candlemill.pipeline.marks import marks_digest, marks_of
+from candlemill.pipeline.marks import marks_of
 from candlemill.pipeline.outcomes import rows_of
 from candlemill.pipeline.panel_window import panel_window
-from candlemill.pipeline.prepare import data_of
+from candlemill.pipeline.prepare import current_data, data_with
 from candlemill.pipeline.rows import EXACT, GUESS, OutcomeRow, TaskRecord
 from candlemill.pipeline.tasks import guess_ending, run_ending, task_name
 from candlemill.strategies import Strategy
@@ -124,7 +124,7 @@ def execute(event: Event, runtime: HandlerContext) -> list[Event]:
         job = runtime.store.job(task.job_id)
         if job is not None and job.finished:
             return []
-    data = _data_of(task, runtime)
+    data = data_with(runtime, task.spec, task.data_digest)
     if job_id(task.spec, data.digest) != task.job_id:
         raise BadInput(
             f"job {task.job_id[:12]} was planned by another release, or with another version of {task.spec.strategy}, "
@@ -135,36 +135,13 @@ def execute(event: Event, runtime: HandlerContext) -> list[Event]:
     try:
         outcomes = execution.repairs() if task.repairs else execution.guesses()
     except BeingWritten:
-        runtime.renew()
         with suppress(BeingWritten):
-            _check_data(task, data_of(runtime, task.spec), runtime)  # refuses it for good, if the candles are others
+            current_data(runtime, task.spec, task.data_digest)  # refuses it for good, if the candles are others
         raise
     runtime.store.put_outcomes(outcomes)
     runtime.store.put_task_records(_log_of(task, event.id))
     completed = events.SliceCompleted(task.job_id, task.batch, task.slice, event.id, task.place)
     return [events.make("execute", events.SLICE_COMPLETED, task.job_id, completed)]
-
-
-def _data_of(task: SliceRequested, runtime: HandlerContext) -> JobData:
-    """Return the data of a task's job: as it is known, if that has the task's digest, else as the index has it now.
-    Raises BadInput if the candles have changed."""
-    runtime.recall()
-    with suppress(BadInput, BeingWritten):
-        return _check_data(task, data_of(runtime, task.spec), runtime)
-    runtime.renew()
-    return _check_data(task, data_of(runtime, task.spec), runtime)
-
-
-def _check_data(task: SliceRequested, data: JobData, runtime: HandlerContext) -> JobData:
-    if data.digest != task.data_digest:
-        raise BadInput(
-            f"the candles of {task.spec.shown_symbols} have changed since the job was planned: request it again"
-        )
-    if task.spec.marks and marks_digest(runtime.index, task.spec) != task.spec.marks:
-        raise BadInput(
-            f"the mark prices of {task.spec.symbol} have changed since the job was planned: request it again"
-        )
-    return data
 
 
 def _log_of(task: events.SliceRequested, name: str) -> list[TaskRecord]:

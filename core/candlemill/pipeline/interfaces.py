@@ -33,9 +33,9 @@ class JobStore(Protocol):
     def put_task_records(self, partials: Sequence[TaskRecord]) -> None: ...
     def tasks_done(self, job_id: str) -> int: ...
 
-    def batch_state(self, job_id: str, batch: int, tasks: str, merged: str) -> BatchState:
-        """Return a batch's state by records whose names end with `tasks` and `merged`. Costs the same for jobs of any
-        size: it reads no records of tasks of other batches."""
+    def batch_state(self, job_id: str, batch: int, tasks: str, merged: str, enough: int) -> BatchState:
+        """Return a batch's state by records whose names end with `tasks` and `merged`; with their names from `enough`
+        tasks on. Costs the same for jobs of any size: it reads no records of tasks of other batches."""
 
     def sweep_parts(self, job_id: str, merged: str) -> dict[int, str]:
         """Return what the records of merged batches, whose names end with `merged`, have for a sweep's guards."""

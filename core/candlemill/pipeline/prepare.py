@@ -1,6 +1,7 @@
 """Check a spec against the day index and plan its slices."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -11,7 +12,7 @@ from candlemill.backtests.resolve import resolve
 from candlemill.backtests.spec import Spec
 from candlemill.backtests.spec_rules import sees_panel
 from candlemill.backtests.tiers import MILLION, in_force
-from candlemill.errors import BadInput, NoData, UnknownName
+from candlemill.errors import BadInput, BeingWritten, NoData, UnknownName
 from candlemill.pipeline.cache_keys import JobData, job_data
 from candlemill.pipeline.context import HandlerContext
 from candlemill.pipeline.events import Requested
@@ -33,6 +34,30 @@ def data_of(context: HandlerContext, spec: Spec) -> JobData:
     """Return the data of a job: of the prepared one, or from the index. Raises as `job_data`."""
     own = context.prepared
     return own.data if own is not None and own.job.spec == spec else job_data(context.index, spec)
+
+
+def data_with(context: HandlerContext, spec: Spec, digest: str) -> JobData:
+    """Return the data of a planned job: as it is known, if that has the digest, else as the index has it now.
+    Raises BadInput if the candles have changed."""
+    context.recall()
+    with suppress(BadInput, BeingWritten):
+        return _unchanged(context, spec, digest)
+    return current_data(context, spec, digest)
+
+
+def current_data(context: HandlerContext, spec: Spec, digest: str) -> JobData:
+    """Return the data of a planned job as the index has it now. Raises BadInput if the candles have changed."""
+    context.renew()
+    return _unchanged(context, spec, digest)
+
+
+def _unchanged(context: HandlerContext, spec: Spec, digest: str) -> JobData:
+    data = data_of(context, spec)
+    if data.digest != digest:
+        raise BadInput(f"the candles of {spec.shown_symbols} have changed since the job was planned: request it again")
+    if spec.marks and marks_digest(context.index, spec) != spec.marks:
+        raise BadInput(f"the mark prices of {spec.symbol} have changed since the job was planned: request it again")
+    return data
 
 
 def prepare(index: DayIndex, spec: Spec, slices: int | None) -> Prepared:

@@ -37,11 +37,13 @@ class TaskRecord(msgspec.Struct, frozen=True):
 
 
 class BatchState(msgspec.Struct, frozen=True):
-    """Number of a batch's tasks with records, whether it is merged, and the number of merged batches of the job."""
+    """Number of a batch's tasks with records, whether it is merged, and the number of merged batches of the job;
+    `names` are those of the tasks, where they are enough."""
 
     tasks: int
     is_merged: bool
     merged: int
+    names: frozenset[str] = frozenset()
 
 
 class OutcomeRow(msgspec.Struct, frozen=True):

@@ -54,14 +54,17 @@ def split(event: Event, runtime: HandlerContext) -> list[Event]:
     if not request.fresh and not job.spec.grid and runtime.store.has_result(job.job_id):
         runtime.store.put_job(msgspec.structs.replace(row, state="done"))  # a sweep has computed this set
         return completed("split", job.job_id)
-    cutting = request.slices is None and (known is None or known.plan != row.plan)
+    is_new = known is None or known.plan != row.plan
+    cutting = request.slices is None and is_new
     plan, outcomes = look_up(data_of(runtime, job.spec), runtime.store, job.spec, attempt.plan, cutting)
+    if is_new:  # kept later: what is requested again is the same event
+        plan = msgspec.structs.replace(plan, found=outcomes is None or bool(outcomes.found))
     plan = grouped(job.spec, plan, runtime.waves)
     missing = None if outcomes is None else [outcomes.missing(*cuts) for cuts in pairwise(plan.cuts)]
     if outcomes is not None and missing is not None:
         lacking = sum(map(len, missing))
         runtime.on_cache_lookup("outcome", plan.slices * len(outcomes.sets) - lacking, lacking)
-    known_tasks = [] if request.fresh else runtime.store.partials(job.job_id)
+    known_tasks = [] if request.fresh or known is None else runtime.store.partials(job.job_id)
     if _lost_results(job, plan, known_tasks, runtime):
         plan, known_tasks, missing = msgspec.structs.replace(plan, run=attempt.number), [], None
     plan, found = _with_todo(msgspec.structs.replace(job, plan=plan), known_tasks, missing)

@@ -147,8 +147,8 @@ class Store(ABC):
         """Number of different records of a job's tasks."""
 
     @abstractmethod
-    def batch_state(self, job_id: str, batch: int, tasks: str, merged: str) -> BatchState:
-        """State of a batch by records whose names end with `tasks` and `merged`."""
+    def batch_state(self, job_id: str, batch: int, tasks: str, merged: str, enough: int) -> BatchState:
+        """State of a batch by records whose names end with `tasks` and `merged`; with names from `enough` tasks on."""
 
     @abstractmethod
     def sweep_parts(self, job_id: str, merged: str) -> dict[int, str]:

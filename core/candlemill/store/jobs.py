@@ -175,19 +175,21 @@ class JobTable(Connection):
         sql = "SELECT uniqExact(batch, kind, slice, task) FROM backtest_slices WHERE job_id = {job:String}"
         return int(self._rows(sql, {"job": job_id})[0][0])
 
-    def batch_state(self, job_id: str, batch: int, tasks: str, merged: str) -> BatchState:
+    def batch_state(self, job_id: str, batch: int, tasks: str, merged: str, enough: int) -> BatchState:
         sql = """
+            WITH groupUniqArrayIf(task, batch = {batch:UInt32} AND kind = 'guess' AND endsWith(task, {tasks:String}))
+                AS names
             SELECT
-                uniqExactIf((slice, task),
-                    batch = {batch:UInt32} AND kind = 'guess' AND endsWith(task, {tasks:String})),
+                length(names),
+                if(length(names) >= {enough:Int64}, names, []),
                 countIf(batch = {merged_batch:UInt32} AND slice = {batch:UInt32} AND task = {merged:String}) > 0,
                 uniqExactIf(slice, batch = {merged_batch:UInt32} AND task = {merged:String})
             FROM backtest_slices
             WHERE job_id = {job:String} AND batch IN ({batch:UInt32}, {merged_batch:UInt32})
         """
         bound = {"job": job_id, "batch": batch, "merged_batch": MERGED_BATCH, "tasks": tasks, "merged": merged}
-        ((found, is_merged, count),) = self._rows(sql, bound)
-        return BatchState(int(found), bool(is_merged), int(count))
+        ((found, names, is_merged, count),) = self._rows(sql, bound | {"enough": enough})
+        return BatchState(int(found), bool(is_merged), int(count), frozenset(names))
 
     def sweep_parts(self, job_id: str, merged: str) -> dict[int, str]:
         sql = """

@@ -171,7 +171,7 @@ class MemoryStore(Store):
     def tasks_done(self, job_id: str) -> int:
         return 0
 
-    def batch_state(self, job_id: str, batch: int, tasks: str, merged: str) -> BatchState:
+    def batch_state(self, job_id: str, batch: int, tasks: str, merged: str, enough: int) -> BatchState:
         return BatchState(0, False, 0)
 
     def sweep_parts(self, job_id: str, merged: str) -> dict[int, str]:
