@@ -24,7 +24,7 @@ from candlemill.units import Doubles, ordered_sum, ratio, scaled
 BLOCKS = 16
 FEWEST_BLOCKS = 8
 BLOCK_DAYS = 4  # minimum number of days in a block
-CELLS = 16_384  # splits x sets computed at once: fits a core's cache
+CELLS = 40_960  # splits x sets computed at once: fits a core's cache, with the sums of 10,000 sets
 PARTS = 8  # number of portions of the splits
 FOUND = 5  # figures of each choice
 BINS = 24  # of the histogram of logits, from -6 to 6; the outer bins also count values beyond
@@ -132,6 +132,7 @@ def _choices(sums: Doubles, squares: Doubles, halves: Doubles) -> Doubles:
     """
     count, sets = len(halves), sums.shape[1]
     all_sums, all_squares = sums.sum(axis=0), squares.sum(axis=0)
+    moved = bool((squares >= 1.0).all())  # then those of each half are, too
     found = np.empty((count, 2, FOUND))
     step = max(1, CELLS // sets)
     room = np.empty((4, 2, min(step, count), sets))
@@ -145,7 +146,7 @@ def _choices(sums: Doubles, squares: Doubles, halves: Doubles) -> Doubles:
         # s * |s| / q, in the order of the Sharpe ratios; 0 without profits or losses.
         np.abs(s, out=scores)
         scores *= s
-        scores /= np.maximum(q, 1.0, out=least)
+        scores /= q if moved else np.maximum(q, 1.0, out=least)
         for inner, outer in ((0, 1), (1, 0)):
             chosen = rows, scores[inner].argmax(axis=1)
             its = scores[outer][chosen][:, None]

@@ -29,10 +29,13 @@ def row_sums(matrix: Matrix) -> RowSums:
 def joined(parts: Sequence[RowSums], order: NDArray[np.int64]) -> RowSums:
     """Return the sums of all sets of the parts, sorted by `order`: the same as of one matrix, since all that is added
     are integers."""
+    total = np.zeros_like(parts[0].total)
+    for part in parts:
+        total += part.total
     return RowSums(
         parts[0].days,
         np.concatenate([part.blocks for part in parts], axis=1)[:, order],
         np.concatenate([part.squares for part in parts], axis=1)[:, order],
         np.concatenate([part.ratios for part in parts])[order],
-        np.sum([part.total for part in parts], axis=0, dtype=np.int64),
+        total,
     )

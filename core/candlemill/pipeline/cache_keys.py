@@ -330,6 +330,7 @@ class CacheKeys:
         self._spec = spec
         self._data = data
         self._run = run
+        self._timeframe = spec.longest_timeframe
         self._spec_bytes = cacheable_spec(spec).to_json() + b"tapes" * keeps_tapes(spec)
         self._slice_keys: dict[tuple[int, int, int], SliceKey] = {}
         self._contexts: dict[tuple[int, int, int], tuple[int, int]] = {}
@@ -360,14 +361,14 @@ class CacheKeys:
     def _context(self, start: int, end: int, context: int) -> tuple[int, int]:
         known = self._contexts.get((start, end, context))
         if known is None:
-            stop = min(self._spec.end, end_of_bar(end, self._spec.longest_timeframe))
+            stop = min(self._spec.end, end_of_bar(end, self._timeframe))
             known = self._contexts[start, end, context] = self._data.context(start, context, stop)
         return known
 
     def _slice_key(self, start: int, end: int, first: int, day: int) -> SliceKey:
         warms = self._spec.warm_up == "stored" and start <= self._spec.start  # a memory begins before the first slice
         start, end = self._data.bounds(start, end)
-        stop = min(self._spec.end, end_of_bar(end, self._spec.longest_timeframe))
+        stop = min(self._spec.end, end_of_bar(end, self._timeframe))
         # A later leg has no effect on this slice, and an earlier one none if legs have options.
         legs = [leg for leg in self._spec.at(start).schedule if leg.start < stop]
         digest = hashlib.sha256(f"{start},{end},{first},{stop},{self._run}{',warm' * warms};".encode())
