@@ -104,9 +104,12 @@ class JobData:
     def bars(self, start: int, end: int) -> tuple[int, int]:
         """Return the minimum and maximum number of candles in `start <= t < end` (ms).
         They differ because a day that the bounds cut may have its candles on either side."""
-        touched = self.days[self.inside(start, end)]
-        whole = sum(day.rows for day in touched if start <= day.first and day.last < end)
-        return whole, sum(day.rows for day in touched)
+        inside = self._inside(start, end)
+        inside = slice(max(inside.start, self._skipped), max(inside.stop, self._skipped))
+        most = self._before[inside.stop] - self._before[inside.start]
+        edges = {inside.start, inside.stop - 1} if inside.stop > inside.start else ()
+        cut = [day for day in map(self._read.__getitem__, edges) if day.first < start or day.last >= end]
+        return most - sum(day.rows for day in cut), most
 
     def bounds(self, start: int, end: int) -> tuple[int, int]:
         """Return a slice's bounds without the parts at the job's ends that have no candles.

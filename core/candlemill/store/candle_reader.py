@@ -7,7 +7,7 @@ the columns through shared memory; only one process reads the database.
 import shutil
 import threading
 from bisect import bisect_left
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +173,7 @@ class CandleReader:
         days = self._index(spec.symbol)
         cached = self._indexed.get(spec.symbol)
         if cached is None or cached[0] is not days:
-            cached = (days, months_of(days))
+            cached = (days, _kept_months(days))
             self._indexed[spec.symbol] = cached
         months = cached[1]
         return [month for month in months if month.end > spec.read_from and month.start < spec.end]
@@ -278,6 +278,20 @@ class CandleReader:
         self._limit = max(self._limit, block.nbytes)
         for key, at, count in shared.places:
             self._put(key, block[at : at + count])
+
+
+_months_kept: "deque[tuple[Sequence[Day], list[Month]]]" = deque(maxlen=8)
+
+
+def _kept_months(days: Sequence[Day]) -> list[Month]:
+    """Return the months of days, which other readers may have asked for: an index that is kept has the same object for
+    each job."""
+    for known, months in tuple(_months_kept):
+        if known is days:
+            return months
+    months = months_of(days)
+    _months_kept.append((days, months))
+    return months
 
 
 def _stop(spec: Spec, end: int) -> int:
