@@ -32,12 +32,13 @@ GRANT ALTER DELETE ON backtest_results TO candlemill_gateway;
 GRANT INSERT ON job_notes TO candlemill_gateway;
 GRANT ALTER DELETE ON job_notes TO candlemill_gateway;
 
--- split and aggregate write jobs and results, but no candles and no outcomes.
+-- split and aggregate write jobs and results, and outcomes of merged slices, but no candles.
 CREATE ROLE IF NOT EXISTS candlemill_planner;
 GRANT candlemill_reader TO candlemill_planner;
 GRANT INSERT ON backtest_jobs TO candlemill_planner;
 GRANT INSERT ON backtest_slices TO candlemill_planner;
 GRANT INSERT ON backtest_results TO candlemill_planner;
+GRANT INSERT ON slice_outcomes TO candlemill_planner;
 
 -- execute runs strategies, which may be users' code: it writes outcomes and task records, but no results or job states.
 CREATE ROLE IF NOT EXISTS candlemill_executor;

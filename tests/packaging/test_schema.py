@@ -69,7 +69,7 @@ def test_roles_write_what_they_must_and_no_more() -> None:
     assert not feed & (executor | planner)
     assert paper == {"coverage_days", "paper_runs", "paper_log", "paper_marks"}
     assert executor == {"backtest_slices", "slice_outcomes"}
-    assert "slice_outcomes" not in planner
+    assert planner == {"backtest_jobs", "backtest_slices", "backtest_results", "slice_outcomes"}
     assert gateway <= {"backtest_jobs", "coverage_days", "job_notes"}
     assert granted("candlemill_reader", "INSERT") == set()
     assert granted("candlemill_feed", "SELECT") == feed  # no job
