@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from candlemill.errors import BadInput, UnknownName
+from candlemill.exchanges.registry import exchange
 from candlemill.feed.live import LiveFeed
+from candlemill.feed.service import Health
 from candlemill.store.clickhouse import ClickHouseStore
 from conftest import python_path
 
@@ -334,6 +337,23 @@ def test_health_metrics_and_graceful_stop_of_the_service(tmp_path: Path) -> None
     with ClickHouseStore(f"chdb://{tmp_path / 'db'}") as store:  # including the batch that was buffered at the stop
         have = stored(store, "BTCUSDT", 0, 1 << 42)
         assert len(have) >= 1438 and all(market.rows["BTCUSDT"][t] == row for t, row in have.items())
+
+
+def test_health_says_which_exchange_keeps_it_from_starting(store: ClickHouseStore) -> None:
+    async def run() -> None:
+        async with Stage(market_of(1, calm=True), START, SPEED, 1) as stage:
+            nobody = exchange("binance", f"http://127.0.0.1:{free_port()}", "ws://127.0.0.1:9/stream", None)
+            feed = LiveFeed(nobody, ["BTCUSDT"], store, FAST, stage.ours, random.Random(1))
+            health = Health(feed, stage.ours)
+            assert health.problem() == "still starting"
+
+            async def told() -> int:
+                assert await until(lambda: health.problem().startswith("cannot start: binance, /api/v3/time"), 60)
+                return 0
+
+            await with_feed(feed, told)
+
+    asyncio.run(run())
 
 
 @pytest.mark.clock

@@ -83,6 +83,7 @@ class LiveFeed:
         self.audits = AuditCounts()
         self.store = store
         self.started = False
+        self.waits_for = ""  # why it has not started, if it could not
         # Gets each new candle before it is written, with its symbol's name in the store.
         self.on_candle: Callable[[str, Candle], None] = lambda name, candle: None
         self._symbols = list(dict.fromkeys(symbols))
@@ -176,6 +177,7 @@ class LiveFeed:
                 return await job()
             except (ExchangeDown, BadMessage, NotThere, StoreError) as error:
                 log.warning("%s; retrying", error)
+                self.waits_for = str(error)
                 await self._clock.sleep(wait)
                 wait = min(2 * wait, 60.0)
 

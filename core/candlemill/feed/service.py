@@ -24,7 +24,6 @@ from candlemill.telemetry import logs, prometheus
 from candlemill.transport.asgi import serving
 
 STUCK_LIMIT_MS: Final = 120_000
-START_LIMIT_MS: Final = 120_000
 
 _MESSAGES: Final = ("candles", "unfinished", "duplicates", "conflicts", "foreign", "others", "bad")
 
@@ -35,13 +34,12 @@ class Health:
     def __init__(self, feed: LiveFeed, clock: Clock) -> None:
         self._feed = feed
         self._clock = clock
-        self._since = clock.now_ms()
 
     def problem(self) -> str:
         """One line, empty if healthy. Some symbols without trades always lag, so only a majority counts."""
         feed, now = self._feed, self._clock.now_ms()
         if not feed.started:
-            return "still starting" if now - self._since < START_LIMIT_MS else "cannot start: see the log"
+            return f"cannot start: {feed.waits_for}" if feed.waits_for else "still starting"
         disconnected_ms = feed.rest.now() - feed.feed.connections.connected_at
         if disconnected_ms > STUCK_LIMIT_MS:
             return f"no connection for {disconnected_ms // 1000} s"

@@ -26,6 +26,7 @@ if not os.environ.get("KUBECONFIG"):
 from candlemill.backtests.resolve import resolve
 from candlemill.cluster import deploy
 from candlemill.cluster.kube_api import Api
+from candlemill.config import AUDIENCE_VARIABLE
 from candlemill.engine.candles import DAY_MS
 from candlemill.errors import ClusterError
 from candlemill.exchanges.base import MINUTE_MS
@@ -38,6 +39,7 @@ from cluster_world import BROKER, DAYS, NAMESPACE, START, SYMBOL, copy_candles, 
 from two_feeds import FEED, SELECTOR, SYMBOLS, clock_ms, exchange, feed_of, history, indexed, stored
 
 OVERLAY = os.environ.get("CANDLEMILL_CLUSTER_OVERLAY", "local")  # a name or a folder
+DATABASE, GATEWAY = "app.kubernetes.io/name=database", "serving.knative.dev/service=gateway"
 PATIENCE_SECONDS = float(os.environ.get("CANDLEMILL_CLUSTER_PATIENCE", "300"))
 
 Body = dict[str, Any]
@@ -239,8 +241,7 @@ def test_poison_ends_its_job_with_the_reason(world: World) -> None:
 
 def _known(world: World, job: str) -> bool:
     """Whether the job is known, whatever it is."""
-    selector = "serving.knative.dev/service=gateway"
-    return proxied(world.api, NAMESPACE, selector, 8080, "GET", f"/api/v1/backtest/{job}", None, {})[0] == 200
+    return proxied(world.api, NAMESPACE, GATEWAY, 8080, "GET", f"/api/v1/backtest/{job}", None, {})[0] == 200
 
 
 def test_kn_sends_fields(world: World) -> None:
@@ -267,10 +268,9 @@ def test_the_database_is_away_for_a_while(world: World) -> None:
     job = world.ask({**LARGE, "fresh": True, "slices": DAYS})
     world.running(job)
     with scaled(world, 0):
-        wait_for(lambda: not world.names("app.kubernetes.io/name=database"), "the database's end")
+        wait_for(lambda: not world.names(DATABASE), "the database's end")
         time.sleep(10)
-    selector = "app.kubernetes.io/name=database"
-    wait_for(lambda: deploy.pods_with(world.api, NAMESPACE, selector).ready > 0, "the database")
+    wait_for(lambda: deploy.pods_with(world.api, NAMESPACE, DATABASE).ready > 0, "the database")
     world.check_sweep(job, LARGE)
 
 
@@ -335,6 +335,116 @@ def test_a_long_task_is_a_kubernetes_job(world: World) -> None:
 def _succeeded(world: World) -> int:
     found = world.api.items("batch/v1", "Job", NAMESPACE, labelSelector="app.kubernetes.io/name=execute-long")
     return sum(one.get("status", {}).get("succeeded", 0) for one in found)
+
+
+def test_a_long_task_outlasts_a_database_that_is_away(world: World) -> None:
+    """Longer than a Job's own retries would last (10 + 20 + 40 s): its one pod tries on."""
+    job, task = world.task_of(SMALL)
+    world.digest(world.ask(SMALL))
+    before = _succeeded(world)
+    with scaled(world, 0):
+        wait_for(lambda: not world.names(DATABASE, ending=True), "the database's end")
+        world.send(events.SLICE_REQUESTED, {**task, "batch": 7}, partitionkey=job, work="long")
+        wait_for(lambda: bool(_long_pods(world)), "the Job's pod")
+        time.sleep(90)
+        (pod,) = _long_pods(world)
+        assert (pod["status"]["phase"], _restarts(pod)) == ("Running", 0)
+        log = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}/log"
+        assert b"try 5 of 11 of task" in world.api.call("GET", log)[1]
+    wait_for(lambda: deploy.pods_with(world.api, NAMESPACE, DATABASE).ready > 0, "the database")
+    wait_for(lambda: not _long_pods(world), "the Job's end")
+    assert _succeeded(world) == before + 1
+
+
+def _long_pods(world: World) -> list[Body]:
+    """Of Jobs that have not ended."""
+    found = world.api.items("v1", "Pod", NAMESPACE, labelSelector="app.kubernetes.io/name=execute-long")
+    return [one for one in found if one["status"]["phase"] in ("Pending", "Running")]
+
+
+def _restarts(pod: Body) -> int:
+    return sum(one["restartCount"] for one in pod["status"].get("containerStatuses", ()))
+
+
+def test_functions_that_start_before_the_database_stay_up(world: World) -> None:
+    with scaled(world, 0):
+        wait_for(lambda: not world.names(DATABASE, ending=True), "the database's end")
+        for name in world.names(GATEWAY):
+            world.kill(name)
+        wait_for(lambda: "waiting for the database" in _says(world), "the new gateway's answer")
+        time.sleep(30)
+        assert "waiting for the database" in _says(world)
+    wait_for(lambda: world.pods("gateway").ready > 0, "the gateway")
+    assert [_restarts(one) for one in world.api.items("v1", "Pod", NAMESPACE, labelSelector=GATEWAY)] == [0]
+
+
+def _says(world: World) -> str:
+    """What a gateway's pod that is not ready says of itself."""
+    found = deploy.status(world.api, NAMESPACE)["services"]
+    return " ".join(deploy._health_of(world.api, NAMESPACE, one["name"]) for one in found if one["name"] == "gateway")
+
+
+def test_a_queue_longer_than_the_limit_of_a_request_fails_nothing(world: World) -> None:
+    """96 tasks for one executor, and requests that end after a few seconds: more than one wave has time for."""
+    root = f"/apis/serving.knative.dev/v1/namespaces/{NAMESPACE}/services"
+    with patched(world, f"{root}/execute", _narrow), patched(world, f"{root}/split", _two_under_way):
+        began = time.monotonic()
+        job = world.ask({**LARGE, "fresh": True, "slices": DAYS})
+        world.check_sweep(job, LARGE)
+        assert time.monotonic() - began > REQUEST_SECONDS
+
+
+REQUEST_SECONDS = 6
+
+
+def _narrow(template: Body) -> None:
+    template["metadata"]["annotations"]["autoscaling.knative.dev/max-scale"] = "1"
+    template["spec"]["timeoutSeconds"] = template["spec"]["responseStartTimeoutSeconds"] = REQUEST_SECONDS
+
+
+def _two_under_way(template: Body) -> None:
+    (container,) = template["spec"]["containers"]
+    (one,) = [one for one in container["env"] if one["name"] == "CANDLEMILL_TASKS_UNDER_WAY"]
+    one["value"] = "2"
+
+
+@contextmanager
+def patched(world: World, path: str, change: Callable[[Body], None]) -> Iterator[None]:
+    """A Service with another template meanwhile, and all requests with it."""
+    found = world.api.get(path)
+    assert found is not None
+    template = json.loads(json.dumps(found["spec"]["template"]))
+    change(template)
+    before = _revision(world, path)
+    world.patch(path, {"spec": {"template": template}})
+    try:
+        wait_for(lambda: _revision(world, path) != before, "the new revision")
+        yield
+    finally:
+        world.patch(path, {"spec": {"template": found["spec"]["template"]}})
+
+
+def test_smoke_refuses_to_compare_a_cut_with_itself(world: World) -> None:
+    body = {"symbol": SYMBOL, "range": range_text(0, 1), **SMALL}
+    with pytest.raises(ClusterError, match="nothing was compared"):
+        deploy.smoke(world.api, NAMESPACE, world.gateway, body, 300, print)
+
+
+def test_a_forged_dead_letter_ends_nothing(world: World) -> None:
+    """Where functions ask for their callers' tokens, an event around the Broker is refused."""
+    path = f"/apis/serving.knative.dev/v1/namespaces/{NAMESPACE}/services/aggregate"
+    found = world.api.get(path)
+    assert found is not None
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    if not any(one["name"] == AUDIENCE_VARIABLE for one in container["env"]):
+        pytest.skip("the functions of this overlay ask for no tokens")
+    job = world.ask({**LARGE, "fresh": True, "slices": DAYS})
+    headers = {"ce-specversion": "1.0", "ce-id": "forged", "ce-source": "/nobody", "ce-type": events.SLICE_REQUESTED}
+    headers |= {"ce-knativeerrordest": "nobody", "ce-knativeerrorcode": "422"}
+    selector = "serving.knative.dev/service=aggregate"
+    status, answer = proxied(world.api, NAMESPACE, selector, 8012, "POST", "/", {"job_id": job}, headers)
+    assert status == 401, answer
+    world.check_sweep(job, LARGE)
 
 
 def _revision(world: World, path: str) -> str:
