@@ -21,7 +21,7 @@ from candlemill.units import clock_ms
 
 FLUSH_SECONDS = 5.0
 RESULT_SECONDS = 1.0  # a crash loses the batches of so long
-RESULTS_AT_ONCE = 4_096  # results in memory
+RESULT_BYTES = 8_000_000  # of results in memory
 LOOK_SECONDS = 1.0  # interval of checks in the store whether another process has ended a job
 
 
@@ -38,6 +38,7 @@ class BufferedJobStore(LocalOutcomes):
         self._states: list[tuple[int, JobRow]] = []  # not written yet, with their times in ms
         self._unwritten: list[TaskRecord] = []
         self._results: list[ResultRow] = []  # not written yet
+        self._result_bytes = 0
         self._looked: dict[str, float] = {}
         self.last_results: Sequence[ResultRow] = ()
         self._daily: dict[str, str] = {}  # of the best set of each batch
@@ -120,7 +121,7 @@ class BufferedJobStore(LocalOutcomes):
 
     def _flush_sometimes(self) -> None:
         seconds = RESULT_SECONDS if self._results else FLUSH_SECONDS
-        if len(self._results) >= RESULTS_AT_ONCE or time.monotonic() - self._written_at > seconds:
+        if self._result_bytes >= RESULT_BYTES or time.monotonic() - self._written_at > seconds:
             self.flush()
 
     def tasks_done(self, job_id: str) -> int:
@@ -145,6 +146,7 @@ class BufferedJobStore(LocalOutcomes):
 
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._results += results
+        self._result_bytes += sum(len(row.result) + len(row.daily) for row in results)
         self.last_results = results
         if results:
             best = max(results, key=_sharpe_ratio)  # the first of equal ones, as a sweep's guards choose
@@ -153,7 +155,7 @@ class BufferedJobStore(LocalOutcomes):
     def _write_results(self) -> None:
         if self._results:
             self._store.put_results(self._results)
-        self._results = []
+        self._results, self._result_bytes = [], 0
 
     def count_sweep(self, sweep_id: str) -> int:
         self._write_results()

@@ -49,6 +49,7 @@ from candlemill.pipeline.waves import next_task, task_cuts
 from candlemill.strategies import Strategy
 
 T = TypeVar("T")
+MERGED_AT_ONCE = 64  # sets whose daily figures are in memory several times while they become rows
 
 
 def aggregate(event: Event, runtime: HandlerContext) -> list[Event]:
@@ -158,22 +159,30 @@ def merged_of(
     outcomes: Outcomes,
 ) -> tuple[list[ResultRow], list[Repair]]:
     """Return the results of parameter sets from their outcomes, or the repairs that must come first."""
-    merged, repairs = [], []
-    least, most = data.bars(spec.start, spec.end)
-    for point, params, _ in points:
-        joined = merge_slices(outcomes, point, plan.slices)
-        if isinstance(joined, Repair):
-            repairs.append(joined)
-        elif not least <= joined.summary.bars <= most:
-            raise CandlesMissing(
-                f"what is stored of slices of {spec.shown_symbols} has {joined.summary.bars:,} bars, the index "
-                f"{most:,}: it was computed while candles were missing; `candlemill doctor --repair` removes it"
-            )
-        elif not repairs:
-            merged.append((point, params, with_account(spec, joined, partial(_closes, runtime, spec))))
-    if repairs:
-        return [], repairs
-    return result_rows(job, spec, plan, merged, max(0, runtime.clock_ms() - job.started_ms), data), []
+    results: list[ResultRow] = []
+    repairs: list[Repair] = []
+    bars, took_ms = data.bars(spec.start, spec.end), max(0, runtime.clock_ms() - job.started_ms)
+    for k in range(0, len(points), MERGED_AT_ONCE):
+        merged = []
+        for point, params, _ in points[k : k + MERGED_AT_ONCE]:
+            joined = merge_slices(outcomes, point, plan.slices)
+            if isinstance(joined, Repair):
+                repairs.append(joined)
+                continue
+            _check_bars(spec, *bars, joined)
+            if not repairs:
+                merged.append((point, params, with_account(spec, joined, partial(_closes, runtime, spec))))
+        if not repairs:
+            results += result_rows(job, spec, plan, merged, took_ms, data)
+    return [] if repairs else results, repairs
+
+
+def _check_bars(spec: Spec, least: int, most: int, joined: MergedSlices) -> None:
+    if not least <= joined.summary.bars <= most:
+        raise CandlesMissing(
+            f"what is stored of slices of {spec.shown_symbols} has {joined.summary.bars:,} bars, the index "
+            f"{most:,}: it was computed while candles were missing; `candlemill doctor --repair` removes it"
+        )
 
 
 def _closes(runtime: HandlerContext, spec: Spec, start: int, end: int) -> tuple[Column, Column]:

@@ -69,6 +69,7 @@ class CandleReader:
         self._lock = threading.Lock()
         self._memory: SharedMemory | None = None
         self._indexed: dict[str, tuple[Sequence[Day], list[Month]]] = {}
+        self._latest: tuple[tuple[object, ...], SliceWindow] | None = None  # which the next batch of sets reads too
 
     def prefetch(self, spec: Spec, spans: Sequence[tuple[int, int]], context: int, names: Sequence[str]) -> None:
         """Read the columns of these spans and of `context` bars before each into the cache, if they fit in it.
@@ -85,7 +86,14 @@ class CandleReader:
         """Return the bars of `start <= t < end`, at least `context` bars before them, if the job may read so many, and
         those after them that belong to the slice's last k-bar."""
         months, from_first = self._months_of(spec, start, end, context)
-        return self._cut(spec, months, from_first, start, end, _stop(spec, end), context, names)
+        cut = start, end, spec.start, spec.end, spec.read_from, spec.timeframe, context
+        key = spec.symbol, cut, tuple(names), tuple(month.digest for month in months)
+        latest = self._latest
+        if latest is not None and latest[0] == key:
+            return latest[1]
+        window = self._cut(spec, months, from_first, start, end, _stop(spec, end), context, names)
+        self._latest = None if spec.funding else (key, window)  # rates are added to a window
+        return window
 
     def turnover(self, spec: Spec, start: int, end: int) -> dict[int, int]:
         """Return the sums of close times volume of the job's days from `start` on that end by `end`, by their starts.
@@ -165,8 +173,30 @@ class CandleReader:
         begin = max(first_read, lo - context)
         parts = {name: _slice_parts(columns[name], offsets, begin, upto) for name in names}
         candles = CandleColumns(*(parts.get(name, []) for name in COLUMNS))
+        self._keep_once(spec.symbol, months, offsets, begin, upto, candles, names)
         cold, job_begin = from_first and begin == first_read, max(0, position(spec.start) - begin)
         return SliceWindow(candles, lo - begin, hi - begin, cold, begin=job_begin)
+
+    def _keep_once(
+        self,
+        symbol: str,
+        months: Sequence[Month],
+        offsets: Sequence[int],
+        begin: int,
+        upto: int,
+        candles: CandleColumns,
+        names: Sequence[str],
+    ) -> None:
+        """Let the cache have views of a window's columns instead of its own months that are whole in it."""
+        if self._shared is not None or self._memory is not None:
+            return  # other readers have these months anyway
+        with self._lock:
+            for month, a, b in zip(months, offsets, offsets[1:], strict=False):
+                for name in names if begin <= a and b <= upto else ():
+                    key = symbol, month.start, month.digest, name
+                    if key in self._columns:
+                        own = candles.columns()[name][a - begin : b - begin]
+                        self._columns[key] = own.view(self._columns[key].dtype)
 
     def _months(self, spec: Spec) -> list[Month]:
         """Months that have candles which the job may read."""

@@ -11,7 +11,7 @@ Values are bound as parameters, never put into SQL text.
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ import msgspec
 from candlemill.config import DSN_VARIABLE, bundled
 from candlemill.errors import BadInput, StoreDown, StoreError
 from candlemill.store import fatal_signals
-from candlemill.store.embedded import engine_package
+from candlemill.store.embedded import engine_package, trim
 from candlemill.store.folder_lock import check_unlocked
 from candlemill.store.inserter import NO_SETTINGS, Inserter
 from candlemill.store.known_keys import KnownKeys
@@ -41,7 +41,8 @@ MERGES = (
     "max_bytes_to_merge_at_min_space_in_pool = 1, number_of_free_entries_in_pool_to_lower_max_size_of_merge = 4"
 )  # of the embedded table of results: a part that is merged takes megabytes of buffers, so few are at a time
 UNMERGED_LIMIT = 300  # parts; from a thousand on the engine delays inserts
-BLOCK_ROWS = 512  # of one insert, so that few rows are in memory twice; the engine makes one part of all blocks
+MANY_READ, MANY_WRITTEN = 100_000, 256  # rows of a statement after which free memory is returned: 3 ms
+BLOCK_ROWS = 128  # of one insert, so that few rows are in memory twice; the engine makes one part of all blocks
 NO_VALUES: Mapping[str, object] = {}
 ONE_THREAD = {"max_threads": "1"}  # of inserts and of reads of few rows: others take a fifth more processor time
 
@@ -100,7 +101,10 @@ class Connection:
     def _blocks(self, sql: str, bound: Mapping[str, object] = NO_VALUES) -> list[Sequence[Any]]:
         """Return the columns of a query's blocks that have rows. Blocks arrive in any order."""
         with failures("columns"), self._client.query_column_block_stream(sql, parameters=dict(bound)) as stream:
-            return [block for block in stream if len(block[0])]
+            blocks = [block for block in stream if len(block[0])]
+        if sum(len(block[0]) for block in blocks) >= MANY_READ:
+            self._give_back()
+        return blocks
 
     def _rows(self, sql: str, bound: dict[str, object]) -> Sequence[Sequence[Any]]:
         with failures("query"):
@@ -126,7 +130,12 @@ class Connection:
         which takes half the time of JSON and a third of the memory."""
         if not self.embedded or not rows:
             self._insert(table, rows)
-            return
+        else:
+            self._insert_columns(table, rows)
+        if len(rows) >= MANY_WRITTEN:
+            self._give_back()
+
+    def _insert_columns(self, table: str, rows: Sequence[msgspec.Struct]) -> None:
         names = rows[0].__struct_fields__
         blocks = (
             native_block({name: [getattr(row, name) for row in rows[k : k + BLOCK_ROWS]] for name in names})
@@ -137,6 +146,16 @@ class Connection:
         self._unmerged += table == "backtest_results"
         if self._merges == "paused" and self._unmerged > UNMERGED_LIMIT:
             self._start_merges()
+
+    def _give_back(self) -> None:
+        """Return free memory to the system: the engine keeps what a large statement used for some seconds, and then
+        until the next statements."""
+        if self.embedded:
+            from clickhouse_connect.driver import exceptions
+
+            with suppress(exceptions.Error):  # an engine that is built without this allocator
+                self._client.command("SYSTEM JEMALLOC PURGE")
+        trim()
 
     @contextmanager
     def merges_paused(self) -> Iterator[None]:

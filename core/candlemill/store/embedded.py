@@ -1,10 +1,11 @@
-"""The embedded engine's package, without what its import would load in vain."""
+"""The embedded engine's package, without what its import would load in vain; and memory that nobody uses any more."""
 
+import ctypes
 import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,13 @@ def engine_package() -> Any:
         import chdb.state  # of its names only this one is imported with the package
 
     return chdb
+
+
+def trim() -> None:
+    """Return the free memory of this process to the system, where its C library can: a heap has gaps between what is in
+    use, which it keeps otherwise."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class _Late(ModuleType):
