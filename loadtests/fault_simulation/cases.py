@@ -41,6 +41,7 @@ SMALL = [
     (tasks, "REPAIR_EVENT_SLICES", 3),
     (merge, "REPAIR_LIMIT", 3),
     (waves, "EVENTS_AT_ONCE", 2),
+    (waves, "TURNS", 2),
     (waves, "RANGES_KEPT", 2),
 ]
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator
 from functools import partial
 
 import msgspec
-from candlemill.pipeline.waves import EVENTS_AT_ONCE, share_width
+from candlemill.pipeline.waves import EVENTS_AT_ONCE, in_turns, share_width
 
 INFINITE = 1_000_000
 
@@ -267,6 +267,10 @@ class _Cluster:
         self._waiting.append((sweep, place, is_repair))
         self._assign()
 
+    def _batch_and_part(self, place: int) -> tuple[int, int]:
+        job = self._job
+        return divmod(in_turns(place, job.places, job.tasks, job.lanes), job.tasks)
+
     def _start_executors(self) -> None:
         self._arrived = self.time.now
         self._free.extend(range(self._world.executors))
@@ -279,7 +283,8 @@ class _Cluster:
             self._begin(task, partial(self._done, executor, sweep, place, is_repair))
 
     def _task(self, executor: int, sweep: _Sweep, place: int, is_repair: bool) -> Process:
-        costs, part, began = self._costs, place % self._job.tasks, self.time.now
+        costs, began = self._costs, self.time.now
+        batch, part = self._batch_and_part(place)
         yield from self._execute(Part(costs.receive) + costs.ask)
         seen = self._seen[executor]
         if (id(sweep), -1) not in seen:
@@ -294,7 +299,7 @@ class _Cluster:
             yield from self._execute(Part(costs.compute * self._factors[part]))
             yield from self._execute(costs.write)
             self._begin(self._work(Part(store=costs.later), self._executor_core))
-            sweep.left[place // self._job.tasks] -= 1
+            sweep.left[batch] -= 1
         yield from self._execute(Part(costs.publish))
         self.busy += self.time.now - began
 
@@ -305,7 +310,7 @@ class _Cluster:
         self._assign()
 
     def _reported(self, sweep: _Sweep, place: int, is_repair: bool) -> Process:
-        costs, batch = self._costs, place // self._job.tasks
+        costs, (batch, _) = self._costs, self._batch_and_part(place)
         yield from self._travel()
         yield from self._work(Part(costs.receive), self._aggregate_core)
         is_complete = not sweep.left[batch] and batch not in sweep.merged

@@ -313,7 +313,8 @@ it: the more there is to compute, the less it counts.
 
 ## From one executor to 10,000
 One symbol, ten years, {SETS:,} sets: {large.batches:,} batches of {large.tasks} tasks are {tasks:,} tasks, of which
-{assumed.lanes_per_executor} for each executor are under way at once (`CANDLEMILL_TASKS_UNDER_WAY`). Executors run
+{assumed.lanes_per_executor} for each executor are under way at once (`CANDLEMILL_TASKS_UNDER_WAY`).
+Batches take turns, so that the tasks of one do not end together. Executors run
 already,
 but have read nothing; *cold* ones are started for it. Assumed, not measured: {1e3 * assumed.hop:.0f} ms per hop through
 a real Broker, {assumed.reaction:g} s until the autoscaler has placed pods, {100 * assumed.repairs:.0f} % of batches

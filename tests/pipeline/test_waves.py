@@ -83,7 +83,7 @@ def test_every_place_is_requested_exactly_once(todo: set[int], checks: set[int],
 
 
 def test_what_is_at_a_place_is_the_plan_s() -> None:
-    plan = Plan([k * DAY_MS for k in range(11)], 3, 7, 1, group=4, lanes=100, todo=[(1, 3), (7, 9)], checks=[(1, 2)])
+    plan = Plan([k * DAY_MS for k in range(11)], 3, 7, 1, group=4, lanes=8, todo=[(1, 3), (7, 9)], checks=[(1, 2)])
     row = row_of(plan)
     found = [events.read(event, events.DATA[event.type]) for event in waves.first_wave(row, SPEC, plan)]
     *tasks, check = found
@@ -94,6 +94,21 @@ def test_what_is_at_a_place_is_the_plan_s() -> None:
         (2, 6, 1, 8, [8, 9, 10], 3),
     ]
     assert check == events.SliceCompleted("a" * 32, 1, 0, "", 4)
+
+
+@given(st.integers(1, 300), st.integers(1, 12), st.integers(0, 200))
+def test_batches_take_turns(tasks: int, batch_tasks: int, lanes: int) -> None:
+    """Each task has a place, and between two tasks of a batch are those of the other batches that take turns with it.
+    With few lanes the order is that of the numbers."""
+    found = [waves.in_turns(place, tasks, batch_tasks, lanes) for place in range(tasks)]
+    assert sorted(found) == list(range(tasks))
+    turns = lanes // waves.TURNS
+    if turns <= 1:
+        assert found == sorted(found)
+    places = {number: place for place, number in enumerate(found)}
+    for number in range(tasks - tasks % max(1, turns * batch_tasks) if turns else 0):
+        if (number + 1) % batch_tasks:
+            assert places[number + 1] - places[number] == turns
 
 
 def test_the_largest_job_is_handed_out_in_few_events_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +185,8 @@ class Cluster:
 @pytest.mark.parametrize("seed", range(8))
 def test_no_more_tasks_are_under_way_than_lanes(seed: int, copies: float, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
-        "backtests.plan.BATCH_SETS": 7, "pipeline.waves.EVENTS_AT_ONCE": 3, "pipeline.tasks.REPAIR_EVENT_POINTS": 100
+        "backtests.plan.BATCH_SETS": 7, "pipeline.tasks.REPAIR_EVENT_POINTS": 100,
+        "pipeline.waves.EVENTS_AT_ONCE": 3, "pipeline.waves.TURNS": 2,
     }.items():  # fmt: skip
         monkeypatch.setattr(f"candlemill.{name}", value)
     rng = random.Random(seed)

@@ -7,11 +7,15 @@ see `PublishDeduplicator`), and a lost one holds up one lane. The watch finds th
 is missing then.
 
 Lanes are handed out as shares of shares, so that nobody publishes many events for one.
+
+The tasks of a batch do not run side by side: they would end together, and everyone who hears of one of them would find
+the batch complete, and merge it. So some batches take turns: the first task of each, then the second of each.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import msgspec
 
@@ -30,6 +34,7 @@ EVENTS_AT_ONCE = 128  # at most, for one event
 GROUP_SLICES = 256  # of one task at most: its event names their bounds
 GROUP_OUTCOMES = 8_192  # of one task at most: they are held in memory
 RANGES_KEPT = 256  # in a plan, which is read with each event
+TURNS = 8  # a batch's next task starts when so small a share of the lanes has been handed out since the one before
 
 Range = tuple[int, int]
 
@@ -134,7 +139,26 @@ def _length(ranges: Sequence[Range]) -> int:
 
 def _numbers(plan: Plan, first: int, last: int) -> Iterator[int]:
     """Yield what is at the places `first` to `last - 1`: numbers of tasks, then of batches to check."""
-    at = 0
-    for low, high in (*plan.todo, *plan.checks):
-        yield from range(max(low, low + first - at), min(high, low + last - at))
-        at += high - low
+    ranges = (*plan.todo, *plan.checks)
+    before = [0, *accumulate(high - low for low, high in ranges)]
+    tasks = _length(plan.todo)
+    for place in range(first, last):
+        at = in_turns(place, tasks, plan.batch_tasks, plan.lanes) if place < tasks else place
+        k = bisect_right(before, at) - 1
+        yield ranges[k][0] + at - before[k]
+
+
+def in_turns(place: int, tasks: int, batch_tasks: int, lanes: int) -> int:
+    """Return which of the `tasks`, in the order of their numbers, is at a place. Without lanes, or with few: the one of
+    that number. Every `lanes // TURNS` batches take turns."""
+    block = max(1, lanes // TURNS) * batch_tasks
+    start = place // block * block
+    size = min(block, tasks - start)
+    rounds, longer = divmod(size, batch_tasks)  # the first `longer` parts are those of one batch more
+    at = place - start
+    if at < longer * (rounds + 1):
+        part, batch = divmod(at, rounds + 1)
+    else:
+        part, batch = divmod(at - longer * (rounds + 1), rounds)
+        part += longer
+    return start + batch * batch_tasks + part
