@@ -264,7 +264,7 @@ class _Writer:
 
     def _write(self, parts: Sequence[Candles]) -> None:
         new = [_columns(part) for part in _months_apart(parts)]
-        starts = [start for columns in new for start in (np.unique(columns["t"] // DAY_MS) * DAY_MS).tolist()]
+        starts = [start for columns in new for start in _midnights(columns["t"])]
         if self._days.keys().isdisjoint(starts):
             counting = self._counter.submit(lambda: [day for columns in new for day in count_days(columns)])
             self._insert(starts, new, counting)
@@ -322,6 +322,14 @@ def _months_apart(parts: Sequence[Candles]) -> list[Candles]:
             sharing = [clean(_concatenate(sharing))]
         apart.append(sharing[0])
     return apart
+
+
+def _midnights(t: NDArray[np.int64]) -> list[int]:
+    """Return the midnights (ms) of the days of ascending times."""
+    days = t // DAY_MS
+    is_first = np.append(True, days[1:] != days[:-1])
+    found: list[int] = (days[is_first] * DAY_MS).tolist()
+    return found
 
 
 def _month(ms: int) -> int:
