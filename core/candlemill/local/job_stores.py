@@ -40,7 +40,7 @@ class BufferedJobStore(LocalOutcomes):
         self._results: list[ResultRow] = []  # not written yet
         self._result_bytes = 0
         self._looked: dict[str, float] = {}
-        self.last_results: Sequence[ResultRow] = ()
+        self.last_result: ResultRow | None = None
         self._daily: dict[str, str] = {}  # of the best set of each batch
         self._written_at = time.monotonic()
 
@@ -147,8 +147,8 @@ class BufferedJobStore(LocalOutcomes):
     def put_results(self, results: Sequence[ResultRow]) -> None:
         self._results += results
         self._result_bytes += sum(len(row.result) + len(row.daily) for row in results)
-        self.last_results = results
         if results:
+            self.last_result = results[0]
             best = max(results, key=_sharpe_ratio)  # the first of equal ones, as a sweep's guards choose
             self._daily[best.job_id] = best.daily
 

@@ -324,8 +324,8 @@ def run_one(runner: JobRunner, spec: Spec, options: Options, progress: Progress)
     """Return the row of a job of one parameter set, from the store or computed.
     Raises as `run_job`, and CandlesMissing if the stored row cannot be right."""
     job, buffered = run_job(runner, spec, options, progress)
-    if buffered.last_results:
-        return buffered.last_results[0]
+    if buffered.last_result is not None:
+        return buffered.last_result
     row = fetch(runner.store, job.job_id)
     if why := result_problem(runner.index, json.loads(row.result)):
         raise CandlesMissing(why)

@@ -40,6 +40,7 @@ MERGES = (
     "max_parts_to_merge_at_once = 8, max_bytes_to_merge_at_max_space_in_pool = 134217728, "
     "max_bytes_to_merge_at_min_space_in_pool = 1, number_of_free_entries_in_pool_to_lower_max_size_of_merge = 4"
 )  # of the embedded table of results: a part that is merged takes megabytes of buffers, so few are at a time
+MERGED_ROWS = "merge_max_block_size = 128"  # of a part in memory; results and outcomes of a year have kilobytes each
 UNMERGED_LIMIT = 300  # parts; from a thousand on the engine delays inserts
 MANY_READ, MANY_WRITTEN = 100_000, 256  # rows of a statement after which free memory is returned: 3 ms
 BLOCK_ROWS = 128  # of one insert, so that few rows are in memory twice; the engine makes one part of all blocks
@@ -86,7 +87,8 @@ class Connection:
             for statement in statements(sources):
                 self._client.command(statement)
             if self.embedded:
-                self._client.command(f"ALTER TABLE backtest_results MODIFY SETTING {MERGES}")
+                self._client.command(f"ALTER TABLE backtest_results MODIFY SETTING {MERGES}, {MERGED_ROWS}")
+                self._client.command(f"ALTER TABLE slice_outcomes MODIFY SETTING {MERGED_ROWS}")
 
     def _command(self, sql: str, bound: dict[str, object]) -> None:
         if self.embedded and sql.startswith("DELETE"):  # it waits for merges, which a large job may have stopped
