@@ -29,7 +29,7 @@ from candlemill.pipeline.prepare import prepare
 from candlemill.pipeline.rows import DONE, MERGED_BATCH, JobRow, TaskRecord
 from candlemill.pipeline.sweep_figures import _decoder
 from candlemill.pipeline.tasks import done_ending
-from candlemill.pipeline.waves import handed_out
+from candlemill.pipeline.waves import handed_out, in_turns
 from candlemill.store.candle_reader import CandleReader
 from candlemill.store.clickhouse import ClickHouseStore
 from candlemill.store.day_index import RequestIndex
@@ -173,12 +173,14 @@ def _run(store: ClickHouseStore, pid: int, sets: int, years: int, batches: int) 
     with clock.part("share"):
         share = events.TasksRequested(job_id, 0, 1)
         handler("split")(events.make("split", events.TASKS_REQUESTED, job_id, share), runtime)
+    count = plan.batches * plan.batch_tasks
+    places = {in_turns(place, count, plan.batch_tasks, plan.lanes): place for place in range(count)}
     chosen = [k * plan.batches // batches + plan.batches // batches // 2 for k in range(batches)]
     with _split_up(clock):
         for batch in chosen:
-            first = batch * plan.batch_tasks
+            numbers = range(batch * plan.batch_tasks, (batch + 1) * plan.batch_tasks)
             with clock.part("hand"):
-                tasks = handed_out(row, request.spec, plan, first, first + plan.batch_tasks)
+                tasks = [one for n in numbers for one in handed_out(row, request.spec, plan, places[n], places[n] + 1)]
             for task in tasks:
                 _execute_and_report(task, runtime, index, store, clock)
         settle(pid)

@@ -125,6 +125,19 @@ def test_the_same_bits_in_every_order_of_adding() -> None:
     assert squares[0].tolist() == exact[0]
 
 
+@pytest.mark.parametrize("idle", [False, True])
+def test_it_does_not_matter_how_many_sets_are_multiplied_at_once(idle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of many sets; `idle`: some neither gain nor lose in whole blocks."""
+    matrix = noise(7, 11, 40)
+    if idle:
+        matrix[::3, :10] = 0
+    whole = overfitting(matrix)
+    assert whole is not None
+    for cells in (4, 8, 20, 44, 100):
+        monkeypatch.setattr("candlemill.guards.overfitting.CELLS", cells)
+        assert overfitting(matrix) == whole
+
+
 @given(st.integers(0, 2**32), st.integers(0, 20))
 @settings(max_examples=5, deadline=None)
 def test_order_of_sets_and_unit_of_money_do_not_matter(seed: int, shift: int) -> None:

@@ -24,7 +24,8 @@ from candlemill.units import Doubles, ordered_sum, ratio, scaled
 BLOCKS = 16
 FEWEST_BLOCKS = 8
 BLOCK_DAYS = 4  # minimum number of days in a block
-CELLS = 40_960  # splits x sets computed at once: fits a core's cache, with the sums of 10,000 sets
+CELLS = 16_384  # splits x sets of one product: fits a core's cache; OpenBLAS would start threads for a larger one
+SPLITS = 4  # at least, at once, so that the sums of many sets are read less often
 PARTS = 8  # number of portions of the splits
 FOUND = 5  # figures of each choice
 BINS = 24  # of the histogram of logits, from -6 to 6; the outer bins also count values beyond
@@ -134,14 +135,17 @@ def _choices(sums: Doubles, squares: Doubles, halves: Doubles) -> Doubles:
     all_sums, all_squares = sums.sum(axis=0), squares.sum(axis=0)
     moved = bool((squares >= 1.0).all())  # then those of each half are, too
     found = np.empty((count, 2, FOUND))
-    step = max(1, CELLS // sets)
+    step = max(SPLITS, CELLS // sets)
+    width = CELLS // step
+    parts = [slice(at, at + width) for at in range(0, sets, width)]
     room = np.empty((4, 2, min(step, count), sets))
     for lo in range(0, count, step):
         half = halves[lo : lo + step]
         rows = np.arange(len(half))
         s, q, scores, least = room[:, :, : len(half)]
         for of_halves, of_blocks, of_all in ((s, sums, all_sums), (q, squares, all_squares)):
-            np.matmul(half, of_blocks, out=of_halves[0])
+            for part in parts:
+                np.matmul(half, of_blocks[:, part], out=of_halves[0][:, part])
             np.subtract(of_all, of_halves[0], out=of_halves[1])
         # s * |s| / q, in the order of the Sharpe ratios; 0 without profits or losses.
         np.abs(s, out=scores)
