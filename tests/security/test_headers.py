@@ -149,26 +149,26 @@ def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, tmp
 def test_origins_and_hosts_that_are_no_addresses(guarded: Any) -> None:
     world, _, _ = guarded
     with TestClient(
-        create_app(world, AccessPolicy(hosts=frozenset({"localhost"}), per_minute=None)), "http://localhost"
+        create_app(world, AccessPolicy(hosts=frozenset({"here.local"}), per_minute=None)), "http://here.local"
     ) as client:
         for origin in (
             "http://[",
             "null",
             "",
-            "http://localhost.evil.example",
-            "http://localhost@evil.example",
-            "//localhost:1",
+            "http://here.local.evil.example",
+            "http://here.local@evil.example",
+            "//here.local:1",
             "https://[::1]]",
             "javascript:1",
-            "http://evil.example\\@localhost",
+            "http://evil.example\\@here.local",
         ):
             answer = client.get(ABOUT, headers={"Origin": origin})
             assert (answer.status_code, "access-control-allow-origin" in answer.headers) == (403, False), origin
         for host in (
             "[::1",
             "evil.example",
-            "localhost.evil.example",
-            "localhost@evil.example",
+            "here.local.evil.example",
+            "here.local@evil.example",
             "evil.example:80",
             "127.0.0.1",
         ):

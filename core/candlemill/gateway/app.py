@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from litestar import Litestar, MediaType, Request, Router, get
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Tag
@@ -43,7 +43,7 @@ async def healthz() -> str:
 
 
 @get("/readyz", include_in_schema=False, media_type=MediaType.TEXT)
-async def readyz(world: JobService) -> str:
+async def readyz(world: NamedDependency[JobService]) -> str:
     """Answer that the store can be reached too. Raises StoreDown."""
     await world.ready(None)
     return "ok\n"
@@ -84,7 +84,7 @@ def _allow_decimals(schema: dict[str, Any]) -> None:
     summary="Version, whether keys are needed, and the figures that results can be ordered by",
     responses=problem_responses(),
 )
-async def about(access: AccessPolicy) -> About:
+async def about(access: NamedDependency[AccessPolicy]) -> About:
     return About(__version__, access.keys is not None, list(RANKED))
 
 

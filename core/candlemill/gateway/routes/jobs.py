@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from litestar import MediaType, Response, delete, get, post, put
 from litestar import Request as HttpRequest
-from litestar.params import HeaderParameter, PathParameter, QueryParameter
+from litestar.di import NamedDependency
+from litestar.params import FromQuery, HeaderParameter, JSONBody, PathParameter, QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 from msgspec import Meta
 
@@ -57,7 +58,7 @@ Name = Annotated[str, QueryParameter(max_length=64)]
     summary="Submit a backtest, sweep, portfolio or walk-forward; with several symbols sweeps or walk-forwards",
     responses=problem_responses(404, 409, 413, 422),
 )
-async def submit(data: Request, world: JobService) -> Accepted:
+async def submit(data: JSONBody[Request], world: NamedDependency[JobService]) -> Accepted:
     """Equal requests are one job. For a finished job the response has its state at once."""
     ready = await world.prepare(data)
     logs.add_fields(job=ready.job_id)
@@ -72,7 +73,7 @@ async def submit(data: Request, world: JobService) -> Accepted:
     summary="Plan a request without running it",
     responses=problem_responses(404, 409, 413, 422),
 )
-async def plan(data: Request, world: JobService) -> Planned:
+async def plan(data: JSONBody[Request], world: NamedDependency[JobService]) -> Planned:
     ready = await world.prepare(data)
     known = await world.job(ready.job_id)
     if known is not None and known.state == "done":
@@ -100,7 +101,7 @@ def _plan_details(ready: CheckedRequest, answer: Submission) -> PlanDetails:
     responses=problem_responses(404),
 )
 async def show(
-    request: HttpRequest[Any, Any, Any], job_id: JobId, world: JobService, form: Form = "scaled"
+    request: HttpRequest[Any, Any, Any], job_id: JobId, world: NamedDependency[JobService], form: Form = "scaled"
 ) -> Response[Job]:
     """A set of a sweep has an id of its own, which leads to its result too."""
     row = await world.job(job_id)
@@ -218,7 +219,7 @@ def progress_of(world: JobService, row: JobRow) -> Progress:
     summary="Cancel a job",
     responses=problem_responses(404, 409),
 )
-async def cancel(job_id: JobId, world: JobService) -> Progress:
+async def cancel(job_id: JobId, world: NamedDependency[JobService]) -> Progress:
     """Finished work is kept; an equal request continues from it."""
     row = await world.known_job(job_id)
     if row.finished:
@@ -228,7 +229,7 @@ async def cancel(job_id: JobId, world: JobService) -> Progress:
 
 
 @delete("/api/v1/backtest/{job_id:str}", summary="Remove a job and its results", responses=problem_responses(404, 409))
-async def remove(job_id: JobId, world: JobService) -> None:
+async def remove(job_id: JobId, world: NamedDependency[JobService]) -> None:
     row = await world.known_job(job_id)
     if not row.finished:
         raise Conflict(f"job {job_id} is {row.state}: cancel it first")
@@ -249,7 +250,7 @@ async def remove(job_id: JobId, world: JobService) -> None:
 )
 async def stream(
     job_id: JobId,
-    world: JobService,
+    world: NamedDependency[JobService],
     last_seen: Annotated[str, HeaderParameter(name="Last-Event-ID", max_length=100, required=False)] = "",
 ) -> Response[Any]:
     """Send the present state at once, then every change; the stream ends with the job. If the client has seen the end
@@ -298,9 +299,11 @@ Day = Annotated[str, QueryParameter(max_length=32, description="2023, 2023-05 or
 
 @get("/api/v1/backtests", summary="Jobs, the latest request first", responses=problem_responses(422))
 async def jobs(
-    world: JobService,
+    world: NamedDependency[JobService],
     status: Annotated[Literal["", *RANKS], QueryParameter(name="state")] = "",  # type: ignore[valid-type]
-    kind: Literal["", "backtest", "sweep", "portfolio", "walk_forward", "sweeps", "walk_forwards", "study"] = "",
+    kind: FromQuery[
+        Literal["", "backtest", "sweep", "portfolio", "walk_forward", "sweeps", "walk_forwards", "study"]
+    ] = "",
     symbol: Name = "",
     strategy: Name = "",
     text: Annotated[str, QueryParameter(max_length=120, description="in the label, the note or a tag")] = "",
@@ -362,7 +365,7 @@ def _noted(line: JobLine, notes: Notes | None) -> JobLine:
 
 
 @get("/api/v1/backtest/{job_id:str}/notes", summary="A job's label, note and tags", responses=problem_responses(404))
-async def notes(job_id: JobId, world: JobService) -> JobNotes:
+async def notes(job_id: JobId, world: NamedDependency[JobService]) -> JobNotes:
     def read() -> JobNotes:
         _check_known(world, job_id)
         found = world.store.notes([job_id]).get(job_id, Notes(job_id))
@@ -372,7 +375,7 @@ async def notes(job_id: JobId, world: JobService) -> JobNotes:
 
 
 @put("/api/v1/backtest/{job_id:str}/notes", summary="Replace them", responses=problem_responses(404, 413, 422))
-async def put_notes(job_id: JobId, data: JobNotes, world: JobService) -> JobNotes:
+async def put_notes(job_id: JobId, data: JSONBody[JobNotes], world: NamedDependency[JobService]) -> JobNotes:
     """Nothing else of the job changes: neither its id nor its result depends on them."""
 
     def write() -> JobNotes:

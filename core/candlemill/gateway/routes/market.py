@@ -5,6 +5,7 @@ from typing import Annotated
 
 import numpy as np
 from litestar import get
+from litestar.di import NamedDependency
 from litestar.params import PathParameter
 
 from candlemill.engine.candles import DAY_MS, MINUTE_MS
@@ -34,7 +35,7 @@ ROWS_LIMIT = 6_000_000
 
 
 @get("/api/v1/symbols", summary="Symbols with stored candles", responses=problem_responses())
-async def symbols(world: JobService) -> Symbols:
+async def symbols(world: NamedDependency[JobService]) -> Symbols:
     def found() -> list[SymbolDetails]:
         return [_details(name, days) for name in world.index.symbols() if (days := list(world.index.days(name)))]
 
@@ -47,7 +48,7 @@ def _details(name: str, days: list[Day]) -> SymbolDetails:
 
 
 @get("/api/v1/symbols/{symbol:str}", summary="A symbol's candles day by day", responses=problem_responses(404))
-async def symbol_days(symbol: SymbolName, world: JobService) -> SymbolDays:
+async def symbol_days(symbol: SymbolName, world: NamedDependency[JobService]) -> SymbolDays:
     days = await asyncio.to_thread(known_days, world, symbol)
     first, last = days[0].first, days[-1].last
 
@@ -72,7 +73,7 @@ def known_days(world: JobService, symbol: str) -> list[Day]:
 )
 async def candles(
     symbol: SymbolName,
-    world: JobService,
+    world: NamedDependency[JobService],
     points: Points = 1_000,
     first: From = 0,
     last: To = LAST_MS,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import msgspec
 from litestar import get
+from litestar.di import NamedDependency
 from litestar.params import PathParameter, QueryParameter
 
 from candlemill.backtests.settings import declared, settings_of
@@ -27,7 +28,7 @@ _decisions = msgspec.json.Decoder(Decision)
 
 
 @get("/api/v1/paper", summary="Paper runs, the latest first", responses=problem_responses())
-async def paper_runs(world: JobService) -> PaperRuns:
+async def paper_runs(world: NamedDependency[JobService]) -> PaperRuns:
     def found() -> list[PaperRunSummary]:
         store = _tables(world.store)
         return [_summary(store, row) for row in store.paper_runs(RUNS_MAX)] if store is not None else []
@@ -36,7 +37,7 @@ async def paper_runs(world: JobService) -> PaperRuns:
 
 
 @get("/api/v1/paper/{run:str}", summary="A paper run and its last decisions", responses=problem_responses(404))
-async def paper_run(run: RunName, world: JobService, limit: Limit = 100) -> PaperRunDetails:
+async def paper_run(run: RunName, world: NamedDependency[JobService], limit: Limit = 100) -> PaperRunDetails:
     """Return the decisions as they were published: of a minute the one with the highest attempt is valid."""
 
     def found() -> PaperRunDetails:

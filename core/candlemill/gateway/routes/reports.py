@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 import numpy as np
 from litestar import MediaType, Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromQuery
 
 from candlemill.backtests.command_line import command_of, grid_text
 from candlemill.backtests.daily import unpack
@@ -40,7 +42,7 @@ PAGE_POLICY = (
     media_type=MediaType.HTML,
     responses=problem_responses(404, 409, 422),
 )
-async def report(job_id: JobId, world: JobService, download: bool = False) -> Response[str]:
+async def report(job_id: JobId, world: NamedDependency[JobService], download: FromQuery[bool] = False) -> Response[str]:
     row = await world.job(job_id)
     if row is not None and row.state == "done" and row.kind == "sweep":
         text = await asyncio.to_thread(_sweep_report, world, row)

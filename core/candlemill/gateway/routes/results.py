@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 from litestar import get
-from litestar.params import QueryParameter
+from litestar.di import NamedDependency
+from litestar.params import FromQuery, QueryParameter
 
 from candlemill.backtests.daily import unpack
 from candlemill.backtests.metric_table import is_descending, order_of, path_of, value_of
@@ -62,7 +63,7 @@ Metric = Annotated[str, QueryParameter(pattern="^[a-z_]{1,40}$")]
 )
 async def equity(
     job_id: JobId,
-    world: JobService,
+    world: NamedDependency[JobService],
     points: Points = 1_000,
     first: From = 0,
     last: To = LAST_MS,
@@ -105,7 +106,7 @@ def _daily_equity(row: ResultRow, result: dict[str, Any], points: int) -> Equity
 
 
 @get("/api/v1/backtest/{job_id:str}/monthly", summary="Profit by month", responses=problem_responses(404, 409, 422))
-async def months(job_id: JobId, world: JobService, form: Form = "scaled") -> Months:
+async def months(job_id: JobId, world: NamedDependency[JobService], form: Form = "scaled") -> Months:
     row, result = await finished(world, job_id)
     days, daily = unpack(row.daily)
     found = monthly(days, profits_of(result, daily), result["capital"])
@@ -118,7 +119,7 @@ async def months(job_id: JobId, world: JobService, form: Form = "scaled") -> Mon
     summary="Rolling Sharpe ratio, histogram and excursions of trades, deepest drawdowns",
     responses=problem_responses(404, 409, 422),
 )
-async def profile(job_id: JobId, world: JobService, form: Form = "scaled") -> Profile:
+async def profile(job_id: JobId, world: NamedDependency[JobService], form: Form = "scaled") -> Profile:
     row, result = await finished(world, job_id)
     return shaped(await asyncio.to_thread(profiles.profile_of, world, row, result), form)
 
@@ -126,13 +127,13 @@ async def profile(job_id: JobId, world: JobService, form: Form = "scaled") -> Pr
 @get("/api/v1/backtest/{job_id:str}/trades", summary="Closed trades", responses=problem_responses(404, 409, 422))
 async def trades(
     job_id: JobId,
-    world: JobService,
+    world: NamedDependency[JobService],
     limit: Limit = 100,
     cursor: Cursor = "",
     first: From = 0,
     last: To = LAST_MS,
-    sort: Literal["exit", "pnl", "size"] = "exit",
-    order: Literal["asc", "desc"] = "asc",
+    sort: FromQuery[Literal["exit", "pnl", "size"]] = "exit",
+    order: FromQuery[Literal["asc", "desc"]] = "asc",
     form: Form = "scaled",
 ) -> TradesPage:
     """Those that were open at some time from `from` to `to`, by their exits, profits, or sizes of profit or loss."""
@@ -184,7 +185,7 @@ def _trade(trace: Replay, k: int) -> TradeRow:
     responses=problem_responses(404, 409, 422),
 )
 async def orders(
-    job_id: JobId, world: JobService, first: From = 0, last: To = LAST_MS, form: Form = "scaled"
+    job_id: JobId, world: NamedDependency[JobService], first: From = 0, last: To = LAST_MS, form: Form = "scaled"
 ) -> OrdersShown:
     """Orders, protective levels, fills and ambiguous minutes from `from` to `to`, at most 20,000 minutes."""
     _, result = await finished(world, job_id)
@@ -208,9 +209,9 @@ def _orders(world: JobService, result: dict[str, Any], start: int, end: int) -> 
 )
 async def results(
     job_id: JobId,
-    world: JobService,
+    world: NamedDependency[JobService],
     sort: Metric = "sharpe_ratio",
-    order: Literal["best", "worst"] = "best",
+    order: FromQuery[Literal["best", "worst"]] = "best",
     limit: Limit = 50,
     cursor: Cursor = "",
     form: Form = "scaled",
@@ -248,11 +249,11 @@ def _of_symbols(
 )
 async def heatmap(
     job_id: JobId,
-    world: JobService,
+    world: NamedDependency[JobService],
     metric: Metric = "sharpe_ratio",
-    x: str = "",
-    y: str = "",
-    over: Literal["best", "mean"] = "best",
+    x: FromQuery[str] = "",
+    y: FromQuery[str] = "",
+    over: FromQuery[Literal["best", "mean"]] = "best",
     form: Form = "scaled",
 ) -> HeatMap:
     """Of the sets that share a cell, the best or the mean. `z` is scaled as the figure is in a result."""

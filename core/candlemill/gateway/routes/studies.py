@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import msgspec
 from litestar import post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
 from msgspec import Meta
 
 from candlemill.backtests.spec import ParamValue
@@ -39,7 +41,9 @@ class StudyBody(Request, msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     summary="Start a study: trials of parameters and options, chosen by the results of those before",
     responses=problem_responses(404, 409, 413, 422),
 )
-async def optimize(data: StudyBody, world: JobService, runs: StudyRuns) -> Begun:
+async def optimize(
+    data: JSONBody[StudyBody], world: NamedDependency[JobService], runs: NamedDependency[StudyRuns]
+) -> Begun:
     """Equal requests are one study, and one for more trials goes on with it. Its result is that of a job, with how much
     of the best may be luck; each trial is a job of its own."""
     planned, answer = await asyncio.to_thread(lambda: runs.submit(request_of(data, world), data.trials))

@@ -7,8 +7,9 @@ from typing import IO, Annotated, Any, Literal
 
 from litestar import Request as HttpRequest
 from litestar import get
+from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
-from litestar.params import QueryParameter
+from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
 from candlemill.errors import TooLarge
@@ -34,7 +35,11 @@ FileFormat = Annotated[
     responses=problem_responses(404, 406, 422),
 )
 async def table_file(
-    request: HttpRequest[Any, Any, Any], job_id: JobId, table: Name, world: JobService, form: FileFormat = ""
+    request: HttpRequest[Any, Any, Any],
+    job_id: JobId,
+    table: FromPath[Name],
+    world: NamedDependency[JobService],
+    form: FileFormat = "",
 ) -> Stream:
     """Decimals are exact, columns have units; docs/export.md has them all."""
     chosen = form or _accepted(request)
