@@ -161,7 +161,7 @@ def concluded(found: Measured, assumed: Assumed) -> Study:
 def costs_of(sample: Sample, points: Sequence[Point], hop: float | None = None, skew: float = 0.0) -> Costs:
     """What a job costs, by what its parts did. `hop` None: this machine's. A repair is of one set and one slice."""
     cost = sample.cost
-    later = cost.get("later", Part()).store + cost["compute"].store  # while nothing is asked, it merges what it has
+    later = cost.get("later", Part()).store + cost["compute"].store  # while idle, it merges what it has
     one = cost["compute"].own * sample.tasks / sample.slices / min(BATCH_SETS, sample.sets)
     least = {name: min(getattr(point, name) for point in points) for name in ("broker", "receive", "publish", "start")}
     return Costs(

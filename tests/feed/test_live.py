@@ -347,11 +347,11 @@ def test_health_says_which_exchange_keeps_it_from_starting(store: ClickHouseStor
             health = Health(feed, stage.ours)
             assert health.problem() == "still starting"
 
-            async def told() -> int:
+            async def its_cause_is_shown() -> int:
                 assert await until(lambda: health.problem().startswith("cannot start: binance, /api/v3/time"), 60)
                 return 0
 
-            await with_feed(feed, told)
+            await with_feed(feed, its_cause_is_shown)
 
     asyncio.run(run())
 

@@ -108,7 +108,7 @@ def _spec(sets: int) -> Spec:
 
 
 def test_a_task_costs_few_statements(store: ClickHouseStore, sent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Known outcomes are looked up where split has found some: where one more set is asked for, not in a new job, and
+    """Known outcomes are looked up where split has found some: where one more set is requested, not in a new job, and
     not in one so large that they are not looked for."""
     for sets, outcomes_kept, looked_up in ((10, reuse.OUTCOMES_KEPT, 0), (11, reuse.OUTCOMES_KEPT, 1), (12, 0, 0)):
         monkeypatch.setattr(reuse, "OUTCOMES_KEPT", outcomes_kept)

@@ -314,7 +314,7 @@ _months_kept: "deque[tuple[Sequence[Day], list[Month]]]" = deque(maxlen=8)
 
 
 def _kept_months(days: Sequence[Day]) -> list[Month]:
-    """Return the months of days, which other readers may have asked for: an index that is kept has the same object for
+    """Return the months of days, which other readers may have computed: an index that is kept has the same object for
     each job."""
     for known, months in tuple(_months_kept):
         if known is days:
