@@ -35,6 +35,8 @@ ALLOWED = {
     ("checks/fresh_process.py", "importlib.import_module"),  # the class that this process's parent has in its hands
     ("checks/fresh_process.py", "subprocess.run"),  # this interpreter, a list of arguments, no shell
     ("tables/table.py", "importlib.import_module"),  # pandas, polars, pyarrow
+    ("store/embedded.py", "importlib.import_module"),  # pyarrow, for who asks chDB for it
+    ("store/embedded.py", "ctypes.CDLL"),  # the C library that this process has loaded already
     ("studies/samplers.py", "import_module"),  # optuna
     ("__init__.py", "import_module"),  # the package's own modules
     ("cluster/kustomize.py", "yaml.safe_load"),
