@@ -88,6 +88,15 @@ def test_bits_give_the_changes_of_their_positions(seed: int, n: int, short: bool
         assert view(changes.value).tolist() == view(plain.value).tolist()
 
 
+def test_a_reader_has_room_for_a_change_at_every_bar() -> None:
+    n = 5_000
+    up = np.zeros((n + 63) // 64 * 64, dtype=np.bool_)
+    up[:n:2] = True
+    changes = BitReader(n, 0, None).changes(np.packbits(up, bitorder="little"), None)
+    assert view(changes.at).tolist() == list(range(n))
+    assert view(changes.value).tolist() == [1, 0] * (n // 2)
+
+
 def test_many_pairs_are_left_alone_where_floats_would_not_be_exact() -> None:
     closes = [2**45 + k % 3 for k in range(60)]
     assert average_crosses(bars_of(closes, 1), [(10, 49)], 0, 60, False) is None

@@ -15,6 +15,7 @@ LEVELS = st.integers(-(2**61) * FINE, (2**61) * FINE - 1) | st.integers(-5 * FIN
 
 @given(st.lists(LEVELS, max_size=40))
 @example([-(2**61) * FINE, 2**61 * FINE - 1])
+@example([92 * 10**9 * FINE - 1, 0, 92 * 10**9 * FINE, 0, (92 * 10**9 - 1) * FINE])
 def test_days_are_counted_exactly(levels: list[int]) -> None:
     profits = [b - a for a, b in zip([0, *levels], levels, strict=False)]
     equity, rest = (native(np.array([part(x, FINE) for x in levels], dtype=np.int64)) for part in (floordiv, mod))

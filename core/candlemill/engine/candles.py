@@ -42,6 +42,21 @@ def view(column: vec[i64]) -> Column:
     return np.frombuffer(memoryview(column), dtype=np.int64)
 
 
+def zeros(count: i64) -> vec[i64]:
+    return vec[i64]([0] * count)  # compiled, this makes no list
+
+
+def doubled(column: vec[i64]) -> vec[i64]:
+    """Return a copy with as much room again."""
+    out = zeros(2 * len(column))
+    n: i64 = len(column)
+    k: i64 = 0
+    while k < n:
+        out[k] = column[k]
+        k += 1
+    return out
+
+
 @mypyc_attr(allow_interpreted_subclasses=False)
 class CandleColumns:
     """Minute bars in time order: `t` in UTC milliseconds, prices times 10^8.

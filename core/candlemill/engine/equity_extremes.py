@@ -7,11 +7,10 @@ peak wait until that peak is passed: the lowest of them is found first, and most
 
 from typing import Final
 
-import numpy as np
 from librt.vecs import vec
 from mypy_extensions import i64
 
-from candlemill.engine.candles import BLOCK, CandleColumns
+from candlemill.engine.candles import BLOCK, CandleColumns, doubled, zeros
 from candlemill.engine.stretches import deepest_fall, extremes
 from candlemill.engine.summary import FINE
 
@@ -19,10 +18,6 @@ SHIFT: Final = 5  # bits of BLOCK
 LONG: Final = 2 * BLOCK  # bars from which the extremes of blocks are used
 FIELDS: Final = 6  # numbers of a waiting stretch: begin, end, base, rest, what is held, and bound
 ROOM: Final = 64  # waiting stretches at first
-
-
-def zeros(count: i64) -> vec[i64]:
-    return vec[i64](np.zeros(int(count), dtype=np.int64))
 
 
 class EquityExtremes:
@@ -112,7 +107,9 @@ class EquityExtremes:
         if held < 0:
             high, low = low, high
         if high >= self.peak and high - low > self.fall:
-            side: i64 = 1 if held > 0 else -1
+            side: i64 = -1
+            if held > 0:
+                side = 1
             fall: i64 = side * held * deepest_fall(self.candles.close, side, begin, end)
             if fall > self.fall:
                 self.fall, self.fall_rest = fall, 0
@@ -129,14 +126,3 @@ class EquityExtremes:
                 self.see_low(waits[k + 2] + held * (lowest if held > 0 else highest), waits[k + 3])
             k -= FIELDS
         self.waiting = 0
-
-
-def doubled(column: vec[i64]) -> vec[i64]:
-    """Return a copy with as much room again."""
-    out = zeros(2 * len(column))
-    n: i64 = len(column)
-    k: i64 = 0
-    while k < n:
-        out[k] = column[k]
-        k += 1
-    return out

@@ -101,7 +101,7 @@ class Position(UnitRun):
     def __init__(
         self, candles: CandleColumns, rules: ExecutionRules, start: CarriedState, lo: i64, hi: i64, log: Fills | None
     ) -> None:
-        super().__init__(candles, lo, hi, start.side, start.side != 0)
+        # before the base's `__init__`: mypyc then knows that they are always defined, and does not check each read
         self.rules: ExecutionRules = rules
         self.log: Fills | None = log
         self.side: i64 = start.side
@@ -117,6 +117,7 @@ class Position(UnitRun):
         self.next_funding: i64 = at_or_far(candles.funding_bars, self.instant)
         self.exit_price: i64 = 0
         self.exit_reason: i64 = 0
+        super().__init__(candles, lo, hi, start.side, start.side != 0)
 
     def walk(self, changes: PositionChanges) -> None:
         """Process all bars: one region up to each change of the desired position, and one after the last change."""

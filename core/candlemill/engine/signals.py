@@ -13,7 +13,7 @@ from librt.vecs import vec
 from mypy_extensions import i64, u8
 from numpy.typing import NDArray
 
-from candlemill.engine.candles import Bars, Column, native, view
+from candlemill.engine.candles import Bars, Column, doubled, native, view, zeros
 
 Desired = NDArray[np.int8]
 Mask = NDArray[np.bool_]
@@ -22,6 +22,7 @@ Bits = NDArray[np.uint8]  # rows of whole 64-bit words, little-endian
 
 TILE: Final = 1 << 16  # bars per pass: long enough to make the call overhead small, short enough for the cache
 CROSS_TILE: Final = 1 << 13  # the same for the means of dozens of windows
+ROOM: Final = 1024  # changes that a reader has room for at first
 INT64_MAX: Final = (1 << 63) - 1
 
 
@@ -205,7 +206,10 @@ def tick_of(bars: Bars) -> int:
 def tick_sums(bars: Bars) -> Means:
     """Return prefix sums of closes in ticks, as floats: exact below 2^53."""
     if bars.tick_sums is None:
-        bars.tick_sums = np.concatenate((np.zeros(1), np.cumsum(bars.close // tick_of(bars), dtype=np.float64)))
+        sums = np.empty(bars.n + 1)
+        sums[0] = 0
+        np.cumsum(bars.close // tick_of(bars), dtype=np.float64, out=sums[1:])
+        bars.tick_sums = sums
     return bars.tick_sums
 
 
@@ -322,8 +326,8 @@ class BitReader:
         self.first_bar: i64 = first_bar
         self.mapped: bool = last is not None
         self.last: vec[i64] = vec[i64]() if last is None else native(last)
-        self.at: vec[i64] = vec[i64](np.empty(n, dtype=np.int64))  # room for the changes of any row
-        self.value: vec[i64] = vec[i64](np.empty(n, dtype=np.int64))
+        self.at: vec[i64] = zeros(ROOM)  # room for the changes of any row so far
+        self.value: vec[i64] = zeros(ROOM)
 
     def changes(self, above: Bits, below: Bits | None) -> PositionChanges:
         """Return the changes of a row: +1 where `above` has a bit, -1 where `below` has one."""
@@ -334,47 +338,64 @@ class BitReader:
 
     def scan(self, ups: vec[i64], downs: vec[i64], has_downs: bool) -> i64:
         """Write the row's changes to `at` and `value`; return how many there are."""
-        at, value, last, table = self.at, self.value, self.last, BIT_INDEX
-        mapped, first_bar = self.mapped, self.first_bar
+        at, value, table = self.at, self.value, BIT_INDEX
         low_63: i64 = LOW_63  # a boxed constant: it is read once
         words: i64 = (self.n + 63) >> 6
         rest: i64 = self.n & 63
         kept: i64 = low_63 >> (63 - rest)  # of the last word; `1 << rest` would be shifted in 32 bits
         k: i64 = 0
-        carry: i64 = 0  # the bits before the word
-        carry_down: i64 = 0
+        before: i64 = 0  # the bit before the word, in all bits
+        before_down: i64 = 0
         w: i64 = 0
         while w < words:
             up: i64 = ups[w]
             down: i64 = downs[w]
-            turns: i64 = up ^ (((up & LOW_62) << 1) | carry)  # bits that differ from the bit before them
+            if up == before and (not has_downs or down == before_down):  # most words have no change
+                w += 1
+                continue
+            turns: i64 = up ^ (((up & LOW_62) << 1) | (before & 1))  # bits that differ from the bit before them
             top: i64 = (up >> 63) ^ (up >> 62)  # the same for bit 63, the sign
-            carry = (up >> 63) & 1
+            before = up >> 63
             if has_downs:
-                turns |= down ^ (((down & LOW_62) << 1) | carry_down)
+                turns |= down ^ (((down & LOW_62) << 1) | (before_down & 1))
                 top |= (down >> 63) ^ (down >> 62)
-                carry_down = (down >> 63) & 1
+                before_down = down >> 63
             turns &= low_63
             top &= 1
             if w == words - 1 and rest != 0:
                 turns &= kept
                 top = 0
-            while turns != 0 or top != 0:
-                bit: i64 = 63
-                if turns != 0:
-                    lowest: i64 = turns & -turns
-                    bit = table[((lowest * DE_BRUIJN) >> 58) & 63]
-                    turns ^= lowest
-                else:
-                    top = 0
-                bar: i64 = first_bar + (w << 6) + bit
-                at[k] = last[bar] if mapped else bar
+            if k + 64 > len(at):
+                at = self.at = doubled(at)
+                value = self.value = doubled(value)
+            first: i64 = self.first_bar + (w << 6)
+            while turns != 0:
+                lowest: i64 = turns & -turns
+                bit: i64 = table[((lowest * DE_BRUIJN) >> 58) & 63]
+                turns ^= lowest
+                at[k] = first + bit
                 value[k] = (up >> bit) & 1
                 if has_downs:
                     value[k] -= (down >> bit) & 1
                 k += 1
+            if top != 0:
+                at[k] = first + 63
+                value[k] = before & 1
+                if has_downs:
+                    value[k] -= before_down & 1
+                k += 1
             w += 1
+        if self.mapped:
+            self.to_minutes(k)
         return k
+
+    def to_minutes(self, count: i64) -> None:
+        """Replace the first `count` decision bars in `at` by their minute bars."""
+        at, last = self.at, self.last
+        k: i64 = 0
+        while k < count:
+            at[k] = last[at[k]]
+            k += 1
 
 
 def _minute_bars(at: vec[i64], first_bar: int, last: Column | None) -> vec[i64]:
@@ -402,7 +423,7 @@ BIT_INDEX: Final = _bit_index()
 
 def set_bits(words: vec[i64], count: int) -> vec[i64]:
     """Return the positions of the `count` set bits of little-endian 64-bit `words`, ascending."""
-    out = vec[i64](np.empty(count, dtype=np.int64))
+    out = zeros(count)
     table = BIT_INDEX
     low_63: i64 = LOW_63
     n: i64 = len(words)

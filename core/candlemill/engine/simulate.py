@@ -66,8 +66,9 @@ def _changes_per_pass(candles: CandleColumns, rules: ExecutionRules) -> int:
     top = int(candles.top)
     fill = top + top * int(rules.slippage) // MILLION + 1
     fill += fill * max(abs(int(rules.fee)), abs(int(rules.maker_fee))) // MILLION
-    rates = view(candles.funding_rates)
-    funding = int(np.abs(rates).sum()) * top // SCALE if len(rates) else 0
+    funding = 0
+    if len(candles.funding_rates) != 0:
+        funding = int(np.abs(view(candles.funding_rates)).sum()) * top // SCALE
     take = (top // MILLION + 1) * int(rules.take_profit)
     step = (EQUITY_LIMIT - funding) // max(1, fill) // 2 - 3
     if step < 1 or take > TAKE_LIMIT:

@@ -235,7 +235,7 @@ def count_equity(total: Summary, equity: vec[i64], rest: vec[i64]) -> list[int]:
     An equity is an amount below 2^61 and its rest in 10^-8 of that. A profit has up to 89 bits, so it is squared in
     limbs of 31 bits.
     """
-    daily: list[int] = []
+    daily: list[int] = [0] * len(equity)
     squares, loss_squares = _Squares(), _Squares()
     before: i64 = 0
     rest_before: i64 = 0
@@ -249,9 +249,9 @@ def count_equity(total: Summary, equity: vec[i64], rest: vec[i64]) -> list[int]:
             size -= 1
             part += FINE
         if -SMALL < size < SMALL:
-            daily.append(int(size * FINE + part))
+            daily[i] = int(size * FINE + part)
         else:
-            daily.append(int(size) * FINE + int(part))
+            daily[i] = int(size) * FINE + int(part)
         loses: bool = size < 0
         if loses:
             size = -size
@@ -270,7 +270,7 @@ def count_equity(total: Summary, equity: vec[i64], rest: vec[i64]) -> list[int]:
     return daily
 
 
-SMALL: Final = 1 << 36  # an amount below it fits 64 bits in the book's unit
+SMALL: Final = 92_000_000_000  # an amount below it fits 64 bits in the book's unit
 LIMB: Final = 31
 MASK: Final = (1 << 31) - 1
 

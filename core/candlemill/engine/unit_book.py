@@ -29,7 +29,7 @@ class UnitBook(UnitRun):
     """
 
     def __init__(self, candles: CandleColumns, lo: i64, hi: i64, shares: i64, exposed: bool) -> None:
-        super().__init__(candles, lo, hi, shares, exposed)
+        # before the base's `__init__`: mypyc then knows that they are always defined, and does not check each read
         self.shares: i64 = shares
         self.exposed: bool = exposed
         self.at: i64 = lo  # the first bar that is not marked yet
@@ -39,6 +39,7 @@ class UnitBook(UnitRun):
         self.funding_rest: i64 = 0
         self.instant: i64 = first_at_least(candles.funding_bars, lo)
         self.next_funding: i64 = at_or_far(candles.funding_bars, self.instant)
+        super().__init__(candles, lo, hi, shares, exposed)
 
     def settle(
         self, bars: Column, before: Column, after: Column, shares: Column, prices: Column, rates: Column

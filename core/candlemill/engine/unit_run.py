@@ -6,8 +6,8 @@ Base of each way to run it: `position` (stops, funding, logs), `unstopped` (neit
 from librt.vecs import vec
 from mypy_extensions import i64
 
-from candlemill.engine.candles import CandleColumns
-from candlemill.engine.equity_extremes import EquityExtremes, zeros
+from candlemill.engine.candles import CandleColumns, zeros
+from candlemill.engine.equity_extremes import EquityExtremes
 from candlemill.engine.signals import first_at_least
 from candlemill.engine.stretches import at_or_far
 from candlemill.engine.summary import CLOSED, FINE, THROUGH, Summary

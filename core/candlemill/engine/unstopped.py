@@ -1,10 +1,9 @@
 """Positions without stops and funding that fill at the open: the figures of `position.Position`, computed faster."""
 
-import numpy as np
 from librt.vecs import vec
 from mypy_extensions import i64
 
-from candlemill.engine.candles import CandleColumns
+from candlemill.engine.candles import CandleColumns, zeros
 from candlemill.engine.position import MILLION, ExecutionRules, distance, fee_of
 from candlemill.engine.signals import PositionChanges
 from candlemill.engine.summary import FINE, CarriedState, Summary, count_equity
@@ -15,11 +14,12 @@ class UnstoppedRun(UnitRun):
     """One run over bars `lo` to `hi - 1`: `position.Position` without what stops, funding and logs need."""
 
     def __init__(self, candles: CandleColumns, rules: ExecutionRules, start: CarriedState, lo: i64, hi: i64) -> None:
-        super().__init__(candles, lo, hi, start.side, start.side != 0)
+        # before the base's `__init__`: mypyc then knows that they are always defined, and does not check each read
         self.rules: ExecutionRules = rules
         self.side: i64 = start.side
         self.wanted: i64 = start.desired
         self.entry: i64 = start.entry
+        super().__init__(candles, lo, hi, start.side, start.side != 0)
 
     def walk(self, changes: PositionChanges) -> None:
         """Process all bars: a stretch up to the fill of each change, and one after the last."""
@@ -42,12 +42,15 @@ class UnstoppedRun(UnitRun):
 
     def trade(self, raw: i64, side: i64) -> None:
         """Close the open position and open `side`, both at the raw price."""
+        rules = self.rules
         was: i64 = self.side
-        direction: i64 = 1 if side > was else -1
+        direction: i64 = -1
+        if side > was:
+            direction = 1
         fill: i64 = raw
-        if self.rules.slippage != 0:
-            fill = max(1, raw + direction * distance(raw, self.rules.slippage))
-        fee, rest = fee_of(fill, self.rules.fee)
+        if rules.slippage != 0:
+            fill = max(1, raw + direction * distance(raw, rules.slippage))
+        fee, rest = fee_of(fill, rules.fee)
         amount: i64 = direction * fill + fee
         if was != 0:
             self.pay(fill, amount, rest)
@@ -78,7 +81,7 @@ def opens_after(opens: vec[i64], at: vec[i64]) -> vec[i64]:
 
     They are collected beforehand, because a single read in the loop would wait for memory.
     """
-    out = vec[i64](np.empty(len(at), dtype=np.int64))
+    out = zeros(len(at))
     last: i64 = len(opens) - 1
     count: i64 = len(at)
     k: i64 = 0
