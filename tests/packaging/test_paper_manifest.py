@@ -18,6 +18,6 @@ def test_the_manifest_is_sound_and_asks_for_what_the_code_runs() -> None:
     scaling = {name.partition("/")[2]: value for name, value in template["metadata"]["annotations"].items()}
     assert scaling["min-scale"] == scaling["max-scale"] == "1"
     (container,) = template["spec"]["containers"]
-    assert (ROOT / Path(container["command"][1]).relative_to("/opt/candlemill")).is_file()
+    assert (ROOT / Path(container["command"][-1]).relative_to("/opt/candlemill")).is_file()
     (request,) = [one["value"] for one in container["env"] if one["name"] == "CANDLEMILL_PAPER_REQUEST"]
     assert order_of(request, "", "").specs

@@ -22,6 +22,7 @@ from candlemill.transport.cloudevents import decode, encode
 from candlemill.transport.functions import handler
 from candlemill.transport.http import handler_context
 from candlemill.transport.sink import publish
+from candlemill.transport.start import end_on_sigterm
 
 EVENT_FOLDER = "/etc/jobsink-event"
 PAUSES = tuple(2**k for k in range(10))  # seconds between tries: 1, 2, 4, … 512, as in knative/base/broker.yaml
@@ -74,4 +75,5 @@ def send_dead_letter(event: Event, reason: str, address: str) -> None:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     sys.exit(main())
