@@ -9,6 +9,7 @@ from candlemill.backtests.grid import parameters_of
 from candlemill.backtests.spec import Spec
 from candlemill.errors import CandlemillError
 from candlemill.strategies import build
+from candlemill.units import SCALE
 from hypothesis import given, reject, settings
 from panel_world import PanelWorld
 from panels import panels
@@ -68,3 +69,19 @@ def test_a_symbol_that_comes_back_is_traded_at_the_target_that_it_had_before_it_
     whole, cut = (outcome({"AAA": clock, "BBB": back}, spec, slices, 1) for slices in (1, 2))
     assert cut["result_digest"] == whole["result_digest"]
     assert (whole["fills"], whole["symbols"]["BBB"]["exposure_bars"]) == (1, 1)
+
+
+def test_a_position_over_a_gap_between_slices_has_its_profit() -> None:
+    """All capital is in one symbol from 20 to 50, which it opens at after a day without candles."""
+    closes = {0: 20, 1: 21, 2: 20, 3: 21, 4: 20, 5: 20, 1_440: 50, 1_441: 50}
+    rows = [(START + minute * 60_000, close * SCALE) for minute, close in closes.items()]
+    gap = [Bar(t, close, close, close, close, 0) for t, close in rows]
+    clock = [Bar(START + minute * 60_000, SCALE, SCALE, SCALE, SCALE, 0) for minute in (0, 9)]
+    spec = Spec(
+        symbol="AAA,BBB", strategy="inverse_volatility", start=START, end=START + 2 * DAY, account="cash", fee=0,
+        params=parameters_of(build("inverse_volatility", {"length": 3, "every": 2})), capital=10_000 * SCALE,
+        delist_after=1_500,
+    )  # fmt: skip
+    for slices in (1, 2):
+        found = outcome({"AAA": clock, "BBB": gap}, spec, slices, 1)
+        assert (found["gap_profit"], found["total_pnl"]) == (15_000 * SCALE, 15_000 * SCALE)
