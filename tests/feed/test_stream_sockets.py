@@ -5,6 +5,7 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from candlemill.feed import stream_sockets
@@ -17,6 +18,11 @@ from websockets.sync.server import serve as serve_in_thread
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
 SECONDS = 300.0
+
+
+class LongTimeout(Clock):
+    def real_seconds(self, seconds: float) -> float:
+        return SECONDS
 
 
 class ShortTimeout(Clock):
@@ -32,7 +38,7 @@ class Client:
         self.opened = asyncio.Event()
         self.ended = asyncio.Event()
         self.refused: list[bool] = []  # one per `closed` event
-        self.sockets = Sockets(url, clock or Clock(), self._open, self._receive, self._close)
+        self.sockets = Sockets(url, clock or LongTimeout(), self._open, self._receive, self._close)
         self.sockets.open(1)
 
     def _open(self, number: int) -> None:
@@ -53,9 +59,16 @@ class Client:
         return refused
 
 
+@pytest.fixture(autouse=True)
+def patient_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stands still for a while ends no connection."""
+    monkeypatch.setattr(stream_sockets, "PING_SECONDS", SECONDS)
+
+
 @contextlib.asynccontextmanager
 async def client_of(handler: Handler, **options: object) -> AsyncIterator[Client]:
-    async with serve(handler, "127.0.0.1", 0, **options) as server:  # type: ignore[arg-type]
+    patient: dict[str, Any] = {"open_timeout": SECONDS, "ping_interval": None}
+    async with serve(handler, "127.0.0.1", 0, **(patient | options)) as server:
         client = Client(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
         try:
             yield client
@@ -118,9 +131,8 @@ def test_the_size_limit_includes_all_fragments() -> None:
     assert run_client(handler) == (False, [])
 
 
-def test_a_slow_reader_slows_the_server_and_loses_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_reader_slows_the_server_and_loses_no_message() -> None:
     """The server runs in its own thread; the first message blocks the reader's event loop."""
-    monkeypatch.setattr(stream_sockets, "PING_SECONDS", None)  # the reader may be too slow for its pongs, too
     size, count, sent = 2**16, 2000, 0
 
     def handler(connection: BlockingConnection) -> None:
