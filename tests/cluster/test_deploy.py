@@ -117,18 +117,19 @@ def test_a_function_without_an_address_for_its_events_is_not_ready(
     assert rows["gateway"]["why"].startswith("no K_SINK yet")
 
 
-def test_a_feed_that_is_not_ready_says_why(kube: FakeKube, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("name", "asked"), [("feed", "/healthz"), ("gateway", "/readyz")])
+def test_a_pod_that_is_not_ready_says_why(
+    kube: FakeKube, capsys: pytest.CaptureFixture[str], name: str, asked: str
+) -> None:
     waits = {"type": "Ready", "status": "Unknown", "reason": "RevisionMissing", "message": "waiting for the pod"}
     fine = {"type": "Ready", "status": "True"}
-    kube.become = lambda one: {
-        "readyReplicas": 1,
-        "conditions": [waits if one["metadata"]["name"] == "feed" else fine],
-    }
-    pod(kube, "feed", "feed-1", ready=False)
-    kube.gateway = lambda method, path, body, headers: (503, "no connection for 130 s")
-    assert 'feed says: "no connection for 130 s"' in error(capsys, "deploy", "--timeout", "1")[1]
-    rows = {one["name"]: one for one in run(capsys, "status")[1]["services"]}
-    assert 'waiting for the pod; feed says: "no connection for 130 s"' in rows["feed"]["why"]
+    kube.become = lambda one: {"readyReplicas": 1, "conditions": [waits if one["metadata"]["name"] == name else fine]}
+    pod(kube, name, f"{name}-1", ready=False)
+    kube.gateway = lambda method, path, body, headers: (503, "no answer yet") if path == asked else (404, "ok")
+    assert f'{name} says: "no answer yet"' in error(capsys, "deploy", "--timeout", "1")[1]
+    if name == "feed":  # without a gateway there is no status
+        rows = {one["name"]: one for one in run(capsys, "status")[1]["services"]}
+        assert 'waiting for the pod; feed says: "no answer yet"' in rows["feed"]["why"]
 
 
 def test_deploy_waits_for_knatives_webhook(

@@ -22,6 +22,7 @@ POLL_SECONDS = 1.0
 WEBHOOK_SECONDS = 60.0  # for the start of Knative's admission webhooks
 GONE_SECONDS = 180.0  # for the removal of a namespace
 GATEWAY_PORT = 8080
+READY_PATHS = ("/readyz", "/healthz")  # of the gateway; of the other functions
 # A SinkBinding changes Services that come after it; one that comes later makes a second revision of each.
 FIRST = ("Namespace", "ServiceAccount", "ConfigMap", "Secret", "SinkBinding")
 OIDC = (
@@ -182,12 +183,12 @@ def _bound(objects: Iterable[Object]) -> set[str]:
 def _health_of(api: Api, namespace: str, function: str) -> str:
     """What a pod of a function that is not ready says of itself, as a part of a message; empty if nothing."""
     for pod in api.items("v1", "Pod", namespace, labelSelector=f"serving.knative.dev/service={function}"):
-        name = pod["metadata"]["name"]
-        path = f"/api/v1/namespaces/{namespace}/pods/{name}:{GATEWAY_PORT}/proxy/healthz"
-        status, data = api.call("GET", path, {}, None)
-        text = " ".join(data.decode(errors="replace").split())[:200]
-        if status == 503 and text and not text.startswith("{"):  # JSON: the API server's own answer
-            return f"; {function} says: {text}"
+        root = f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}:{GATEWAY_PORT}/proxy"
+        for path in READY_PATHS:
+            status, data = api.call("GET", root + path, {}, None)
+            text = " ".join(data.decode(errors="replace").split())[:200]
+            if status == 503 and text and not text.startswith("{"):  # JSON: the API server's own answer
+                return f"; {function} says: {text}"
     return ""
 
 

@@ -264,13 +264,19 @@ def scaled(world: World, replicas: int) -> Iterator[None]:
         world.patch(path, {"spec": {"replicas": 1}})
 
 
+def back(world: World) -> None:
+    """Returns when the database and the gateway are ready again."""
+    wait_for(lambda: deploy.pods_with(world.api, NAMESPACE, DATABASE).ready > 0, "the database")
+    wait_for(lambda: world.pods("gateway").ready > 0, "the gateway")
+
+
 def test_the_database_is_away_for_a_while(world: World) -> None:
     job = world.ask({**LARGE, "fresh": True, "slices": DAYS})
     world.running(job)
     with scaled(world, 0):
         wait_for(lambda: not world.names(DATABASE), "the database's end")
         time.sleep(10)
-    wait_for(lambda: deploy.pods_with(world.api, NAMESPACE, DATABASE).ready > 0, "the database")
+    back(world)
     world.check_sweep(job, LARGE)
 
 
@@ -351,7 +357,7 @@ def test_a_long_task_outlasts_a_database_that_is_away(world: World) -> None:
         assert (pod["status"]["phase"], _restarts(pod)) == ("Running", 0)
         log = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}/log"
         assert b"try 5 of 11 of task" in world.api.call("GET", log)[1]
-    wait_for(lambda: deploy.pods_with(world.api, NAMESPACE, DATABASE).ready > 0, "the database")
+    back(world)
     wait_for(lambda: not _long_pods(world), "the Job's end")
     assert _succeeded(world) == before + 1
 
@@ -374,7 +380,7 @@ def test_functions_that_start_before_the_database_stay_up(world: World) -> None:
         wait_for(lambda: "waiting for the database" in _says(world), "the new gateway's answer")
         time.sleep(30)
         assert "waiting for the database" in _says(world)
-    wait_for(lambda: world.pods("gateway").ready > 0, "the gateway")
+    back(world)
     assert [_restarts(one) for one in world.api.items("v1", "Pod", NAMESPACE, labelSelector=GATEWAY)] == [0]
 
 
