@@ -130,11 +130,14 @@ class Connection:
     def _insert_many(self, table: str, rows: Sequence[msgspec.Struct]) -> None:
         """Append many rows of texts, whole numbers of 64 bits and booleans. The embedded engine gets them as columns,
         which takes half the time of JSON and a third of the memory."""
+        many = len(rows) >= MANY_WRITTEN
+        if many:
+            trim()  # what the making of the rows has left, before the engine needs as much
         if not self.embedded or not rows:
             self._insert(table, rows)
         else:
             self._insert_columns(table, rows)
-        if len(rows) >= MANY_WRITTEN:
+        if many:
             self._give_back()
 
     def _insert_columns(self, table: str, rows: Sequence[msgspec.Struct]) -> None:
