@@ -117,15 +117,15 @@ def test_a_function_without_an_address_for_its_events_is_not_ready(
     assert rows["gateway"]["why"].startswith("no K_SINK yet")
 
 
-@pytest.mark.parametrize(("name", "asked"), [("feed", "/healthz"), ("gateway", "/readyz")])
+@pytest.mark.parametrize(("name", "probe"), [("feed", "/healthz"), ("gateway", "/readyz")])
 def test_a_pod_that_is_not_ready_says_why(
-    kube: FakeKube, capsys: pytest.CaptureFixture[str], name: str, asked: str
+    kube: FakeKube, capsys: pytest.CaptureFixture[str], name: str, probe: str
 ) -> None:
     waits = {"type": "Ready", "status": "Unknown", "reason": "RevisionMissing", "message": "waiting for the pod"}
     fine = {"type": "Ready", "status": "True"}
     kube.become = lambda one: {"readyReplicas": 1, "conditions": [waits if one["metadata"]["name"] == name else fine]}
     pod(kube, name, f"{name}-1", ready=False)
-    kube.gateway = lambda method, path, body, headers: (503, "no answer yet") if path == asked else (404, "ok")
+    kube.gateway = lambda method, path, body, headers: (503, "no answer yet") if path == probe else (404, "ok")
     assert f'{name} says: "no answer yet"' in error(capsys, "deploy", "--timeout", "1")[1]
     if name == "feed":  # without a gateway there is no status
         rows = {one["name"]: one for one in run(capsys, "status")[1]["services"]}

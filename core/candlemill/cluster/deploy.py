@@ -22,7 +22,7 @@ POLL_SECONDS = 1.0
 WEBHOOK_SECONDS = 60.0  # for the start of Knative's admission webhooks
 GONE_SECONDS = 180.0  # for the removal of a namespace
 GATEWAY_PORT = 8080
-RESULT_SECONDS = 1.1  # two results of one job in the same second cannot be told apart: created_at has whole seconds
+RESULT_SECONDS = 1.1  # two results of one job in one second are not distinguished: created_at has whole seconds
 READY_PATHS = ("/readyz", "/healthz")  # of the gateway; of the other functions
 # A SinkBinding changes Services that come after it; one that comes later makes a second revision of each.
 FIRST = ("Namespace", "ServiceAccount", "ConfigMap", "Secret", "SinkBinding")
