@@ -35,8 +35,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     Where functions run it, a task has `group` consecutive slices of a batch, the last one of a batch maybe fewer. Tasks
     are numbered batch by batch. `todo` are the tasks to run, as ranges of numbers (from, to; without `to`), `checks`
-    the batches that need no task, only a merge. `lanes` of them are under way at once, 0: all. `found`: some of its
-    outcomes were known, or not looked up, when it was planned first.
+    the batches that need no task, only a merge. `lanes` of them are under way at once, 0: all.
     """
 
     cuts: list[int]
@@ -48,7 +47,6 @@ class Plan(msgspec.Struct, frozen=True):
     lanes: int = 0
     todo: list[tuple[int, int]] = []
     checks: list[tuple[int, int]] = []
-    found: bool = True
 
     @property
     def slices(self) -> int:

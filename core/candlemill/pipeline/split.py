@@ -54,11 +54,8 @@ def split(event: Event, runtime: HandlerContext) -> list[Event]:
     if not request.fresh and not job.spec.grid and runtime.store.has_result(job.job_id):
         runtime.store.put_job(msgspec.structs.replace(row, state="done"))  # a sweep has computed this set
         return completed("split", job.job_id)
-    is_new = known is None or known.plan != row.plan
-    cutting = request.slices is None and is_new
+    cutting = request.slices is None and (known is None or known.plan != row.plan)
     plan, outcomes = look_up(data_of(runtime, job.spec), runtime.store, job.spec, attempt.plan, cutting)
-    if is_new:  # kept later: what is requested again is the same event
-        plan = msgspec.structs.replace(plan, found=outcomes is None or bool(outcomes.found))
     plan = grouped(job.spec, plan, runtime.waves)
     missing = None if outcomes is None else [outcomes.missing(*cuts) for cuts in pairwise(plan.cuts)]
     if outcomes is not None and missing is not None:

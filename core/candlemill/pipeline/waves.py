@@ -118,7 +118,7 @@ def _event(job: JobRow, spec: Spec, plan: Plan, place: int, number: int) -> Even
     first, count = plan.batch_points(batch)
     task = events.SliceRequested(
         job.job_id, job.data_digest, spec, batch, first, count, part * plan.group, cuts,
-        run=plan.run, place=place if plan.lanes else None, known=plan.found and reusable(plan),
+        run=plan.run, place=place if plan.lanes else None, known=reusable(plan),
     )  # fmt: skip
     return sized(_made(job, events.SLICE_REQUESTED, task), task, request_of(job) or events.Requested(spec))
 
