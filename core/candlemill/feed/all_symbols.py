@@ -9,7 +9,7 @@ from typing import Final
 
 from tqdm import tqdm
 
-from candlemill.errors import BadInput, ExchangeDown, NoData
+from candlemill.errors import BadInput, BadMessage, ExchangeDown, NoData
 from candlemill.feed.archive_listing import ArchiveListing, SymbolFiles
 from candlemill.feed.download import Downloader, DownloadReport
 from candlemill.feed.rest_client import CLOSED_MS
@@ -56,7 +56,7 @@ class HistoryDownloader(Downloader):
             if found is not None:
                 await self._symbol(symbol, *found, rest=live)
             self.report.symbols.append(self._exchange.store_name(symbol))
-        except ExchangeDown as error:
+        except (ExchangeDown, BadMessage) as error:
             self.report.notes.append(f"{symbol} is not complete, call again: {error}")
 
     async def _span(self, symbol: str, files: SymbolFiles | None, live: bool, span: Interval | None) -> Interval | None:
