@@ -24,7 +24,7 @@ class Mutant(NamedTuple):
 MUTANTS = [
     Mutant("backtests.merge", "max(1, streak), REPAIR_LIMIT, slices", "max(1, streak), slices, slices",
            "backtests/test_merge.py::test_a_repair_grows_with_those_before_it_up_to_a_limit"),
-    Mutant("pipeline.aggregate", "if data.digest != job.data_digest:", "if False:",
+    Mutant("pipeline.prepare", "if data.digest != digest:", "if False:",
            "pipeline/test_handlers.py::test_candles_that_changed_after_the_plan_are_not_merged"),
     Mutant("pipeline.job_state", "return max(request.attempt or now, least)", "return request.attempt or now",
            "pipeline/test_job_state.py::test_an_attempt_is_later_than_the_one_before"),
@@ -58,7 +58,7 @@ MUTANTS = [
     Mutant("engine.exit_books", "self.paid = 0", "self.paid = 1", "engine/test_dca.py"),
     Mutant("feed.connections", "now - connection.opened >= STEADY_MS", "now - connection.opened > STEADY_MS",
            "feed/test_connections.py::test_a_steady_connection_begins_the_back_off_anew"),
-    Mutant("pipeline.split", "return bool(merged)", "return False",
+    Mutant("pipeline.split", "return runtime.store.count_sweep(job.job_id) < sets", "return False",
            "pipeline/test_handlers.py::test_lost_results_of_merged_batches_are_computed_again"),
 ]  # fmt: skip
 

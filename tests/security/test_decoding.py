@@ -31,6 +31,7 @@ ALLOWED = {
     ("local/worker_pool.py", "pickle.dumps"),  # from a process to its own workers
     ("local/worker_pool.py", "pickle.loads"),
     ("transport/functions.py", "importlib.util.spec_from_file_location"),  # functions/NAME/main.py
+    ("transport/start.py", "runpy.run_path"),  # the program that the image names
     ("local/db_sessions.py", "importlib.import_module"),  # one of four names of compression modules
     ("checks/fresh_process.py", "importlib.import_module"),  # the class that this process's parent has in its hands
     ("checks/fresh_process.py", "subprocess.run"),  # this interpreter, a list of arguments, no shell

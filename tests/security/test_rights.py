@@ -4,9 +4,11 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
 import yaml
 from candlemill.cluster.kustomize import build
 from candlemill.config import bundled
+from candlemill.pipeline import prefix
 from candlemill.store.schema import statements
 
 from security.conftest import REQUEST, SWEEP
@@ -21,8 +23,13 @@ def granted(role: str, right: str) -> set[str]:
     return {one[2] for one in found if one and right in one[1].split(", ")}
 
 
-def test_functions_write_what_their_roles_may(desk: Desk, client: object, job: str, sweep: str) -> None:
+def test_functions_write_what_their_roles_may(
+    desk: Desk, client: object, job: str, sweep: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefix, "PREFIX_SLICES", 1)  # jobs of few slices keep merged prefixes too
+    monkeypatch.setattr(prefix, "_is_month_start", lambda ms: True)
     desk.finish(**{**REQUEST, "symbol": "AAAUSDT,BBBUSDT", "range": "2024-02"})
+    desk.finish(**{**REQUEST, "account": "units", "slices": "4"})
     desk.finish(**{**SWEEP, "range": "all", "walk_forward.train": "3d", "walk_forward.test": "1d"})
     written: dict[str, set[str]] = defaultdict(set)
     for function, table in desk.tables:

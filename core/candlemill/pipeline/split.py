@@ -90,10 +90,10 @@ def _share(share: events.TasksRequested, runtime: HandlerContext) -> list[Event]
 
 
 def _lost_results(job: Prepared, plan: Plan, records: Sequence[TaskRecord], runtime: HandlerContext) -> bool:
-    """Return whether results of merged batches are not stored any more. A single set's are known to be missing."""
+    """Return whether results of merged batches of a sweep are not stored any more."""
     merged = {one.slice for one in records if one.kind == DONE and one.task == done_ending(plan)}
-    if not merged or not job.spec.grid:
-        return bool(merged)
+    if not merged:
+        return False
     sets = sum(1 for batch in merged for _ in grid_points(job.spec, *plan.batch_points(batch)))
     return runtime.store.count_sweep(job.job_id) < sets
 
