@@ -19,9 +19,10 @@ from hypothesis import event, given, settings
 from order_jobs import cash_order_jobs, known, reference_bars, reference_of, reference_options
 from reference.margin import Tier
 from reference.volume import run_volume
+from slow_engine import Bar
 from slow_margin import run_margin
 from test_margin import FIGURES, PLAIN, tables
-from world import Market
+from world import FIRST_DAY, Market
 
 SCALE = 10**8
 
@@ -102,6 +103,18 @@ def agree(market: Market, spec: Spec, tiers: list[TierTable]) -> dict[str, Any] 
     assert {name: found[name] for name in FIGURES} == {name: wanted[name] for name in FIGURES}
     assert found["ambiguous_bars"] == wanted["ambiguous_minutes"]
     return found
+
+
+def test_a_bar_may_have_more_volume_than_64_bits_hold() -> None:
+    """All capital buys 4 * 10^18 units of 10^-8 in one bar, which has 10^20 of them."""
+    bars = [Bar(FIRST_DAY + minute * 60_000, 25, 25, 25, 25, 10**12) for minute in range(4)]
+    spec = Spec(
+        symbol="X", strategy="buy_and_hold", params={}, start=bars[0].t, end=bars[-1].t + 60_000, account="cash",
+        capital=10**12, fee=0, volume_share=1_000_000, volume_scale=1,
+    )  # fmt: skip
+    market, spec = Market(bars, [], 1), prepare.validated(spec)
+    found, wanted = result_of(market, spec, []), expected(market, spec, [])
+    assert found and (found["fills"], found["turnover"]) == (wanted["fills"], wanted["turnover"]) == (1, 10**12)
 
 
 @given(limited_jobs())

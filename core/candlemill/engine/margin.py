@@ -208,11 +208,10 @@ class MarginAccount:
         event.made_price[0] = self.made_price
         self.settle_event(wallet)
 
-    def quantity_of_bar(self, i: i64) -> i64:
-        """Return the quantity that orders may take of bar `i`'s volume."""
+    def quantity_of_bar(self, i: i64) -> int:
+        """Return the quantity that the orders of bar `i` together may take of its volume: it may exceed 64 bits."""
         limit = self.limit
-        found: int = int(self.volume[i]) * int(limit.share) * SCALE // (MILLION * int(limit.scale))
-        return min(found, FAR)
+        return int(self.volume[i]) * int(limit.share) * SCALE // (MILLION * int(limit.scale))
 
     def portion(
         self, wallet: Wallet, what: i64, before: i64, after: i64, part: i64, begun: bool, left: i64

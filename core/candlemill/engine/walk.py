@@ -14,7 +14,7 @@ from candlemill.engine.fill_tape import LIQUIDATION, ORDER, STOP, TAKE, TARGET
 from candlemill.engine.levels import FAR, MILLION, ProtectedPosition
 from candlemill.engine.margin import NOT_FILLED, MarginAccount, Wallet
 from candlemill.engine.position import ExecutionRules
-from candlemill.engine.wide import part_of, size_of
+from candlemill.engine.wide import QUANTITY_LIMIT, part_of, size_of
 
 ROWS: Final = (
     64  # of a book at most: 16 orders and the target, two rows each, and an exit after each of them and before
@@ -45,7 +45,7 @@ class Walk(ProtectedPosition):
         self.settled: i64 = 0
         self.liquidation: i64 = 0  # the price of liquidation, out of reach if there is none
         self.is_limited: bool = False
-        self.volume: i64 = 0
+        self.volume: int = 0  # what is left of the bar's
         self.spent: i64 = 0
         self.triggered: i64 = 0
         self.rest: vec[i64] = vec[i64]([0] * ORDER_LIMIT)  # 0: nothing has filled
@@ -174,7 +174,8 @@ class Walk(ProtectedPosition):
         account = self.account
         if account is not None and self.is_limited and what <= ORDER:
             begun: bool = self.rest[order] != 0 if what == ORDER else self.target_begun
-            after, part = account.portion(self.wallet, what, before, after, part, begun, self.volume)
+            left: i64 = min(self.volume, QUANTITY_LIMIT)
+            after, part = account.portion(self.wallet, what, before, after, part, begun, left)
             if part == NOT_FILLED:
                 return False
         self.part[k] = part
@@ -191,7 +192,7 @@ class Walk(ProtectedPosition):
             held: i64 = self.wallet.held
             self.settle(account)
             if self.is_limited and what <= ORDER:
-                self.volume = max(0, self.volume - size_of(self.wallet.held - held))
+                self.volume = max(0, self.volume - int(size_of(self.wallet.held - held)))
         return True
 
     def part_left(self, k: i64) -> i64:
