@@ -125,7 +125,8 @@ def serving(lab: Lab, folder: object) -> Iterator[int]:
     process = subprocess.Popen(command, env=environment(folder), stderr=subprocess.PIPE, text=True)  # type: ignore[arg-type]
     try:
         assert process.stderr is not None
-        port = int(process.stderr.readline().rstrip().rpartition(":")[2])
+        line = next(line for line in process.stderr if " serves http" in line)  # jobs of other rows may end before
+        port = int(line.rstrip().rpartition(":")[2])
         Thread(target=process.stderr.read, daemon=True).start()  # its log: it would wait with a full pipe
         yield port
         process.send_signal(signal.SIGTERM)
